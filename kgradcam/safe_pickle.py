@@ -1,0 +1,108 @@
+"""Reads pickles that somebody else made, without running anything of theirs.
+
+A pickle is a program. This reader first walks through its opcodes and admits only those that build
+plain containers, numbers and strings, and then resolves a global name only if the caller has listed
+it, to a function that the caller wrote.
+"""
+
+import io
+import pickle
+import pickletools
+from collections.abc import Callable, Mapping
+from typing import Any, BinaryIO
+
+from kgradcam.errors import UserError
+
+_OPCODES = frozenset(
+    # The frame of a pickle and its memo. The protocol-0 forms are text, rare, and not admitted.
+    "PROTO STOP MARK BINPUT LONG_BINPUT BINGET LONG_BINGET MEMOIZE FRAME POP POP_MARK "
+    # Scalars and strings.
+    "NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 BINFLOAT "
+    "BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING BINBYTES SHORT_BINBYTES BYTEARRAY8 "
+    # Containers.
+    "EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT SETITEM SETITEMS "
+    # Names and calls, which the caller's table then limits.
+    "GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID".split()
+)
+_MEMO_WRITES = frozenset({"BINPUT", "LONG_BINPUT"})
+
+
+class UnsafePickleError(UserError):
+    """A pickle asks for more than the reader admits, or is no pickle at all."""
+
+
+def load(
+    file: BinaryIO,
+    allowed: Mapping[tuple[str, str], Callable[..., Any]],
+    persistent_load: Callable[[Any], Any] | None = None,
+) -> Any:
+    """Reads the next pickle of an open file, and leaves the position behind it.
+
+    Args:
+        file: A seekable binary file; several pickles may follow one another in it.
+        allowed: For each `(module, name)` that the pickle may refer to, the function or type that
+            stands for it. Give functions of your own that check their arguments: the pickle chooses
+            what they are called with.
+        persistent_load: Resolves persistent ids; without it a pickle that holds one is refused.
+
+    Returns:
+        What the pickle describes, built from plain Python values and the results of `allowed`.
+
+    Raises:
+        UnsafePickleError: The pickle uses an opcode or a global that is not admitted, or is damaged.
+
+    Example:
+        >>> load(io.BytesIO(pickle.dumps([1, "a"])), allowed={})
+        [1, 'a']
+    """
+    start = file.tell()
+    size = 0
+    memo_size = 0
+    try:
+        for opcode, argument, _ in pickletools.genops(file):
+            if opcode.name not in _OPCODES:
+                raise UnsafePickleError(f"The pickle uses the opcode {opcode.name}, not admitted.")
+            if opcode.name in _MEMO_WRITES or opcode.name == "MEMOIZE":
+                # A huge memo index would make the unpickler allocate a table of that length.
+                index = memo_size if argument is None else int(argument)
+                if index > memo_size:
+                    raise UnsafePickleError(f"The pickle's memo jumps to entry {index}.")
+                memo_size = max(memo_size, index + 1)
+        size = file.tell() - start
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # pickletools raises many kinds on damaged input
+        raise UnsafePickleError(f"Not a readable pickle: {error}") from error
+    file.seek(start)
+    reader = _Unpickler(io.BytesIO(file.read(size)), allowed, persistent_load)
+    try:
+        return reader.load()
+    except UnsafePickleError:
+        raise
+    except Exception as error:  # as above: whatever damaged input provokes
+        raise UnsafePickleError(f"Not a readable pickle: {error}") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    def __init__(
+        self,
+        file: BinaryIO,
+        allowed: Mapping[tuple[str, str], Callable[..., Any]],
+        persistent_load: Callable[[Any], Any] | None,
+    ) -> None:
+        super().__init__(file, encoding="latin1")
+        self._allowed = allowed
+        self._persistent_load = persistent_load
+
+    def find_class(self, module_name: str, global_name: str, /) -> Any:
+        try:
+            return self._allowed[module_name, global_name]
+        except KeyError:
+            raise UnsafePickleError(
+                f"The pickle refers to {module_name}.{global_name}, which is not admitted."
+            ) from None
+
+    def persistent_load(self, pid: Any) -> Any:
+        if self._persistent_load is None:
+            raise UnsafePickleError("The pickle holds a persistent id, which is not admitted.")
+        return self._persistent_load(pid)
