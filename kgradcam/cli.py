@@ -1,0 +1,5 @@
+"""The `kgradcam` command."""
+
+
+def main() -> None:
+    """Runs the command line."""
