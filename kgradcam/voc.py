@@ -1,0 +1,223 @@
+"""PASCAL VOC on disk: its 20 classes, its folders, and its annotation files.
+
+VOC's integers count pixels from 1 and include the last one. `parse_annotation` is the edge at which
+they become kgradcam's boxes, counted from 0 and half-open: `xmin - 1, ymin - 1, xmax, ymax`.
+"""
+
+import math
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.errors import UserError, did_you_mean
+
+# Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010.
+CLASSES = (
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "diningtable",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "pottedplant",
+    "sheep",
+    "sofa",
+    "train",
+    "tvmonitor",
+)
+WHOLE_FOLDER = "all"
+"""The split that holds every annotated image of a folder."""
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """The annotated objects of one image.
+
+    Attributes:
+        names: The class name of each object.
+        boxes: float64 `[objects, 4]`, xyxy in pixels from 0, half-open.
+        difficult: bool `[objects]`; false where the annotation does not say.
+        poses: VOC's pose of each object, lower case; `"unspecified"` where it does not say.
+        truncated: bool `[objects]`; false where the annotation does not say.
+    """
+
+    names: tuple[str, ...]
+    boxes: npt.NDArray[np.float64]
+    difficult: npt.NDArray[np.bool_]
+    poses: tuple[str, ...] = ()
+    truncated: npt.NDArray[np.bool_] | None = None
+
+
+def parse_annotation(path: Path) -> Objects:
+    """Reads a VOC annotation file.
+
+    Labelling tools often leave out pose, truncated and difficult: they read as unspecified, false
+    and false. The size in the file is not used, as it is not always the picture's.
+
+    Args:
+        path: An XML file.
+
+    Returns:
+        Its objects, in the file's order.
+
+    Raises:
+        UserError: The file cannot be read, is not well-formed, or an object lacks its name or its
+            box, or has a box that is inverted or no number.
+    """
+    try:
+        root = ET.parse(path).getroot()
+    except (ET.ParseError, OSError, LookupError, ValueError) as error:
+        raise UserError(f"{path}: no readable XML: {error}") from error
+    elements = root.findall("object")
+    boxes = np.array([_parse_box(element, path) for element in elements], dtype=np.float64)
+    names = tuple((element.findtext("name") or "").strip() for element in elements)
+    if not all(names):
+        raise UserError(f"{path}: an object has no name.")
+    return Objects(
+        names=names,
+        boxes=boxes.reshape(-1, 4),
+        difficult=np.array([_is_set(element, "difficult") for element in elements], dtype=bool),
+        poses=tuple(
+            (element.findtext("pose") or "unspecified").strip().lower() for element in elements
+        ),
+        truncated=np.array([_is_set(element, "truncated") for element in elements], dtype=bool),
+    )
+
+
+def _is_set(element: ET.Element, tag: str) -> bool:
+    return (element.findtext(tag) or "").strip() == "1"
+
+
+def _parse_box(element: ET.Element, path: Path) -> tuple[float, float, float, float]:
+    texts = [element.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
+    try:
+        xmin, ymin, xmax, ymax = (float(text or "") for text in texts)
+    except ValueError:
+        raise UserError(f"{path}: a bndbox needs four numbers. Received: {texts}.") from None
+    if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax < xmin or ymax < ymin:
+        raise UserError(f"{path}: a bndbox is inverted or not finite. Received: {texts}.")
+    return xmin - 1, ymin - 1, xmax, ymax
+
+
+def write_annotation(
+    file_name: str, width: int, height: int, names: Sequence[str], boxes: npt.ArrayLike
+) -> str:
+    """Returns a VOC annotation as XML text.
+
+    Args:
+        file_name: The picture's file name.
+        width: Its width in pixels.
+        height: Its height in pixels.
+        names: The class name of each object.
+        boxes: `[objects, 4]` whole numbers, xyxy from 0, half-open; written from 1, inclusive.
+    """
+    root = ET.Element("annotation")
+    ET.SubElement(root, "folder").text = "JPEGImages"
+    ET.SubElement(root, "filename").text = file_name
+    size = ET.SubElement(root, "size")
+    for tag, number in (("width", width), ("height", height), ("depth", 3)):
+        ET.SubElement(size, tag).text = str(number)
+    for name, (xmin, ymin, xmax, ymax) in zip(names, np.asarray(boxes), strict=True):
+        element = ET.SubElement(root, "object")
+        for tag, text in (
+            ("name", name),
+            ("pose", "Unspecified"),
+            ("truncated", "0"),
+            ("difficult", "0"),
+        ):
+            ET.SubElement(element, tag).text = text
+        bndbox = ET.SubElement(element, "bndbox")
+        for tag, value in (("xmin", xmin + 1), ("ymin", ymin + 1), ("xmax", xmax), ("ymax", ymax)):
+            ET.SubElement(bndbox, tag).text = str(round(value))
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode") + "\n"
+
+
+@dataclass(frozen=True)
+class VocFolder:
+    """A folder with `JPEGImages/`, `Annotations/` and, maybe, `ImageSets/Main/`.
+
+    Args:
+        root: The folder; or one that holds a single such folder, as `VOCdevkit` holds `VOC2007`.
+
+    Raises:
+        UserError: It is not such a folder.
+    """
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        root = self.root
+        if not root.is_dir():
+            raise UserError(f"No folder {root}.")
+        if not (root / "JPEGImages").is_dir():
+            inside = sorted(path.parent for path in root.glob("*/JPEGImages"))
+            if len(inside) != 1:
+                found = f" It holds several: {', '.join(map(str, inside))}." if inside else ""
+                raise UserError(
+                    f"{root} is not in VOC layout: it needs JPEGImages/ and Annotations/.{found}"
+                )
+            root = inside[0]
+        if not (root / "Annotations").is_dir():
+            raise UserError(f"{root} is not in VOC layout: it needs Annotations/ with XML files.")
+        object.__setattr__(self, "root", root)
+
+    @property
+    def split_files(self) -> dict[str, Path]:
+        """The image lists of `ImageSets/Main`, by name; VOC's lists for one class are left out."""
+        lists = sorted((self.root / "ImageSets" / "Main").glob("*.txt"))
+        return {path.stem: path for path in lists if _lists_images(path)}
+
+    def image_ids(self, split: str) -> list[str]:
+        """Returns the images of a split, in its list's order.
+
+        Args:
+            split: A list's name; `"validation"` also finds VOC's `val`; `"all"` is every annotated
+                image, by name.
+
+        Raises:
+            UserError: There is no such split.
+        """
+        files = self.split_files
+        if split == "validation" and split not in files:
+            split = "val"
+        if split in files:
+            return files[split].read_text(encoding="utf-8").split()
+        if split == WHOLE_FOLDER:
+            return sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
+        options = [*files, WHOLE_FOLDER]
+        raise UserError(
+            f"split={split!r} is no split of {self.root}.{did_you_mean(split, options)} "
+            f"It has: {', '.join(options)}."
+        )
+
+    def annotation_path(self, image_id: str) -> Path:
+        """Returns where an image's annotation belongs."""
+        return self.root / "Annotations" / f"{image_id}.xml"
+
+    def image_path(self, image_id: str) -> Path:
+        """Returns the image's file; the `.jpg` of VOC if there is none."""
+        candidates = [
+            self.root / "JPEGImages" / f"{image_id}{suffix}" for suffix in _IMAGE_SUFFIXES
+        ]
+        return next((path for path in candidates if path.is_file()), candidates[0])
+
+
+def _lists_images(path: Path) -> bool:
+    """Whether a list names one image a line, and not an image and a label as `dog_train.txt`."""
+    with path.open(encoding="utf-8") as file:
+        return len(file.readline().split()) <= 1
