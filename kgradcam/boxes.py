@@ -1,0 +1,117 @@
+"""From a heatmap to boxes: normalize, smooth, threshold, fill, and take the connected components."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+Heatmap = npt.NDArray[np.float32]
+Boxes = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class BoxOptions:
+    """How a heatmap becomes boxes.
+
+    Attributes:
+        smooth_radius: Width in pixels of the box filter that smooths the map; 0 for none.
+        score: `"heat"`: a box's confidence is the probability of its class times the share of the
+            map's heat inside the box. `"constant"`: 1 for every box, so that nothing is ranked.
+    """
+
+    smooth_radius: int = 20
+    score: str = "heat"
+
+
+def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
+    """Resizes a heatmap to its image and stretches it to [0, 1].
+
+    Args:
+        heatmap: `[height, width]`, at any resolution.
+        size: `(width, height)` of the image in pixels.
+
+    Returns:
+        float32 `[height, width]` of the image: bilinear, minus its minimum, over its maximum. A map
+        without any contrast becomes zeros.
+
+    Example:
+        >>> normalize([[1.0, 3.0]], (4, 1))
+        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
+    """
+    resized = cv2.resize(np.asarray(heatmap, np.float32), size, interpolation=cv2.INTER_LINEAR)
+    resized = resized - resized.min()
+    highest = resized.max()
+    return resized / highest if highest > 0 else resized
+
+
+def boxes_from_heatmap(heatmap: Heatmap, threshold: float, smooth_radius: int = 20) -> Boxes:
+    """Draws a box around each hot region of a heatmap.
+
+    The rules are those of the scripts that kgradcam grew from:
+
+    1. If no value exceeds the threshold, the one box is the whole image.
+    2. A box filter of `smooth_radius` pixels smooths the map, its borders reflected.
+    3. Values above the threshold are the mask; its holes are filled, where a hole is background
+       that 4-neighbours do not connect to the border.
+    4. Each 4-connected component of the mask gives its bounding box.
+
+    Args:
+        heatmap: float32 `[height, width]` in [0, 1], at the image's size.
+        threshold: In [0, 1]; what exceeds it is hot.
+        smooth_radius: Width of the box filter in pixels; 0 for none.
+
+    Returns:
+        float64 `[boxes, 4]`, xyxy in pixels from 0, half-open. Components are numbered in raster
+        order of their first pixel, and the last one comes first. Empty if smoothing leaves nothing
+        above the threshold.
+
+    Example:
+        >>> heatmap = np.zeros((4, 6), np.float32)
+        >>> heatmap[1:3, 2:5] = 1.0
+        >>> boxes_from_heatmap(heatmap, 0.5, smooth_radius=0)
+        array([[2., 1., 5., 3.]])
+    """
+    height, width = heatmap.shape
+    if not (heatmap > threshold).any():
+        return np.array([[0.0, 0.0, width, height]])
+    if smooth_radius > 1:
+        # For an even width the extra pixel lies to the left and above, as in SciPy.
+        heatmap = cv2.blur(
+            heatmap, (smooth_radius, smooth_radius), borderType=cv2.BORDER_REFLECT
+        )
+    mask = fill_holes(heatmap > threshold)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+    left, top, widths, heights = stats[:0:-1, :4].T  # row 0 is the background
+    return np.stack([left, top, left + widths, top + heights], axis=1).astype(np.float64)
+
+
+def fill_holes(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint8]:
+    """Returns a mask, 0 or 1, with the background that the border cannot reach filled in."""
+    padded = np.pad(mask.astype(np.uint8), 1)
+    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
+    return (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+
+
+def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) -> Boxes:
+    """Gives each box of a heatmap its confidence.
+
+    Args:
+        heatmap: float32 `[height, width]` in [0, 1], at the image's size.
+        boxes: `[boxes, 4]`, xyxy in whole pixels inside it.
+        probability: The model's probability of the class, in [0, 1].
+        score: `"heat"` or `"constant"`, as in `BoxOptions`.
+
+    Returns:
+        float64 `[boxes]` in [0, 1]. A map without heat gives its box the confidence 0.
+    """
+    if score == "constant":
+        return np.ones(len(boxes))
+    total = float(heatmap.sum(dtype=np.float64))
+    if total == 0:
+        return np.zeros(len(boxes))
+    inside = [
+        float(heatmap[ymin:ymax, xmin:xmax].sum(dtype=np.float64))
+        for xmin, ymin, xmax, ymax in boxes.astype(int)
+    ]
+    return probability * np.array(inside, dtype=np.float64) / total
