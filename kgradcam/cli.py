@@ -1,5 +1,423 @@
-"""The `kgradcam` command."""
+"""The `kgradcam` command: options in, one call, results out.
+
+Data go to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage, 130 interrupted.
+TensorFlow takes seconds to import, so each command imports what it needs when it runs.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from kgradcam import __version__
+from kgradcam.errors import UsageError, UserError
+
+app = typer.Typer(
+    help="Grad-CAM for every Keras 3 model: explain, localize, measure.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+_DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
+_MODEL = "efficientnet-lite0, a network of keras.applications such as resnet50, or a .keras file."
+_WEIGHTS = "imagenet, or a weights file. A .keras file brings its own."
+_PREPROCESS = "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
+_LAYER = "The layer to explain. Default: the last one with space; see `kgradcam layers`."
+
+Weights = Annotated[str, typer.Option(help=_WEIGHTS, metavar="imagenet|FILE")]
+Preprocess = Annotated[str | None, typer.Option(help=_PREPROCESS, metavar="NAME")]
+Layer = Annotated[str | None, typer.Option(help=_LAYER, metavar="NAME")]
+ImageSize = Annotated[
+    str,
+    typer.Option(
+        help="native keeps the picture's size; N resizes it to N x N pixels.", metavar="native|N"
+    ),
+]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where datasets are kept.", envvar="TFDS_DATA_DIR", show_default=False),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+Thresholds = Annotated[
+    list[float] | None,
+    typer.Option("--threshold", help="Heat threshold; repeat for several.", min=0.0, max=1.0),
+]
+RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kgradcam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    # TensorFlow and tensorflow-datasets are talkative; this must be said before their import.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    import logging
+
+    logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@app.command()
+def detect(
+    out: Annotated[Path, typer.Option(help="The run folder to write.", metavar="DIR")],
+    dataset: Annotated[str, typer.Option(help=_DATASET)] = "voc/2007",
+    split: Annotated[
+        str | None, typer.Option(help="Default: test, or all for a folder without image lists.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class of the dataset; repeat for several; all for each. NAME=TARGET says which "
+            'outputs of the model stand for it: kangaroo=104, dog=151-268, cat=tabby,"tiger cat".',
+            metavar="NAME[=TARGET]",
+            show_default="all",
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help=_MODEL)] = "resnet50",
+    weights: Weights = "imagenet",
+    preprocess: Preprocess = None,
+    layer: Layer = None,
+    image_size: ImageSize = "native",
+    batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
+    threshold: Thresholds = None,
+    smooth_radius: Annotated[
+        int, typer.Option(help="Width of the smoothing filter in pixels.", min=0)
+    ] = 20,
+    score: Annotated[
+        str, typer.Option(help="heat ranks the boxes; constant does not.", metavar="heat|constant")
+    ] = "heat",
+    limit: Annotated[
+        int | None, typer.Option(help="Take only so many images, drawn by --seed.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For the draw of --limit.")] = 0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
+    ] = False,
+    data_dir: DataDir = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Localize the classes of a VOC dataset: heatmaps once, boxes for every threshold.
+
+    [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
+    """
+    from kgradcam.boxes import BoxOptions
+    from kgradcam.detection import Configuration
+    from kgradcam.detection import detect as run_detect
+
+    if score not in ("heat", "constant"):
+        raise UsageError(f"--score must be heat or constant. Received: {score!r}.")
+    run = run_detect(
+        Configuration(
+            dataset=dataset,
+            split=split,
+            classes=tuple(classes or ["all"]),
+            model=model,
+            weights=weights,
+            preprocess=preprocess,
+            layer=layer,
+            image_size=_image_size(image_size),
+            batch_size=batch_size,
+            thresholds=tuple(dict.fromkeys(threshold or (0.01, 0.02, 0.06))),
+            boxes=BoxOptions(smooth_radius, score),
+            limit=limit,
+            seed=seed,
+            strict=strict,
+        ),
+        out,
+        data_dir=data_dir,
+        force=force,
+        quiet=quiet,
+    )
+    _report_skipped(run.info["skipped"])
+    counts = run.info["counts"]
+    _note(
+        f"{counts['images']} images, {counts['heatmaps']} heatmaps, layer "
+        f"{run.info['model']['layer']}, {len(run.thresholds)} thresholds.",
+        quiet,
+    )
+    typer.echo(out)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(help="A folder that detect has written.", metavar="[RUN]", show_default=False),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(help="Instead of RUN: COCO results (.json) or the seed's pickle."),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Their ground truth: COCO (.json) or the seed's pickle.")
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="Which boxes of each image and class count: all, the last, or the largest.",
+            metavar="all|last|largest",
+        ),
+    ] = "all",
+    threshold: Thresholds = None,
+    iou: Annotated[
+        list[float] | None,
+        typer.Option(help="IoU at which a box is right; repeat.", min=0.0, max=1.0, show_default="0.3 0.4 0.5"),
+    ] = None,
+    protocol: Annotated[
+        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
+    ] = "voc2010",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure AP and recall of a run, or of anyone's detections.
+
+    [dim]kgradcam evaluate runs/cat --iou 0.5 --threshold 0.2[/dim]
+    """
+    from kgradcam.evaluation import evaluate_detections, evaluate_run
+    from kgradcam.metrics import find_protocol
+    from kgradcam.runs import Run
+
+    if as_json and as_markdown:
+        raise UsageError("Give either --json or --markdown.")
+    given = detections is not None and ground_truth is not None
+    if (run is None) != given or (detections is None) != (ground_truth is None):
+        raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
+    chosen = find_protocol(protocol)
+    ious = iou or [0.3, 0.4, 0.5]
+    if run is not None:
+        result = evaluate_run(Run(run), threshold, ious, chosen, rows, quiet=quiet)
+    else:
+        if threshold:
+            raise UsageError("--threshold needs RUN: given detections have no heatmaps.")
+        assert detections is not None
+        assert ground_truth is not None
+        result = evaluate_detections(*_read_given(detections, ground_truth, rows), ious, chosen)
+    if as_json:
+        typer.echo(result.to_json())
+    elif as_markdown:
+        typer.echo(result.to_markdown())
+    else:
+        _print_table(f"Protocol {result.protocol}, percent", *result.table())
+
+
+def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
+    from kgradcam import records, seed_files
+
+    if detections.suffix == ".json" and ground_truth.suffix == ".json":
+        truth = records.read_ground_truth(ground_truth)
+        found = records.read_detections(detections, truth)
+    elif detections.suffix == ".pickle" and ground_truth.suffix == ".pickle":
+        truth = seed_files.read_seed_ground_truth(ground_truth)
+        found = seed_files.read_seed_detections(detections, truth)
+    else:
+        raise UsageError(
+            "--detections and --ground-truth must both be COCO JSON (.json) or both be the seed's "
+            f"pickles (.pickle). Received: {detections.name} and {ground_truth.name}."
+        )
+    return truth, records.keep_rows(found, rows)
+
+
+@app.command()
+def visualize(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
+    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="For the choice of the images.")] = 0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0),
+    ] = None,
+    data_dir: DataDir = None,
+    force: Force = False,
+) -> None:
+    """Draw random images of a run: heatmaps, annotated and predicted boxes.
+
+    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.06 --out ten.png[/dim]
+    """
+    from kgradcam.pictures import save
+    from kgradcam.runs import Run
+    from kgradcam.visualization import visualize_run
+
+    _require_absent(out, force)
+    save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
+    typer.echo(out)
+
+
+@app.command()
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="IMAGE...")],
+    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
+    model: Annotated[str, typer.Option(help=_MODEL)] = "resnet50",
+    weights: Weights = "imagenet",
+    preprocess: Preprocess = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class by name, index or group; repeat for several. Default: the top class.",
+            metavar="NAME|INDEX",
+            show_default=False,
+        ),
+    ] = None,
+    layer: Layer = None,
+    image_size: ImageSize = "native",
+    force: Force = False,
+) -> None:
+    """Show where a model sees a class in any picture.
+
+    [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
+    """
+    from kgradcam.models import load_classifier
+    from kgradcam.pictures import save
+    from kgradcam.visualization import explain_images
+
+    _require_absent(out, force)
+    size = _image_size(image_size)
+    classifier = load_classifier(model, weights, size, preprocess)
+    figure, named = explain_images(images, classifier, classes or (), layer, size)
+    save(figure, out)
+    for path, row in zip(images, named, strict=True):
+        typer.echo(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in row), err=True)
+    typer.echo(out)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write.", metavar="DIR")] = Path("demo"),
+    data_dir: DataDir = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Detect, evaluate and visualize on pictures that need no download."""
+    from kgradcam.demo import run_demo
+
+    evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
+    _print_table(f"Protocol {evaluation.protocol}, percent", *evaluation.table())
+    typer.echo(picture)
+
+
+@app.command()
+def prepare(
+    devkit: Annotated[Path, typer.Option(help="An unpacked VOCdevkit.", metavar="DIR")],
+    year: Annotated[str, typer.Option(help="2007 or 2012.")],
+    data_dir: DataDir = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
+    ] = False,
+) -> None:
+    """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
+
+    [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
+    """
+    from kgradcam.datasets import prepare as write_dataset
+
+    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
+    _report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
+    _note(", ".join(f"{split}: {count} images" for split, count in counts.items()))
+    typer.echo(folder)
+
+
+@app.command()
+def layers(
+    model: Annotated[str, typer.Argument(help=_MODEL)],
+    weights: Annotated[
+        str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
+    ] = None,
+) -> None:
+    """List the layers of a model that can be explained; the default is marked."""
+    from kgradcam.layers import list_layers
+    from kgradcam.models import load_classifier
+
+    calls, default = list_layers(load_classifier(model, weights, image_size=None).model)
+    lines = [
+        [
+            call.path,
+            type(call.layer).__name__,
+            " x ".join(str(size or "any") for size in call.shape),
+            "default" if call is default else "",
+        ]
+        for call in calls
+    ]
+    _print_table(f"Layers of {model}", ["layer", "type", "height x width x channels", ""], lines)
+
+
+@app.command()
+def env() -> None:
+    """Show versions, devices and where data are kept: for bug reports."""
+    from kgradcam.environment import describe
+
+    for name, value in describe().items():
+        typer.echo(f"{name:24}{value}")
+
+
+def _image_size(text: str) -> int | None:
+    if text == "native":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--image-size must be native or a number of pixels. Received: {text!r}.")
+
+
+def _require_absent(out: Path, force: bool) -> None:
+    """Says so before the work, not after it."""
+    if out.exists() and not force:
+        raise UserError(f"{out} is already there. Choose another --out, or replace it with --force.")
+
+
+def _report_skipped(skipped: Sequence[dict[str, str]]) -> None:
+    for each in skipped:
+        _note(f"skipped {each['file']}: {each['reason']}")
+    if skipped:
+        _note(f"{len(skipped)} images skipped.")
+
+
+def _note(text: str, quiet: bool = False) -> None:
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+def _print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*map(Text, line))  # names from data are text, never markup
+    console = Console()
+    # A pipe has no width: give it what the table needs, so that no cell is cut.
+    needed = console.measure(table).maximum if console.is_terminal else 10_000
+    Console(width=max(console.width, 0) if console.is_terminal else needed).print(table)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    typer.echo(f"kgradcam: {message}", err=True)
+    sys.exit(code)
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Runs the command line; what a user can cause becomes one line and an exit code."""
+    try:
+        app()
+    except UsageError as error:
+        _fail(str(error), 2)
+    except (UserError, OSError) as error:
+        _fail(str(error), 1)

@@ -100,20 +100,21 @@ class GradCAM:
         self.layer = layer
         self.trace_count = 0
         self._preprocess = preprocess
-        self._class_count: int | None = None
-        images = input_spec(model)
-        if images is None:  # not built yet: whatever shape comes first, and any size after it
-            images = tf.TensorSpec([None, None, None, None], tf.float32)
-        self._image_shape = images.shape
-        class_masks = tf.TensorSpec([None, None, None], tf.bool)
+        self._jit_compile = jit_compile
+        if (images := input_spec(model)) is not None:
+            self._trace(images)
+
+    def _trace(self, images: tf.TensorSpec) -> None:
+        self._images = images
         self._compiled = tf.function(
             self._explain,
-            input_signature=[images, class_masks],
-            jit_compile=jit_compile,
+            input_signature=[images, tf.TensorSpec([None, None, None], tf.bool)],
+            jit_compile=self._jit_compile,
             autograph=False,
         )
-        if model.built and getattr(model, "inputs", None):
-            self._compiled.get_concrete_function()
+        # The outputs of the trace tell how many classes there are.
+        self._class_count = 0
+        self._compiled.get_concrete_function()
 
     def __call__(
         self,
@@ -137,12 +138,7 @@ class GradCAM:
         Raises:
             UserError: The images do not fit the model, or a class is out of range.
         """
-        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        if not self._image_shape.is_compatible_with(images.shape):
-            raise UserError(
-                f"images must have the shape {tuple(self._image_shape)}. "
-                f"Received: {tuple(images.shape)}."
-            )
+        images = self._check(images)
         batch = int(images.shape[0])
         if classes is not None and class_per_image is not None:
             raise UserError("Give either classes or class_per_image, not both.")
@@ -177,15 +173,27 @@ class GradCAM:
         Returns:
             An `Explanation`.
         """
-        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        images = self._check(images)
         heatmaps, scores, probabilities, _ = self._compiled(images, self._class_masks(groups))
         return Explanation(
             heatmaps.numpy(), scores.numpy(), probabilities.numpy(), [list(each) for each in groups]
         )
 
+    def _check(self, images: Any) -> tf.Tensor:
+        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
+        if images.shape.rank == 4 and not hasattr(self, "_compiled"):
+            # A model that does not know its input yet: any size, and these channels.
+            self._trace(tf.TensorSpec([None, None, None, images.shape[3]], tf.float32))
+        expected = self._images.shape if hasattr(self, "_images") else (None,) * 4
+        if not tf.TensorShape(expected).is_compatible_with(images.shape):
+            raise UserError(
+                f"images must have the shape {tuple(expected)}. Received: {tuple(images.shape)}."
+            )
+        return images
+
     def _class_masks(self, targets: Sequence[Sequence[ClassTarget]]) -> npt.NDArray[np.bool_]:
         """One boolean row over the model's classes for each target: `[images, targets, classes]`."""
-        count = self._class_count or 0
+        count = self._class_count
         masks = np.zeros((len(targets), len(targets[0]), count), dtype=bool)
         for i, row in enumerate(targets):
             for j, target in enumerate(row):
@@ -207,14 +215,9 @@ class GradCAM:
                 outputs = self.model(inputs, training=False)
             call = find_call(calls, self.layer) if self.layer else default_call(calls)
             logits, activation = _before_activation(outputs)
-            # No class asked for means the top one.
-            top = tf.argmax(logits, axis=-1)
             class_count = logits.shape[-1]
-            masks = tf.cond(
-                tf.shape(class_masks)[1] > 0,
-                lambda: tf.ensure_shape(class_masks, [None, None, class_count]),
-                lambda: tf.one_hot(top, class_count, on_value=True, off_value=False)[:, None, :],
-            )
+            top = tf.argmax(logits, axis=-1)
+            masks = _with_top_class(tf.ensure_shape(class_masks, [None, None, class_count]), top)
             scores = tf.reduce_logsumexp(tf.where(masks, logits[:, None, :], -np.inf), axis=-1)
         self.layer, self._class_count = call.path, class_count
 
@@ -235,6 +238,17 @@ class GradCAM:
         feature_maps = tf.cast(call.feature_maps, tf.float32)
         heatmaps = tf.nn.relu(tf.einsum("bhwk,cbk->bchw", feature_maps, alphas))
         return heatmaps, scores, _probabilities(logits, masks, activation), top
+
+
+def _with_top_class(class_masks: Any, top: Any) -> Any:
+    """Masks `[batch, classes, indices]`: those given, or the top class where none is.
+
+    Slices instead of a branch, since XLA wants both branches of one shape.
+    """
+    batch, (_, count, indices) = tf.shape(top)[0], tf.unstack(tf.shape(class_masks))
+    given = tf.broadcast_to(class_masks, [batch, count, indices])
+    top_masks = tf.one_hot(top, indices, on_value=True, off_value=False)[:, tf.newaxis]
+    return tf.concat([given, top_masks[:, : tf.maximum(1 - count, 0)]], axis=1)
 
 
 def _before_activation(outputs: Any) -> tuple[Any, str]:

@@ -1,0 +1,262 @@
+"""From a dataset to a run: heatmaps once, boxes for every threshold."""
+
+import platform
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import keras
+import numpy as np
+import PIL
+import tensorflow as tf
+
+from kgradcam import __version__, progress
+from kgradcam.boxes import BoxOptions
+from kgradcam.datasets import Dataset, Example, open_dataset
+from kgradcam.errors import UserError
+from kgradcam.gradcam import GradCAM
+from kgradcam.models import IMAGENET, Classifier, load_classifier
+from kgradcam.records import GroundTruth, Image
+from kgradcam.runs import ClassHeatmap, Run, RunWriter
+from kgradcam.targets import ALL, dataset_targets
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """What a run is made from; `run.json` keeps it.
+
+    Attributes:
+        dataset: A VOC dataset of tensorflow-datasets, a folder in VOC layout, or `"demo"`.
+        split: Its split. Default: see `datasets.open_dataset`.
+        classes: The dataset's classes to detect: `NAME`, `NAME=TARGET` or `"all"`; see
+            `targets.dataset_targets`.
+        model: See `models.load_classifier`, as for `weights` and `preprocess`.
+        weights: See there.
+        preprocess: See there.
+        layer: The layer to explain. Default: see `GradCAM`.
+        image_size: Side of the squares that images are resized to; `None` keeps native sizes.
+        batch_size: Images of equal shape that go through the model together, at most.
+        thresholds: Heat thresholds in [0, 1] to draw boxes for.
+        boxes: How a heatmap becomes boxes.
+        limit: How many images to take, at most, drawn at random.
+        seed: For that draw.
+        strict: Stops at the first image that cannot be read, where it would be left out.
+    """
+
+    dataset: str = "voc/2007"
+    split: str | None = None
+    classes: tuple[str, ...] = ("all",)
+    model: str = "resnet50"
+    weights: str | None = IMAGENET
+    preprocess: str | None = None
+    layer: str | None = None
+    image_size: int | None = None
+    batch_size: int = 16
+    thresholds: tuple[float, ...] = (0.01, 0.02, 0.06)
+    boxes: BoxOptions = BoxOptions()
+    limit: int | None = None
+    seed: int = 0
+    strict: bool = False
+
+
+def detect(
+    configuration: Configuration,
+    folder: Path,
+    *,
+    data_dir: Path | None = None,
+    force: bool = False,
+    quiet: bool = True,
+) -> Run:
+    """Localizes the annotated classes of each image of a dataset, and writes a run folder.
+
+    It answers "given that a dog is there, where is it" (GT-known localization): an image is asked
+    for the classes annotated on it, difficult objects included.
+
+    Args:
+        configuration: What to run.
+        folder: Where the run shall be; it appears when it is finished.
+        data_dir: Where tensorflow-datasets keeps its data.
+        force: Replaces a run that is already there.
+        quiet: Shows no progress on stderr.
+
+    Returns:
+        The run.
+
+    Raises:
+        UserError: Something in the configuration does not exist or does not fit, no image holds
+            the classes, or the folder exists.
+    """
+    with RunWriter(folder, force) as writer:
+        dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+        _stop_if_strict(configuration, dataset)
+        classifier = load_classifier(
+            configuration.model,
+            configuration.weights,
+            configuration.image_size,
+            configuration.preprocess,
+        )
+        targets = dataset_targets(
+            _expand(configuration.classes, dataset),
+            dataset.class_names,
+            classifier.class_names,
+            classifier.model.output_shape[-1],
+        )
+        examples = _choose(dataset, targets, configuration)
+        cam = GradCAM(classifier.model, configuration.layer, preprocess=classifier.preprocess)
+        categories = tuple(targets)
+        image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
+        seen = []
+        with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
+            for batch, images in dataset.batches(
+                examples, configuration.batch_size, configuration.image_size
+            ):
+                _stop_if_strict(configuration, dataset)
+                for record in _explain(cam, batch, images, targets, image_ids):
+                    writer.add(record)
+                seen.extend(batch)
+                advance(len(batch))
+        _stop_if_strict(configuration, dataset)
+        if not seen:
+            raise UserError(f"None of the {len(examples)} images could be decoded.")
+        ground_truth = _ground_truth(sorted(seen, key=lambda each: each.index), categories, image_ids)
+        maps = sum(len(_annotated(example, targets)) for example in seen)
+        info = {
+            **_describe(configuration, dataset, classifier, cam, targets),
+            "counts": {
+                "images": len(seen),
+                "heatmaps": maps,
+                "objects": len(ground_truth.boxes),
+                "skipped": len(dataset.skipped),
+            },
+            "skipped": [{"file": name, "reason": why} for name, why in sorted(dataset.skipped)],
+        }
+        with progress.bar("boxes", maps, "heatmaps", quiet) as advance:
+            return writer.finish(info, ground_truth, advance)
+
+
+def _stop_if_strict(configuration: Configuration, dataset: Dataset) -> None:
+    if configuration.strict and dataset.skipped:
+        name, reason = dataset.skipped[0]
+        raise UserError(f"--strict: {name}: {reason}")
+
+
+def _expand(classes: Sequence[str], dataset: Dataset) -> list[str]:
+    """Replaces "all" by the classes that the split has objects of."""
+    present = {name for example in dataset.examples for name in example.objects.names}
+    everything = [name for name in dataset.class_names if name in present]
+    return [name for each in classes for name in (everything if each == ALL else [each])]
+
+
+def _annotated(example: Example, targets: dict[str, tuple[int, ...]]) -> list[str]:
+    """The classes to explain on an image, in the order of the run's categories."""
+    return [name for name in targets if name in example.objects.names]
+
+
+def _choose(
+    dataset: Dataset, targets: dict[str, tuple[int, ...]], configuration: Configuration
+) -> list[Example]:
+    for name in targets:
+        if not any(name in example.objects.names for example in dataset.examples):
+            raise UserError(
+                f"No image of split {dataset.split!r} of {dataset.name} holds an object of class "
+                f"{name!r}."
+            )
+    examples = [example for example in dataset.examples if _annotated(example, targets)]
+    if configuration.limit is not None and configuration.limit < len(examples):
+        examples = random.Random(configuration.seed).sample(examples, configuration.limit)
+        examples.sort(key=lambda example: example.index)
+    return examples
+
+
+def _explain(
+    cam: GradCAM,
+    batch: Sequence[Example],
+    images: Any,
+    targets: dict[str, tuple[int, ...]],
+    image_ids: dict[int, int],
+) -> list[ClassHeatmap]:
+    names = [_annotated(example, targets) for example in batch]
+    most = max(map(len, names))
+    # All images of a batch need the same number of classes: the last one is repeated, then dropped.
+    padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
+    try:
+        explanation = cam.class_groups(images, [[targets[name] for name in row] for row in padded])
+    except tf.errors.InvalidArgumentError as error:
+        height, width = images.shape[1:3]
+        raise UserError(
+            f"{cam.model.name} does not take images of {width}x{height}; give --image-size. "
+            f"TensorFlow says: {error.message}"
+        ) from error
+    categories = {name: i for i, name in enumerate(targets, start=1)}
+    return [
+        ClassHeatmap(
+            image_id=image_ids[example.index],
+            category_id=categories[name],
+            heatmap=explanation.heatmaps[i, j],
+            score=float(explanation.scores[i, j]),
+            probability=float(explanation.probabilities[i, j]),
+        )
+        for i, example in enumerate(batch)
+        for j, name in enumerate(names[i])
+    ]
+
+
+def _ground_truth(
+    examples: Sequence[Example], categories: tuple[str, ...], image_ids: dict[int, int]
+) -> GroundTruth:
+    category_ids = {name: i for i, name in enumerate(categories, start=1)}
+    rows = [
+        (image_ids[example.index], category_ids[name], box, difficult)
+        for example in examples
+        for name, box, difficult in zip(
+            example.objects.names, example.objects.boxes, example.objects.difficult, strict=True
+        )
+        if name in category_ids
+    ]
+    return GroundTruth(
+        images=tuple(
+            Image(image_ids[example.index], example.file_name, example.width, example.height)
+            for example in examples
+        ),
+        categories=categories,
+        image_ids=np.array([row[0] for row in rows], np.int64),
+        category_ids=np.array([row[1] for row in rows], np.int64),
+        boxes=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
+        difficult=np.array([row[3] for row in rows], bool),
+    )
+
+
+def _describe(
+    configuration: Configuration,
+    dataset: Dataset,
+    classifier: Classifier,
+    cam: GradCAM,
+    targets: dict[str, tuple[int, ...]],
+) -> dict[str, Any]:
+    """What `run.json` says of a run, besides counts. No time and no host: equal runs, equal bytes."""
+    described = asdict(configuration)
+    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
+    return {
+        "configuration": described,
+        "boxes": boxes,
+        "thresholds": list(thresholds),
+        "dataset": {"name": dataset.name, "split": dataset.split, "images": len(dataset.examples)},
+        "model": {
+            "name": classifier.name,
+            "layer": cam.layer,
+            "parameters": classifier.model.count_params(),
+            "outputs": {name: list(indices) for name, indices in targets.items()},
+        },
+        "versions": {
+            "kgradcam": __version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "pillow": PIL.__version__,
+        },
+    }

@@ -1,0 +1,277 @@
+"""A run folder: what `kgradcam detect` found, in files that others can read.
+
+==========================  =======================================================================
+`run.json`                  the effective configuration, versions, model, layer, dataset and counts
+`ground_truth.json`         COCO ground truth of the images and classes of the run
+`detections-0.06.json`      COCO results for one threshold
+`heatmaps/00000.npz`        raw heatmaps at the layer's own resolution, with their scores
+==========================  =======================================================================
+
+A heatmap file packs the maps of some hundred pictures, whatever their shapes, into flat arrays:
+`image_id`, `category_id`, `height`, `width` (int64), `score`, `probability` (float32), one entry a
+map, and `values` (float32), the maps one after another in row order.
+"""
+
+import io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.boxes import BoxOptions, Boxes, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.errors import UserError
+from kgradcam.files import write_atomically
+from kgradcam.progress import Advance, ignore
+from kgradcam.records import (
+    Detections,
+    GroundTruth,
+    read_detections,
+    read_ground_truth,
+    write_detections,
+    write_ground_truth,
+)
+
+SCHEMA = 1
+MAPS_PER_FILE = 512
+
+
+@dataclass(frozen=True)
+class ClassHeatmap:
+    """The heatmap of one class on one image.
+
+    Attributes:
+        image_id: The image in `ground_truth.json`.
+        category_id: The class in `ground_truth.json`.
+        heatmap: float32 `[height, width]` at the layer's resolution, not normalized.
+        score: The explained score, a logit.
+        probability: The model's probability of the class.
+    """
+
+    image_id: int
+    category_id: int
+    heatmap: npt.NDArray[np.float32]
+    score: float
+    probability: float
+
+
+class Run:
+    """A finished run.
+
+    Args:
+        folder: What `kgradcam detect` wrote.
+
+    Attributes:
+        info: The content of `run.json`.
+        options: How its heatmaps became boxes.
+        thresholds: The thresholds whose detections are stored.
+
+    Raises:
+        UserError: The folder is no run, or one of another version.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        try:
+            self.info: dict[str, Any] = json.loads((folder / "run.json").read_text("utf-8"))
+            schema = self.info["schema"]
+            self.options = BoxOptions(**self.info["boxes"])
+            self.thresholds = [float(threshold) for threshold in self.info["thresholds"]]
+        except FileNotFoundError:
+            raise UserError(
+                f"{folder} is no run: it holds no run.json. `kgradcam detect --out {folder}` "
+                "makes one."
+            ) from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise UserError(f"{folder}/run.json cannot be read: {error!r}") from error
+        if schema != SCHEMA:
+            raise UserError(f"{folder} has the schema {schema}; this version reads {SCHEMA}.")
+
+    @cached_property
+    def ground_truth(self) -> GroundTruth:
+        """The annotated boxes of the run's images and classes."""
+        return read_ground_truth(self.folder / "ground_truth.json")
+
+    def heatmaps(self) -> Iterator[ClassHeatmap]:
+        """Yields every heatmap of the run, in the order in which the model saw the images."""
+        for path in sorted((self.folder / "heatmaps").glob("*.npz")):
+            yield from _read_heatmaps(path)
+
+    def detections(
+        self, thresholds: Sequence[float], advance: Advance = ignore
+    ) -> dict[float, Detections]:
+        """Returns the boxes for some thresholds: stored ones, or drawn from the heatmaps.
+
+        Args:
+            thresholds: Any thresholds in [0, 1].
+            advance: Called with the number of heatmaps done, if any are needed.
+        """
+        missing = [threshold for threshold in thresholds if threshold not in self.thresholds]
+        drawn = self.draw_boxes(missing, advance) if missing else {}
+        return {
+            threshold: drawn[threshold]
+            if threshold in drawn
+            else read_detections(self.folder / detections_name(threshold), self.ground_truth)
+            for threshold in thresholds
+        }
+
+    def draw_boxes(
+        self, thresholds: Sequence[float], advance: Advance = ignore
+    ) -> dict[float, Detections]:
+        """Draws the boxes of every heatmap for some thresholds, without the model."""
+        sizes = {image.id: (image.width, image.height) for image in self.ground_truth.images}
+        rows: dict[float, list[_Row]] = {threshold: [] for threshold in thresholds}
+
+        def draw(record: ClassHeatmap) -> list[_Row]:
+            heatmap = normalize(record.heatmap, sizes[record.image_id])
+            found = []
+            for threshold in thresholds:
+                boxes = boxes_from_heatmap(heatmap, threshold, self.options.smooth_radius)
+                scores = score_boxes(heatmap, boxes, record.probability, self.options.score)
+                found.append((record.image_id, record.category_id, boxes, scores))
+            return found
+
+        records = self.heatmaps()
+        with ThreadPoolExecutor() as pool:
+            # A block at a time, so that the maps of a long run are never all in memory.
+            while block := list(islice(records, MAPS_PER_FILE)):
+                for found in pool.map(draw, block):
+                    for threshold, row in zip(thresholds, found, strict=True):
+                        rows[threshold].append(row)
+                    advance(1)
+        return {threshold: _table(rows[threshold]) for threshold in thresholds}
+
+
+_Row = tuple[int, int, Boxes, Boxes]
+
+
+def _table(rows: list[_Row]) -> Detections:
+    """Joins the boxes of many heatmaps, ordered by image and class."""
+    rows = sorted(rows, key=lambda row: row[:2])
+    counts = [len(boxes) for _, _, boxes, _ in rows]
+    ids = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
+    image_ids, category_ids = np.repeat(ids, counts, axis=0).T
+    return Detections(
+        image_ids=image_ids,
+        category_ids=category_ids,
+        boxes=np.concatenate([np.zeros((0, 4)), *(boxes for _, _, boxes, _ in rows)]),
+        scores=np.concatenate([np.zeros(0), *(scores for _, _, _, scores in rows)]),
+    )
+
+
+def detections_name(threshold: float) -> str:
+    """Returns the name of the file with the detections for a threshold."""
+    return f"detections-{threshold!r}.json"
+
+
+class RunWriter:
+    """Writes a run beside its final place, and moves it there when it is whole.
+
+    Use it as a context manager: `finish` makes the run appear; leaving without it leaves nothing.
+
+    Args:
+        folder: Where the run shall be.
+        force: Replaces a run that is already there. Anything else there is never touched.
+
+    Raises:
+        UserError: The folder exists.
+    """
+
+    def __init__(self, folder: Path, force: bool = False) -> None:
+        self.folder = folder
+        if folder.exists() and not (force and _replaceable(folder)):
+            advice = "Choose another --out, or replace it with --force."
+            if force:
+                advice = "It holds other files than a run, so --force does not replace it."
+            raise UserError(f"{folder} is already there. {advice}")
+        self._partial = folder.with_name(f".{folder.name}.partial")
+        self._heatmaps: list[ClassHeatmap] = []
+        self._files = 0
+
+    def __enter__(self) -> "RunWriter":
+        shutil.rmtree(self._partial, ignore_errors=True)  # left behind by a run that was killed
+        (self._partial / "heatmaps").mkdir(parents=True)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        shutil.rmtree(self._partial, ignore_errors=True)  # gone already if the run is finished
+
+    def add(self, record: ClassHeatmap) -> None:
+        """Stores a heatmap."""
+        self._heatmaps.append(record)
+        if len(self._heatmaps) == MAPS_PER_FILE:
+            self._flush()
+
+    def _flush(self) -> None:
+        path = self._partial / "heatmaps" / f"{self._files:05}.npz"
+        write_atomically(path, _pack_heatmaps(self._heatmaps))
+        self._heatmaps = []
+        self._files += 1
+
+    def finish(
+        self, info: dict[str, Any], ground_truth: GroundTruth, advance: Advance = ignore
+    ) -> Run:
+        """Draws the boxes for `info["thresholds"]`, writes what is left, and publishes the run.
+
+        Args:
+            info: The content of `run.json`, with at least `boxes` (see `BoxOptions`) and
+                `thresholds`.
+            ground_truth: The annotated boxes of the run's images and classes.
+            advance: Called with the number of heatmaps whose boxes are drawn.
+        """
+        if self._heatmaps:
+            self._flush()
+        text = json.dumps({"schema": SCHEMA, **info}, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self._partial / "run.json", text)
+        write_ground_truth(self._partial / "ground_truth.json", ground_truth)
+        run = Run(self._partial)
+        for threshold, detections in run.draw_boxes(run.thresholds, advance).items():
+            write_detections(self._partial / detections_name(threshold), detections, ground_truth)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+        self._partial.rename(self.folder)
+        return Run(self.folder)
+
+
+def _replaceable(folder: Path) -> bool:
+    return folder.is_dir() and ((folder / "run.json").is_file() or not any(folder.iterdir()))
+
+
+def _pack_heatmaps(records: Sequence[ClassHeatmap]) -> bytes:
+    arrays: dict[str, Any] = {
+        "image_id": np.array([record.image_id for record in records], np.int64),
+        "category_id": np.array([record.category_id for record in records], np.int64),
+        "height": np.array([record.heatmap.shape[0] for record in records], np.int64),
+        "width": np.array([record.heatmap.shape[1] for record in records], np.int64),
+        "score": np.array([record.score for record in records], np.float32),
+        "probability": np.array([record.probability for record in records], np.float32),
+        "values": np.concatenate([record.heatmap.ravel() for record in records]),
+    }
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        ends = np.cumsum(arrays["height"] * arrays["width"])
+        for i, values in enumerate(np.split(arrays["values"], ends[:-1])):
+            yield ClassHeatmap(
+                image_id=int(arrays["image_id"][i]),
+                category_id=int(arrays["category_id"][i]),
+                heatmap=values.reshape(arrays["height"][i], arrays["width"][i]),
+                score=float(arrays["score"][i]),
+                probability=float(arrays["probability"][i]),
+            )
+    except (ValueError, KeyError, OSError, IndexError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is no readable heatmap file: {error}") from error
