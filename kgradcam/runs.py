@@ -234,7 +234,7 @@ class RunWriter:
         write_ground_truth(self._partial / "ground_truth.json", ground_truth)
         run = Run(self._partial)
         for threshold, detections in run.draw_boxes(run.thresholds, advance).items():
-            write_detections(self._partial / detections_name(threshold), detections, ground_truth)
+            write_detections(self._partial / detections_name(threshold), detections)
         if self.folder.exists():
             shutil.rmtree(self.folder)
         self._partial.rename(self.folder)
