@@ -4,6 +4,7 @@ Data go to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usa
 TensorFlow takes seconds to import, so each command imports what it needs when it runs.
 """
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -63,11 +64,26 @@ def _common(
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
 ) -> None:
-    # TensorFlow and tensorflow-datasets are talkative; this must be said before their import.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    import logging
+    pass
 
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow in silence.
+
+    What it says while it is imported heeds no setting (tensorflow issue 100442), so stderr looks
+    away for that long; an exception comes through all the same.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
 
 
 @app.command()
@@ -115,6 +131,7 @@ def detect(
 
     [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
     """
+    _import_tensorflow()
     from kgradcam.boxes import BoxOptions
     from kgradcam.detection import Configuration
     from kgradcam.detection import detect as run_detect
@@ -250,6 +267,7 @@ def visualize(
 
     [dim]kgradcam visualize runs/cat --count 10 --threshold 0.06 --out ten.png[/dim]
     """
+    _import_tensorflow()
     from kgradcam.pictures import save
     from kgradcam.runs import Run
     from kgradcam.visualization import visualize_run
@@ -283,6 +301,7 @@ def explain(
 
     [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
     """
+    _import_tensorflow()
     from kgradcam.models import load_classifier
     from kgradcam.pictures import save
     from kgradcam.visualization import explain_images
@@ -305,6 +324,7 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Detect, evaluate and visualize on pictures that need no download."""
+    _import_tensorflow()
     from kgradcam.demo import run_demo
 
     evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
@@ -325,6 +345,7 @@ def prepare(
 
     [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
     """
+    _import_tensorflow()
     from kgradcam.datasets import prepare as write_dataset
 
     folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
@@ -341,6 +362,7 @@ def layers(
     ] = None,
 ) -> None:
     """List the layers of a model that can be explained; the default is marked."""
+    _import_tensorflow()
     from kgradcam.layers import list_layers
     from kgradcam.models import load_classifier
 
@@ -360,6 +382,7 @@ def layers(
 @app.command()
 def env() -> None:
     """Show versions, devices and where data are kept: for bug reports."""
+    _import_tensorflow()
     from kgradcam.environment import describe
 
     for name, value in describe().items():
@@ -402,10 +425,9 @@ def _print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for line in lines:
         table.add_row(*map(Text, line))  # names from data are text, never markup
-    console = Console()
-    # A pipe has no width: give it what the table needs, so that no cell is cut.
-    needed = console.measure(table).maximum if console.is_terminal else 10_000
-    Console(width=max(console.width, 0) if console.is_terminal else needed).print(table)
+    # A pipe has no width of its own: take what the table needs, so that no cell is cut.
+    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
+    Console(width=width).print(table)
 
 
 def _fail(message: str, code: int) -> NoReturn:

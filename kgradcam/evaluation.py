@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 from kgradcam import progress
 from kgradcam.metrics import Protocol, evaluate
-from kgradcam.records import Detections, GroundTruth
+from kgradcam.records import Detections, GroundTruth, keep_rows
 from kgradcam.runs import Run
 
 
@@ -100,6 +100,7 @@ def evaluate_run(
     thresholds: Sequence[float] | None,
     iou_thresholds: Sequence[float],
     protocol: Protocol,
+    rows: str = "all",
     quiet: bool = True,
 ) -> Evaluation:
     """Scores a run.
@@ -110,22 +111,27 @@ def evaluate_run(
             without the model. Default: the run's own.
         iou_thresholds: The intersections over union at which a box counts as right.
         protocol: How matching and AP are defined.
+        rows: Which boxes of each image and class count; see `records.keep_rows`.
         quiet: Shows no progress on stderr.
     """
     thresholds = run.thresholds if thresholds is None else thresholds
     maps = run.info["counts"]["heatmaps"]
     with progress.bar("boxes", maps, "heatmaps", quiet or set(thresholds) <= set(run.thresholds)) as advance:
         by_threshold = run.detections(thresholds, advance)
-    rows = [
+    measured = [
         row
         for threshold in thresholds
         for row in evaluate_detections(
-            run.ground_truth, by_threshold[threshold], iou_thresholds, protocol, threshold
+            run.ground_truth,
+            keep_rows(by_threshold[threshold], rows),
+            iou_thresholds,
+            protocol,
+            threshold,
         ).rows
     ]
     order = {name: i for i, name in enumerate(run.ground_truth.categories)}
-    rows.sort(key=lambda row: order[row.class_name])  # stable: thresholds stay as asked for
-    return Evaluation(protocol.name, tuple(rows))
+    measured.sort(key=lambda row: order[row.class_name])  # stable: thresholds stay as asked for
+    return Evaluation(protocol.name, tuple(measured))
 
 
 def evaluate_detections(

@@ -1,0 +1,48 @@
+"""The whole of kgradcam on pictures that need no download."""
+
+from pathlib import Path
+
+from kgradcam.datasets import DEMO
+from kgradcam.demo_scenes import CLASS_NAME
+from kgradcam.detection import Configuration, detect
+from kgradcam.errors import UserError
+from kgradcam.evaluation import Evaluation, evaluate_run
+from kgradcam.metrics import find_protocol
+from kgradcam.models import EFFICIENTNET_LITE0
+from kgradcam.pictures import save
+from kgradcam.visualization import visualize_run
+
+CONFIGURATION = Configuration(
+    dataset=DEMO,
+    classes=(CLASS_NAME,),
+    model=EFFICIENTNET_LITE0,
+    thresholds=(0.06, 0.15, 0.25, 0.4),
+)
+SHOWN_THRESHOLD = 0.25
+
+
+def run_demo(
+    folder: Path, *, data_dir: Path | None = None, force: bool = False, quiet: bool = True
+) -> tuple[Evaluation, Path]:
+    """Detects the cats of the demo dataset, scores their boxes and draws ten of the pictures.
+
+    Args:
+        folder: Where to write: a run in `run/`, and `ten.png`.
+        data_dir: Where the demo dataset is kept, and made if it is not there.
+        force: Replaces what an earlier demo wrote.
+        quiet: Shows no progress on stderr.
+
+    Returns:
+        The scores, and the picture's path.
+
+    Raises:
+        UserError: The `demo` extra is not installed, or the folder holds a demo already.
+    """
+    picture = folder / "ten.png"
+    if picture.exists() and not force:
+        raise UserError(f"{picture} is already there. Choose another --out, or add --force.")
+    folder.mkdir(parents=True, exist_ok=True)
+    run = detect(CONFIGURATION, folder / "run", data_dir=data_dir, force=force, quiet=quiet)
+    evaluation = evaluate_run(run, None, (0.3, 0.4, 0.5), find_protocol("voc2010"), quiet=quiet)
+    save(visualize_run(run, SHOWN_THRESHOLD, data_dir=data_dir), picture)
+    return evaluation, picture

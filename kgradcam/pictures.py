@@ -1,0 +1,310 @@
+"""Pictures of heatmaps and boxes, with matplotlib."""
+
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.files import write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
+
+Picture = npt.NDArray[np.uint8]
+Boxes = npt.NDArray[np.float64]
+
+# Told apart by brightness, by hue for colour-blind eyes, and by dashes; none is a colour of heat.
+GROUND_TRUTH_COLOR = "#00e5ff"
+PREDICTION_COLOR = "#ff3dbe"
+_COLORMAP = "inferno"
+_DPI = 200
+_INK = "#1b1b1b"
+_COLUMN_INCHES = 2.7
+_TITLE_INCHES = 0.27
+_HEADER_INCHES = 0.6
+_GAP_INCHES = 0.08
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One image of a gallery.
+
+    Attributes:
+        image: uint8 `[height, width, 3]`, RGB.
+        heatmap: float `[height, width]` in [0, 1].
+        title: What it is.
+        ground_truth: `[n, 4]`, xyxy in pixels from 0, half-open.
+        predictions: `[m, 4]`, likewise.
+        scores: `[m]`, the confidences of the predictions.
+    """
+
+    image: Picture
+    heatmap: npt.NDArray[np.float32]
+    title: str
+    ground_truth: Boxes
+    predictions: Boxes
+    scores: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ExplanationRow:
+    """One image with the heatmaps of some classes.
+
+    Attributes:
+        image: uint8 `[height, width, 3]`, RGB.
+        title: What it is.
+        heatmaps: float `[classes, height, width]` in [0, 1].
+        heatmap_titles: A title for each heatmap.
+    """
+
+    image: Picture
+    title: str
+    heatmaps: npt.NDArray[np.float32]
+    heatmap_titles: Sequence[str]
+
+
+def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = 0.7) -> Picture:
+    """Lays a heatmap over a photograph, the more opaque the hotter.
+
+    Args:
+        image: uint8 `[height, width, 3]`, RGB.
+        heatmap: float in [0, 1], at any resolution; resized bilinearly.
+        opacity: Of the hottest places, in [0, 1]; where there is no heat the photograph is bare.
+
+    Returns:
+        uint8 `[height, width, 3]`.
+    """
+    import matplotlib
+
+    height, width = image.shape[:2]
+    heat = cv2.resize(np.asarray(heatmap, np.float32), (width, height))
+    heat = np.clip(heat, 0, 1)
+    colors = matplotlib.colormaps[_COLORMAP](heat)[..., :3] * 255
+    weight = opacity * heat[..., np.newaxis]
+    return np.round(image * (1 - weight) + colors * weight).astype(np.uint8)
+
+
+def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
+    """Draws pictures beside their heatmaps, with annotated and predicted boxes on both.
+
+    Args:
+        panels: What to draw, at least one.
+        title: For the whole figure.
+
+    Returns:
+        A figure; see `save`.
+    """
+    across = min(len(panels), 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
+    rows = [panels[i : i + across] for i in range(0, len(panels), across)]
+    shapes = [[(panel.image.shape, panel.image.shape) for panel in row] for row in rows]
+    grid = _Grid([[shape for pair in row for shape in pair] for row in shapes], group=2)
+    _title_and_legend(grid.figure, title)
+    for i, row in enumerate(rows):
+        for j, panel in enumerate(row):
+            for k, picture in enumerate((panel.image, overlay(panel.image, panel.heatmap))):
+                axes = grid.axes(i, 2 * j + k, picture)
+                _draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
+                _draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)
+                if k == 0:
+                    grid.title(i, 2 * j, panel.title, columns=2)
+                    _label_boxes(axes, panel.predictions, panel.scores)
+    return grid.figure
+
+
+def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
+    """Draws each picture beside the heatmaps of some classes.
+
+    Args:
+        rows: What to draw, at least one, all with as many classes.
+
+    Returns:
+        A figure; see `save`.
+    """
+    grid = _Grid([[row.image.shape] * (1 + len(row.heatmaps)) for row in rows], header=False)
+    for i, row in enumerate(rows):
+        grid.axes(i, 0, row.image)
+        grid.title(i, 0, row.title)
+        for j, heatmap in enumerate(row.heatmaps, start=1):
+            grid.axes(i, j, overlay(row.image, heatmap))
+            grid.title(i, j, row.heatmap_titles[j - 1])
+    return grid.figure
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Writes a figure as PNG, atomically."""
+    buffer = io.BytesIO()
+    # Without the version of matplotlib in it, equal pictures are equal files.
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, buffer.getvalue())
+
+
+class _Grid:
+    """A figure of pictures in columns of equal width, each row as high as its highest picture.
+
+    Placed by hand, in inches from the top, so that nothing can overlap.
+    """
+
+    def __init__(
+        self, shapes: Sequence[Sequence[Sequence[int]]], group: int = 1, header: bool = True
+    ) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        columns = max(map(len, shapes))
+        self._group = group
+        self._width = self._left(columns) + _GAP_INCHES
+        # A portrait is drawn no higher than a square.
+        self._heights = [
+            _COLUMN_INCHES * min(max(shape[0] / shape[1] for shape in row), 1) for row in shapes
+        ]
+        self._header = _HEADER_INCHES if header else _GAP_INCHES
+        self._height = self._top(len(shapes)) + _GAP_INCHES
+        self.figure = Figure(figsize=(self._width, self._height), dpi=_DPI, facecolor="white")
+        FigureCanvasAgg(self.figure)
+
+    def _left(self, column: int) -> float:
+        groups = column // self._group
+        return _GAP_INCHES * (1 + column + 2 * groups) + _COLUMN_INCHES * column
+
+    def _top(self, row: int) -> float:
+        above = sum(self._heights[:row])
+        return self._header + above + row * (_TITLE_INCHES + 2 * _GAP_INCHES)
+
+    def axes(self, row: int, column: int, picture: Picture) -> "Axes":
+        """Shows a picture in a cell, and returns its axes, in the picture's pixels."""
+        height = self._heights[row]
+        below = self._height - self._top(row) - _TITLE_INCHES - height
+        axes = self.figure.add_axes(
+            (
+                self._left(column) / self._width,
+                below / self._height,
+                _COLUMN_INCHES / self._width,
+                height / self._height,
+            )
+        )
+        # Pixel edges at whole numbers, as in half-open boxes.
+        extent = (0, picture.shape[1], picture.shape[0], 0)
+        axes.imshow(picture, extent=extent, interpolation="antialiased")
+        axes.set_anchor("NW")
+        axes.set_axis_off()
+        return axes
+
+    def title(self, row: int, column: int, text: str, columns: int = 1) -> None:
+        """Writes above a cell, shortened to the width of some columns."""
+        width = _COLUMN_INCHES * columns + _GAP_INCHES * (columns - 1)
+        label = self.figure.text(
+            self._left(column) / self._width,
+            (self._height - self._top(row) - _TITLE_INCHES + 0.06) / self._height,
+            text,
+            fontsize=9,
+            color=_INK,
+            va="bottom",
+            parse_math=False,
+        )
+        while _extent(label).width > width * _DPI and len(text) > 1:
+            text = text[:-1]
+            label.set_text(text.rstrip() + "…")
+
+
+def _extent(text: Any) -> "Bbox":
+    """Where a text is drawn, in pixels of the figure."""
+    extent: Bbox = text.get_window_extent(text.figure.canvas.get_renderer())
+    return extent
+
+
+def _title_and_legend(figure: "Figure", title: str) -> None:
+    from matplotlib.lines import Line2D
+
+    height = figure.get_figheight()
+    handles = [
+        Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=(0, (3, 1.2))),
+        Line2D([], [], color=PREDICTION_COLOR, linewidth=2.5),
+    ]
+    left = _GAP_INCHES / figure.get_figwidth()
+    label = figure.text(
+        left,
+        1 - 0.06 / height,
+        title,
+        fontsize=11,
+        fontweight="bold",
+        color=_INK,
+        va="top",
+        parse_math=False,
+    )
+    while _extent(label).x1 > figure.bbox.width * 0.99 and len(title) > 1:
+        title = title[:-1]
+        label.set_text(title.rstrip() + "…")
+    figure.legend(
+        handles,
+        ["ground truth", "prediction, with its score"],
+        loc="upper left",
+        bbox_to_anchor=(left, 1 - 0.28 / height),
+        borderaxespad=0,
+        borderpad=0,
+        ncols=2,
+        frameon=False,
+        fontsize=9,
+        labelcolor=_INK,
+    )
+
+
+def _draw_boxes(axes: "Axes", boxes: Boxes, color: str, dashed: bool) -> None:
+    from matplotlib.patches import Rectangle
+    from matplotlib.patheffects import Normal, Stroke
+
+    for xmin, ymin, xmax, ymax in boxes:
+        axes.add_patch(
+            Rectangle(
+                (xmin, ymin),
+                xmax - xmin,
+                ymax - ymin,
+                fill=False,
+                edgecolor=color,
+                linewidth=1.4,
+                linestyle=(0, (3, 1.2)) if dashed else "solid",
+                # A box along the border stays whole; a dark rim keeps it visible on anything.
+                clip_on=False,
+                path_effects=[Stroke(linewidth=2.6, foreground="black", alpha=0.55), Normal()],
+            )
+        )
+
+
+def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) -> None:
+    """Writes each score in a corner of its box where it fits; the least confident may find none."""
+    taken: list[Bbox] = []
+    for i in np.argsort(-scores, kind="stable"):
+        label = axes.text(
+            0,
+            0,
+            f"{scores[i]:.2f}",
+            fontsize=6.5,
+            color="black",
+            bbox={"boxstyle": "square,pad=0.15", "facecolor": PREDICTION_COLOR, "linewidth": 0},
+        )
+        for x, y, horizontal, vertical in _corners(boxes[i]):
+            label.set(x=x, y=y, ha=horizontal, va=vertical)
+            extent = _extent(label).padded(4)
+            frame = axes.get_window_extent().padded(1)
+            inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1
+            inside = inside and frame.y0 <= extent.y0 and extent.y1 <= frame.y1
+            if inside and not extent.count_overlaps(taken):
+                taken.append(extent)
+                break
+        else:
+            label.remove()
+
+
+def _corners(box: Boxes) -> Iterator[tuple[float, float, str, str]]:
+    xmin, ymin, xmax, ymax = box
+    inset_x, inset_y = min(7, (xmax - xmin) / 4), min(7, (ymax - ymin) / 4)
+    for y, vertical in ((ymin + inset_y, "top"), (ymax - inset_y, "bottom")):
+        for x, horizontal in ((xmin + inset_x, "left"), (xmax - inset_x, "right")):
+            yield x, y, horizontal, vertical
