@@ -24,12 +24,13 @@ Boxes = npt.NDArray[np.float64]
 GROUND_TRUTH_COLOR = "#00e5ff"
 PREDICTION_COLOR = "#ff3dbe"
 _COLORMAP = "inferno"
-_DPI = 200
+_DPI = 160
 _INK = "#1b1b1b"
-_COLUMN_INCHES = 2.7
+_PICTURE_INCHES = 2.8
 _TITLE_INCHES = 0.27
-_HEADER_INCHES = 0.6
-_GAP_INCHES = 0.08
+_HEADER_INCHES = 0.55
+_GAP_INCHES = 0.06
+_MARGIN_INCHES = 0.16
 
 
 @dataclass(frozen=True)
@@ -103,18 +104,17 @@ def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
     """
     across = min(len(panels), 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
-    shapes = [[(panel.image.shape, panel.image.shape) for panel in row] for row in rows]
-    grid = _Grid([[shape for pair in row for shape in pair] for row in shapes], group=2)
+    grid = _Grid([[panel.image.shape for panel in row] for row in rows], pictures=2)
     _title_and_legend(grid.figure, title)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
-            for k, picture in enumerate((panel.image, overlay(panel.image, panel.heatmap))):
-                axes = grid.axes(i, 2 * j + k, picture)
+            grid.title(i, j, panel.title)
+            plain = grid.axes(i, j, panel.image)
+            hot = grid.axes(i, j, overlay(panel.image, panel.heatmap), place=1)
+            for axes in (plain, hot):
                 _draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
                 _draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)
-                if k == 0:
-                    grid.title(i, 2 * j, panel.title, columns=2)
-                    _label_boxes(axes, panel.predictions, panel.scores)
+            _label_boxes(plain, panel.predictions, panel.scores)
     return grid.figure
 
 
@@ -127,7 +127,8 @@ def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
     Returns:
         A figure; see `save`.
     """
-    grid = _Grid([[row.image.shape] * (1 + len(row.heatmaps)) for row in rows], header=False)
+    shapes = [[row.image.shape] * (1 + len(row.heatmaps)) for row in rows]
+    grid = _Grid(shapes, header=False)
     for i, row in enumerate(rows):
         grid.axes(i, 0, row.image)
         grid.title(i, 0, row.title)
@@ -147,71 +148,77 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 class _Grid:
-    """A figure of pictures in columns of equal width, each row as high as its highest picture.
+    """A figure of cells, each with a title above one picture or several side by side.
 
-    Placed by hand, in inches from the top, so that nothing can overlap.
+    All is placed in inches from the top left, so that nothing can overlap.
     """
 
     def __init__(
-        self, shapes: Sequence[Sequence[Sequence[int]]], group: int = 1, header: bool = True
+        self, shapes: Sequence[Sequence[Sequence[int]]], pictures: int = 1, header: bool = True
     ) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        columns = max(map(len, shapes))
-        self._group = group
-        self._width = self._left(columns) + _GAP_INCHES
-        # A portrait is drawn no higher than a square.
-        self._heights = [
-            _COLUMN_INCHES * min(max(shape[0] / shape[1] for shape in row), 1) for row in shapes
-        ]
-        self._header = _HEADER_INCHES if header else _GAP_INCHES
-        self._height = self._top(len(shapes)) + _GAP_INCHES
+        self._cell = pictures * _PICTURE_INCHES + (pictures - 1) * _GAP_INCHES
+        self._heights = [max(_picture_size(shape)[1] for shape in row) for row in shapes]
+        self._header = _HEADER_INCHES if header else _MARGIN_INCHES / 2
+        self._width = self._left(max(map(len, shapes)))
+        self._height = self._top(len(shapes))
         self.figure = Figure(figsize=(self._width, self._height), dpi=_DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def _left(self, column: int) -> float:
-        groups = column // self._group
-        return _GAP_INCHES * (1 + column + 2 * groups) + _COLUMN_INCHES * column
+        return _MARGIN_INCHES + column * (self._cell + _MARGIN_INCHES)
 
     def _top(self, row: int) -> float:
-        above = sum(self._heights[:row])
-        return self._header + above + row * (_TITLE_INCHES + 2 * _GAP_INCHES)
+        return self._header + sum(self._heights[:row]) + row * (_TITLE_INCHES + _MARGIN_INCHES)
 
-    def axes(self, row: int, column: int, picture: Picture) -> "Axes":
-        """Shows a picture in a cell, and returns its axes, in the picture's pixels."""
-        height = self._heights[row]
-        below = self._height - self._top(row) - _TITLE_INCHES - height
+    def axes(self, row: int, column: int, picture: Picture, place: int = 0) -> "Axes":
+        """Shows a picture in a place of a cell, and returns its axes, in the picture's pixels."""
+        width, height = _picture_size(picture.shape)
+        left = self._left(column) + place * (width + _GAP_INCHES)
+        bottom = self._height - self._top(row) - _TITLE_INCHES - height
         axes = self.figure.add_axes(
             (
-                self._left(column) / self._width,
-                below / self._height,
-                _COLUMN_INCHES / self._width,
+                left / self._width,
+                bottom / self._height,
+                width / self._width,
                 height / self._height,
             )
         )
         # Pixel edges at whole numbers, as in half-open boxes.
         extent = (0, picture.shape[1], picture.shape[0], 0)
-        axes.imshow(picture, extent=extent, interpolation="antialiased")
-        axes.set_anchor("NW")
+        axes.imshow(picture, extent=extent, interpolation="antialiased", aspect="auto")
         axes.set_axis_off()
         return axes
 
-    def title(self, row: int, column: int, text: str, columns: int = 1) -> None:
-        """Writes above a cell, shortened to the width of some columns."""
-        width = _COLUMN_INCHES * columns + _GAP_INCHES * (columns - 1)
+    def title(self, row: int, column: int, text: str) -> None:
+        """Writes above a cell, shortened to its width."""
         label = self.figure.text(
             self._left(column) / self._width,
-            (self._height - self._top(row) - _TITLE_INCHES + 0.06) / self._height,
+            1 - (self._top(row) + _TITLE_INCHES - 0.06) / self._height,
             text,
             fontsize=9,
             color=_INK,
             va="bottom",
             parse_math=False,
         )
-        while _extent(label).width > width * _DPI and len(text) > 1:
-            text = text[:-1]
-            label.set_text(text.rstrip() + "…")
+        _shorten(label, self._cell * _DPI)
+
+
+def _picture_size(shape: Sequence[int]) -> tuple[float, float]:
+    """Width and height in inches: the longer side fills its place."""
+    height, width = shape[:2]
+    scale = _PICTURE_INCHES / max(height, width)
+    return width * scale, height * scale
+
+
+def _shorten(label: Any, width: float) -> None:
+    """Cuts a text to a width in pixels, with an ellipsis."""
+    text = label.get_text()
+    while _extent(label).width > width and text:
+        text = text[:-1]
+        label.set_text(text.rstrip() + "…")
 
 
 def _extent(text: Any) -> "Bbox":
@@ -228,10 +235,10 @@ def _title_and_legend(figure: "Figure", title: str) -> None:
         Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=(0, (3, 1.2))),
         Line2D([], [], color=PREDICTION_COLOR, linewidth=2.5),
     ]
-    left = _GAP_INCHES / figure.get_figwidth()
+    left = _MARGIN_INCHES / figure.get_figwidth()
     label = figure.text(
         left,
-        1 - 0.06 / height,
+        1 - 0.08 / height,
         title,
         fontsize=11,
         fontweight="bold",
@@ -239,14 +246,12 @@ def _title_and_legend(figure: "Figure", title: str) -> None:
         va="top",
         parse_math=False,
     )
-    while _extent(label).x1 > figure.bbox.width * 0.99 and len(title) > 1:
-        title = title[:-1]
-        label.set_text(title.rstrip() + "…")
+    _shorten(label, figure.bbox.width * (1 - 2 * left))
     figure.legend(
         handles,
         ["ground truth", "prediction, with its score"],
         loc="upper left",
-        bbox_to_anchor=(left, 1 - 0.28 / height),
+        bbox_to_anchor=(left, 1 - 0.3 / height),
         borderaxespad=0,
         borderpad=0,
         ncols=2,
