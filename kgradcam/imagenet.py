@@ -61,17 +61,19 @@ PROXY_CLASSES = frozenset({"chair", "cow", "person", "pottedplant"})
 """Classes of VOC that ImageNet lacks: their groups hold the nearest that it has, and expect little
 of their heatmaps."""
 
-_INDICES: defaultdict[str, list[int]] = defaultdict(list)
+_BY_NAME = {name.lower(): index for index, name in enumerate(CLASS_NAMES)}
+_BY_LEMMA: defaultdict[str, list[int]] = defaultdict(list)
 for _index, _names in enumerate(_LEMMAS):
-    for _name in {name.lower() for name in (*_names, CLASS_NAMES[_index])}:
-        _INDICES[_name].append(_index)
+    for _name in {name.lower() for name in _names}:
+        _BY_LEMMA[_name].append(_index)
 
 
 def find_class(name: str) -> int:
     """Returns the index of a class.
 
     Args:
-        name: One of its lemmas, in any case, with spaces or underscores.
+        name: Its name in `CLASS_NAMES`, or one of its lemmas, in any case, with spaces or
+            underscores.
 
     Returns:
         0 to 999.
@@ -83,10 +85,14 @@ def find_class(name: str) -> int:
         >>> find_class("tiger_cat")
         282
     """
-    indices = _INDICES.get(name.replace("_", " ").lower(), [])
+    wanted = name.replace("_", " ").lower()
+    if wanted in _BY_NAME:
+        return _BY_NAME[wanted]
+    indices = _BY_LEMMA.get(wanted, [])
     if len(indices) == 1:
         return indices[0]
     if indices:
-        options = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in indices)
-        raise UserError(f"class {name!r} may be {options}: give the index.")
-    raise UserError(f"class {name!r} is not one of ImageNet's.{did_you_mean(name, _INDICES)}")
+        several = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in indices)
+        raise UserError(f"class {name!r} may be {several}: give the index.")
+    options = [*_BY_NAME, *_BY_LEMMA]
+    raise UserError(f"class {name!r} is not one of ImageNet's.{did_you_mean(name, options)}")

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import types
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +95,9 @@ def load_classifier(
     """
     applications = application_names()
     if name == EFFICIENTNET_LITE0:
-        model = EfficientNetLite0(weights=weights)
+        model = _load_network(name, EfficientNetLite0, weights)
     elif name in applications:
-        model = _load_application(name, applications[name][0], weights)
+        model = _load_network(name, applications[name][0], weights)
     elif name.endswith(".keras"):
         model = _load_file(Path(name))
     else:
@@ -115,7 +116,7 @@ def load_classifier(
     )
 
 
-def _load_application(name: str, constructor: Callable[..., Any], weights: str | None) -> Any:
+def _load_network(name: str, constructor: Callable[..., Any], weights: str | None) -> Any:
     if weights == IMAGENET:
         try:
             return constructor(weights=IMAGENET)
@@ -129,13 +130,20 @@ def _load_application(name: str, constructor: Callable[..., Any], weights: str |
             ) from error
     model = constructor(weights=None)
     if weights is not None:
-        if not Path(weights).is_file():
-            raise UserError(f"weights={weights!r} is neither 'imagenet' nor a file.")
-        try:
-            model.load_weights(weights)
-        except (ValueError, OSError, KeyError) as error:
-            raise UserError(f"weights={weights!r} do not fit {name}: {error}") from error
+        _load_weights(model, name, Path(weights))
     return model
+
+
+def _load_weights(model: Any, name: str, path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"weights={str(path)!r} is neither 'imagenet' nor a file.")
+    try:
+        with warnings.catch_warnings():
+            # Where a file lacks layers, Keras leaves them random and only warns.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
 
 
 def _load_file(path: Path) -> Any:

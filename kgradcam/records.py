@@ -248,6 +248,8 @@ def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
             category.
     """
     rows = _read_json(path)
+    if not isinstance(rows, list):
+        raise UserError(f"{path} is no list of COCO results: it holds {type(rows).__name__}.")
     try:
         return Detections(
             **_columns(

@@ -1,0 +1,142 @@
+"""ImageNet's names, and the groups of them that stand for VOC's classes."""
+
+import pytest
+
+from kgradcam import imagenet, voc
+from kgradcam.errors import UserError
+
+
+def test_names_are_one_for_each_class() -> None:
+    assert len(imagenet.CLASS_NAMES) == 1000
+    assert len({name.lower() for name in imagenet.CLASS_NAMES}) == 1000
+
+
+@pytest.mark.parametrize(
+    ("name", "index"),
+    [
+        ("tench", 0),
+        ("tabby", 281),
+        ("tiger_cat", 282),
+        ("EGYPTIAN CAT", 285),
+        ("golden retriever", 207),
+        ("wallaby", 104),
+        ("brush kangaroo", 104),
+        ("crane (machine)", 517),
+        ("tank suit", 639),
+        ("espresso", 967),
+        ("toilet tissue", 999),
+        ("partridge", 86),  # a name before a lemma: the ruffed grouse is one, too
+    ],
+)
+def test_classes_are_found_by_any_of_their_names(name: str, index: int) -> None:
+    assert imagenet.find_class(name) == index
+
+
+def test_every_unique_name_finds_its_class() -> None:
+    for index, name in enumerate(imagenet.CLASS_NAMES):
+        assert imagenet.find_class(name) == index
+
+
+def test_other_names_are_told_why_not() -> None:
+    with pytest.raises(UserError, match=r"may be 134 crane \(bird\), 517 crane \(machine\)"):
+        imagenet.find_class("crane")
+    with pytest.raises(UserError, match="'tabbby' is not one of ImageNet's. Did you mean 'tabby'"):
+        imagenet.find_class("tabbby")
+
+
+def test_the_groups_are_vocs_classes_and_disjoint() -> None:
+    assert tuple(imagenet.VOC_GROUPS) == voc.CLASSES
+    indices = [index for group in imagenet.VOC_GROUPS.values() for index in group]
+    assert len(indices) == len(set(indices))
+    assert min(indices) >= 0
+    assert max(indices) < 1000
+    assert imagenet.PROXY_CLASSES < set(voc.CLASSES)
+
+
+@pytest.mark.parametrize(
+    ("voc_class", "names"),
+    [
+        ("aeroplane", {"airliner", "warplane"}),
+        ("cat", {"tabby", "tiger cat", "Persian cat", "Siamese cat", "Egyptian cat"}),
+        ("cow", {"ox", "water buffalo"}),
+        ("bus", {"minibus", "school bus", "trolleybus"}),
+        ("diningtable", {"dining table"}),
+        ("horse", {"sorrel"}),
+        ("motorbike", {"moped", "motor scooter"}),
+        ("person", {"ballplayer", "groom", "scuba diver"}),
+        ("pottedplant", {"pot"}),
+        ("sheep", {"ram", "bighorn"}),
+        ("sofa", {"studio couch"}),
+        ("chair", {"barber chair", "folding chair", "rocking chair", "throne"}),
+        ("bicycle", {"bicycle-built-for-two", "mountain bike"}),
+        ("tvmonitor", {"monitor", "screen", "television"}),
+        (
+            "train",
+            {
+                "bullet train",
+                "electric locomotive",
+                "passenger car",
+                "steam locomotive",
+                "streetcar",
+            },
+        ),
+        (
+            "bottle",
+            {
+                "beer bottle",
+                "pill bottle",
+                "pop bottle",
+                "water bottle",
+                "water jug",
+                "whiskey jug",
+                "wine bottle",
+            },
+        ),
+        (
+            "boat",
+            {
+                "canoe",
+                "catamaran",
+                "fireboat",
+                "gondola",
+                "lifeboat",
+                "liner",
+                "pirate",
+                "schooner",
+                "speedboat",
+                "trimaran",
+                "yawl",
+            },
+        ),
+        (
+            "car",
+            {
+                "ambulance",
+                "beach wagon",
+                "cab",
+                "convertible",
+                "jeep",
+                "limousine",
+                "minivan",
+                "Model T",
+                "pickup",
+                "racer",
+                "sports car",
+            },
+        ),
+    ],
+)
+def test_what_each_group_holds(voc_class: str, names: set[str]) -> None:
+    group = imagenet.VOC_GROUPS[voc_class]
+    assert {imagenet.CLASS_NAMES[index] for index in group} == names
+
+
+def test_the_large_groups_by_their_ends() -> None:
+    def names(voc_class: str) -> list[str]:
+        return [imagenet.CLASS_NAMES[index] for index in imagenet.VOC_GROUPS[voc_class]]
+
+    dogs, birds = names("dog"), names("bird")
+    assert (len(dogs), dogs[0], dogs[-1]) == (118, "Chihuahua", "Mexican hairless")
+    assert (len(birds), birds[0], birds[-1]) == (59, "cock", "albatross")
+    assert {"great grey owl", "black swan", "white stork"} < set(birds)
+    assert {"tusker", "European fire salamander", "isopod"}.isdisjoint(birds)

@@ -1,0 +1,126 @@
+"""Pickles of strangers: what is plain is read, what could act is refused before it acts."""
+
+import io
+import os
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kgradcam.safe_pickle import UnsafePickleError, load
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
+    max_leaves=12,
+)
+
+
+@given(plain, st.sampled_from([3, 4, 5]))
+def test_plain_values_come_back(value: Any, protocol: int) -> None:
+    assert load(io.BytesIO(pickle.dumps(value, protocol)), {}) == value
+
+
+def test_several_pickles_in_a_row() -> None:
+    file = io.BytesIO(pickle.dumps(1) + pickle.dumps("two") + b"rest")
+    assert load(file, {}) == 1
+    assert load(file, {}) == "two"
+    assert file.read() == b"rest"
+
+
+class Call:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (os.system, ("touch {}",)),
+        (eval, ("open('{}', 'w')",)),
+        (open, ("{}", "w")),
+        (getattr, (os, "system")),
+    ],
+)
+def test_calls_are_refused_before_they_run(
+    tmp_path: Path, protocol: int, function: Any, arguments: tuple[Any, ...]
+) -> None:
+    trace = tmp_path / "trace"
+    told = [text.format(trace) if isinstance(text, str) else 0 for text in arguments]
+    hostile = pickle.dumps(Call(function, *told), protocol)
+    with pytest.raises(UnsafePickleError, match="refers to"):
+        load(io.BytesIO(hostile), {("collections", "OrderedDict"): dict})
+    assert not trace.exists()
+
+
+def test_only_the_admitted_name_is_admitted_and_stood_for() -> None:
+    data = pickle.dumps(Call(os.getcwd), 4)
+    assert load(io.BytesIO(data), {("posix", "getcwd"): lambda: "stand-in"}) == "stand-in"
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "name"),
+    [
+        (b"(i__main__\nCall\n.", "INST"),
+        (b"(cposix\nsystem\no.", "OBJ"),
+        (b"\x80\x02cposix\nsystem\n)\x81.", "NEWOBJ"),
+        (b"\x80\x02\x82\x01.", "EXT1"),
+        (b"I1\n.", "INT"),
+        (b"(lp0\n.", "LIST"),
+        (b"\x80\x04\x8f(K\x01\x90.", "EMPTY_SET"),
+    ],
+)
+def test_other_opcodes_are_refused(opcodes: bytes, name: str) -> None:
+    with pytest.raises(UnsafePickleError, match=name):
+        load(io.BytesIO(opcodes), {("posix", "system"): print})
+
+
+def test_a_memo_bomb_is_refused() -> None:
+    bomb = b"\x80\x02K\x01r" + struct.pack("<I", 2**31 - 1) + b"."
+    with pytest.raises(UnsafePickleError, match="memo jumps to entry 2147483647"):
+        load(io.BytesIO(bomb), {})
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b"",
+        b"PK\x03\x04",
+        b"\x80\x04",
+        pickle.dumps(list(range(100)))[:-20],
+        b"\x80\x02h\x05.",  # reads a memo entry that nobody wrote
+        b"\x80\x02).." + b"\x80\x02R.",
+        b"\x80\x02R.",  # calls with nothing on the stack
+        b"\x80\x04B" + struct.pack("<I", 2**31) + b"short.",
+    ],
+)
+def test_damaged_pickles_raise_the_one_error(damaged: bytes) -> None:
+    file = io.BytesIO(damaged)
+    with pytest.raises(UnsafePickleError):
+        while True:
+            load(file, {})
+
+
+@given(st.binary(max_size=200))
+def test_noise_never_escapes_as_another_error(noise: bytes) -> None:
+    try:
+        load(io.BytesIO(b"\x80\x04" + noise), {})
+    except UnsafePickleError:
+        pass
+
+
+def test_a_persistent_id_needs_a_resolver() -> None:
+    data = b"\x80\x02X\x01\x00\x00\x00kQ."
+    with pytest.raises(UnsafePickleError, match="persistent id"):
+        load(io.BytesIO(data), {})
+    assert load(io.BytesIO(data), {}, persistent_load=str.upper) == "K"

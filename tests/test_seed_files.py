@@ -1,0 +1,103 @@
+"""The seed's result files: its two tables to six decimals, and nothing else let in."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgradcam.errors import UserError
+from kgradcam.metrics import PROTOCOLS, evaluate
+from kgradcam.records import keep_rows
+from kgradcam.seed_files import read_seed_detections, read_seed_ground_truth
+
+# Its README, January 2021: one box for each image, the last one stored. AP, then recall.
+PUBLISHED = {
+    0.01: ([48.880971, 34.132415, 17.308526], [62.075472, 51.698113, 36.226415]),
+    0.02: ([46.853608, 32.152346, 17.796862], [61.132075, 50.566038, 36.792453]),
+    0.06: ([47.716435, 32.736706, 18.843717], [61.698113, 50.566038, 37.547170]),
+}
+# What its evaluation gives for all boxes of the same files.
+ALL_ROWS = {
+    0.01: ([43.896753, 29.992457, 14.996715], [66.792453, 55.094340, 38.490566]),
+    0.02: ([42.317974, 28.786971, 15.436118], [66.792453, 54.905660, 39.433962]),
+    0.06: ([43.152564, 29.240933, 16.567525], [66.981132, 54.528302, 40.377358]),
+}
+
+
+@pytest.fixture
+def results(shared: Path) -> Path:
+    return shared / "seed" / "results"
+
+
+@pytest.mark.parametrize("threshold", [0.01, 0.02, 0.06])
+@pytest.mark.parametrize(("rows", "table"), [("last", PUBLISHED), ("all", ALL_ROWS)])
+def test_the_tables(results: Path, rows: str, table, threshold: float) -> None:  # noqa: ANN001
+    truth = read_seed_ground_truth(results / "all_gt_dogs.pickle")
+    assert (len(truth.images), len(truth.boxes)) == (433, 530)
+    path = results / f"all_detected_dogs{threshold}.pickle"
+    found = keep_rows(read_seed_detections(path, truth), rows)
+    measured = evaluate(truth, found, PROTOCOLS["seed"], [0.3, 0.4, 0.5])
+    ap, recall = table[threshold]
+    assert [round(100 * each.ap, 6) for each in measured] == ap
+    assert [round(100 * each.recall, 6) for each in measured] == recall
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_bytes(pickle.dumps(content, 5))
+    return path
+
+
+def test_boxes_become_half_open(tmp_path: Path) -> None:
+    name = "voc\\JPEGImages\\000001.jpg"
+    truth = read_seed_ground_truth(
+        write(tmp_path / "gt.pickle", {name: np.array([[1, 1, 50, 40]], np.int32)})
+    )
+    assert truth.boxes.tolist() == [[0, 0, 50, 40]]
+    assert truth.images[0].file_name == "000001.jpg"
+    assert truth.categories == ("dog",)
+    found = read_seed_detections(
+        write(tmp_path / "det.pickle", {name: np.array([[0, 0, 50, 40, 4.0]])}), truth
+    )
+    assert found.boxes.tolist() == [[0, 0, 50, 40]]
+    assert found.scores.tolist() == [4.0]
+
+
+class Evil:
+    def __reduce__(self):  # noqa: ANN204
+        return print, ("hello",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1], "a dict from file names to arrays"),
+        ({"a.jpg": 1}, "a dict from file names to arrays"),
+        ({"a.jpg": np.zeros((2, 3))}, "arrays of 4 columns"),
+        ({"a.jpg": np.zeros(4)}, "no plain table of numbers"),
+        ({"a.jpg": np.array([[None] * 4], object)}, "refers to|no plain table"),
+        ({"a.jpg": np.zeros((1, 4), ">f8")}, "no plain table of numbers"),
+        ({"a.jpg": np.zeros((1, 4), "c16")}, "no plain table of numbers"),
+        ({"a.jpg": Evil()}, "refers to builtins.print"),
+    ],
+)
+def test_other_content_is_refused(tmp_path: Path, content: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_seed_ground_truth(write(tmp_path / "gt.pickle", content))
+
+
+def test_an_array_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
+    data = pickle.dumps({"a.jpg": np.zeros((3, 4))}, 5)
+    assert data.count(b"K\x03K\x04") == 1
+    (tmp_path / "gt.pickle").write_bytes(data.replace(b"K\x03K\x04", b"K\x04K\x04"))
+    with pytest.raises(UserError, match="damaged array"):
+        read_seed_ground_truth(tmp_path / "gt.pickle")
+
+
+def test_unknown_images_and_missing_files_are_named(tmp_path: Path) -> None:
+    truth = read_seed_ground_truth(write(tmp_path / "gt.pickle", {"a.jpg": np.ones((1, 4))}))
+    path = write(tmp_path / "det.pickle", {"b.jpg": np.zeros((1, 5))})
+    with pytest.raises(UserError, match=r"det.pickle refers to the image 'b.jpg'"):
+        read_seed_detections(path, truth)
+    with pytest.raises(UserError, match="cannot be read: No such file"):
+        read_seed_ground_truth(tmp_path / "nowhere.pickle")
