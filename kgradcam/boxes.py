@@ -1,4 +1,4 @@
-"""From a heatmap to boxes: normalize, smooth, threshold, fill, and take the connected components."""
+"""From a heatmap to boxes: normalize, smooth, threshold, fill, take connected components."""
 
 from dataclasses import dataclass
 
@@ -77,9 +77,7 @@ def boxes_from_heatmap(heatmap: Heatmap, threshold: float, smooth_radius: int = 
         return np.array([[0.0, 0.0, width, height]])
     if smooth_radius > 1:
         # For an even width the extra pixel lies to the left and above, as in SciPy.
-        heatmap = cv2.blur(
-            heatmap, (smooth_radius, smooth_radius), borderType=cv2.BORDER_REFLECT
-        )
+        heatmap = cv2.blur(heatmap, (smooth_radius, smooth_radius), borderType=cv2.BORDER_REFLECT)
     mask = fill_holes(heatmap > threshold)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     left, top, widths, heights = stats[:0:-1, :4].T  # row 0 is the background

@@ -27,7 +27,9 @@ app = typer.Typer(
 _DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
 _MODEL = "efficientnet-lite0, a network of keras.applications such as resnet50, or a .keras file."
 _WEIGHTS = "imagenet, or a weights file. A .keras file brings its own."
-_PREPROCESS = "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
+_PREPROCESS = (
+    "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
+)
 _LAYER = "The layer to explain. Default: the last one with space; see `kgradcam layers`."
 
 Weights = Annotated[str, typer.Option(help=_WEIGHTS, metavar="imagenet|FILE")]
@@ -61,7 +63,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -174,7 +177,9 @@ def detect(
 def evaluate(
     run: Annotated[
         Path | None,
-        typer.Argument(help="A folder that detect has written.", metavar="[RUN]", show_default=False),
+        typer.Argument(
+            help="A folder that detect has written.", metavar="[RUN]", show_default=False
+        ),
     ] = None,
     detections: Annotated[
         Path | None,
@@ -193,7 +198,12 @@ def evaluate(
     threshold: Thresholds = None,
     iou: Annotated[
         list[float] | None,
-        typer.Option(help="IoU at which a box is right; repeat.", min=0.0, max=1.0, show_default="0.3 0.4 0.5"),
+        typer.Option(
+            help="IoU at which a box is right; repeat.",
+            min=0.0,
+            max=1.0,
+            show_default="0.3 0.4 0.5",
+        ),
     ] = None,
     protocol: Annotated[
         str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
@@ -258,7 +268,9 @@ def visualize(
     seed: Annotated[int, typer.Option(help="For the choice of the images.")] = 0,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0),
+        typer.Option(
+            help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
+        ),
     ] = None,
     data_dir: DataDir = None,
     force: Force = False,
@@ -400,7 +412,9 @@ def _image_size(text: str) -> int | None:
 def _require_absent(out: Path, force: bool) -> None:
     """Says so before the work, not after it."""
     if out.exists() and not force:
-        raise UserError(f"{out} is already there. Choose another --out, or replace it with --force.")
+        raise UserError(
+            f"{out} is already there. Choose another --out, or replace it with --force."
+        )
 
 
 def _report_skipped(skipped: Sequence[dict[str, str]]) -> None:

@@ -254,8 +254,8 @@ def _require_mirror(name: str) -> None:
         pass  # the mirror answers, if only to say that it lists no folders
     except OSError as error:
         raise UserError(
-            f"{name} is not in the data folder, and its mirror cannot be reached ({error}). With an "
-            "unpacked VOCdevkit at hand: `kgradcam prepare --devkit VOCdevkit --year "
+            f"{name} is not in the data folder, and its mirror cannot be reached ({error}). With "
+            "an unpacked VOCdevkit at hand: `kgradcam prepare --devkit VOCdevkit --year "
             f"{name.rpartition('/')[2]}`; or give --dataset a folder in VOC layout, or demo."
         ) from error
 
@@ -299,7 +299,7 @@ def _normalized(box: npt.NDArray[np.float64], size: tuple[int, int]) -> tuple[fl
     return (ymin + 1) / height, (xmin + 1) / width, ymax / height, xmax / width
 
 
-class _FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):
+class _FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
     """Reads a split of a folder in VOC layout in place: nothing is copied or prepared."""
 
     name = "voc_folder"
@@ -329,7 +329,7 @@ class _FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):
     ) -> tf.data.Dataset:
         features = self.info.features
         label_of = {name: i for i, name in enumerate(features["objects"]["label"].names)}
-        paths = [str(image) for image, _, _ in self._folder_records]
+        paths = tf.constant([str(image) for image, _, _ in self._folder_records], tf.string)
         annotated = [(objects, size) for _, objects, size in self._folder_records]
         boxes = [_normalized(box, size) for objects, size in annotated for box in objects.boxes]
         lengths = [len(objects.names) for objects, _ in annotated]
@@ -361,7 +361,7 @@ class _FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):
 
 
 def prepare(
-    devkit: Path, year: str, data_dir: Path | None = None
+    devkit: Path, year: str, data_dir: Path | None = None, strict: bool = False
 ) -> tuple[Path, dict[str, int], list[tuple[str, str]]]:
     """Writes `voc/2007` or `voc/2012` of tensorflow-datasets from an unpacked devkit.
 
@@ -372,6 +372,7 @@ def prepare(
         devkit: The folder `VOCdevkit`, with `VOC2007/` or `VOC2012/` inside.
         year: `"2007"` or `"2012"`.
         data_dir: As in `open_dataset`.
+        strict: Stops at the first image that cannot be written, where it would be left out.
 
     Returns:
         The folder written, the number of images of each split, and `(file name, reason)` for each
@@ -395,7 +396,12 @@ def prepare(
         raise UserError(f"{folder.root}/ImageSets/Main holds none of train.txt, val.txt, test.txt.")
     skipped: list[tuple[str, str]] = []
 
-    class DevkitBuilder(tfds.builder_cls("voc"), skip_registration=True):  # type: ignore[misc]
+    def skip(name: str, reason: str) -> None:
+        if strict:
+            raise UserError(f"--strict: {name}: {reason}")
+        skipped.append((name, reason))
+
+    class DevkitBuilder(tfds.builder_cls("voc"), skip_registration=True):  # type: ignore[misc, call-arg]
         name = "voc"
 
         def _split_generators(self, dl_manager: Any) -> Any:
@@ -403,12 +409,15 @@ def prepare(
 
         def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             records, unread = _read_folder(folder, list_name)
-            skipped.extend(unread)
+            for name, reason in unread:
+                skip(name, reason)
             for image, objects, size in records:
                 try:
-                    yield image.stem, _voc_example(image, objects, size)
+                    example = _voc_example(image, objects, size)
                 except UserError as error:
-                    skipped.append((image.name, str(error)))
+                    skip(image.name, str(error))
+                else:
+                    yield image.stem, example
 
     builder = DevkitBuilder(config=year, data_dir=data_folder(data_dir))
     if builder.is_prepared():

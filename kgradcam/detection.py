@@ -3,7 +3,7 @@
 import platform
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,7 @@ class Configuration:
     image_size: int | None = None
     batch_size: int = 16
     thresholds: tuple[float, ...] = (0.01, 0.02, 0.06)
-    boxes: BoxOptions = BoxOptions()
+    boxes: BoxOptions = field(default_factory=BoxOptions)
     limit: int | None = None
     seed: int = 0
     strict: bool = False
@@ -121,7 +121,9 @@ def detect(
         _stop_if_strict(configuration, dataset)
         if not seen:
             raise UserError(f"None of the {len(examples)} images could be decoded.")
-        ground_truth = _ground_truth(sorted(seen, key=lambda each: each.index), categories, image_ids)
+        ground_truth = _ground_truth(
+            sorted(seen, key=lambda each: each.index), categories, image_ids
+        )
         maps = sum(len(_annotated(example, targets)) for example in seen)
         info = {
             **_describe(configuration, dataset, classifier, cam, targets),
@@ -236,7 +238,10 @@ def _describe(
     cam: GradCAM,
     targets: dict[str, tuple[int, ...]],
 ) -> dict[str, Any]:
-    """What `run.json` says of a run, besides counts. No time and no host: equal runs, equal bytes."""
+    """What `run.json` says of a run, besides counts.
+
+    No time and no host: equal runs, equal bytes.
+    """
     described = asdict(configuration)
     boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
     return {

@@ -116,7 +116,9 @@ def evaluate_run(
     """
     thresholds = run.thresholds if thresholds is None else thresholds
     maps = run.info["counts"]["heatmaps"]
-    with progress.bar("boxes", maps, "heatmaps", quiet or set(thresholds) <= set(run.thresholds)) as advance:
+    with progress.bar(
+        "boxes", maps, "heatmaps", quiet or set(thresholds) <= set(run.thresholds)
+    ) as advance:
         by_threshold = run.detections(thresholds, advance)
     measured = [
         row

@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., IJCV 2020, section 3): heatmaps from gradients, for any Keras model."""
+"""Grad-CAM (Selvaraju et al., IJCV 2020, section 3): heatmaps from gradients."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -192,7 +192,7 @@ class GradCAM:
         return images
 
     def _class_masks(self, targets: Sequence[Sequence[ClassTarget]]) -> npt.NDArray[np.bool_]:
-        """One boolean row over the model's classes for each target: `[images, targets, classes]`."""
+        """A boolean row over the model's classes for each target: `[images, targets, classes]`."""
         count = self._class_count
         masks = np.zeros((len(targets), len(targets[0]), count), dtype=bool)
         for i, row in enumerate(targets):

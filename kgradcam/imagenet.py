@@ -36,7 +36,9 @@ VOC_GROUPS = {
     # stork to albatross
     "boat": _group(472, 484, 554, 576, 625, 628, 724, 780, 814, 871, 914),  # canoe, catamaran,
     # fireboat, gondola, lifeboat, liner, pirate ship, schooner, speedboat, trimaran, yawl
-    "bottle": _group(440, 720, 737, 898, 899, 901, 907),  # beer, pill, pop, water bottle; jugs; wine
+    "bottle": _group(
+        440, 720, 737, 898, 899, 901, 907
+    ),  # beer, pill, pop, water bottle; jugs; wine
     "bus": _group(654, 779, 874),  # minibus, school bus, trolleybus
     "car": _group(407, 436, 468, 511, 609, 627, 656, 661, 717, 751, 817),  # ambulance, wagon, cab,
     # convertible, jeep, limousine, minivan, Model T, pickup, racer, sports car

@@ -47,7 +47,7 @@ def _open(source: Path | bytes) -> PIL.Image.Image:
     try:
         return PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)
     except FileNotFoundError:
-        raise UserError(f"No image {source}.") from None
+        raise UserError(f"No image {_name(source)}.") from None
     except (OSError, SyntaxError, ValueError) as error:
         reason = "unknown format" if isinstance(error, PIL.UnidentifiedImageError) else error
         raise UserError(f"{_name(source)} is no readable image: {reason}.") from error

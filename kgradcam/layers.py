@@ -172,7 +172,7 @@ def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
     if spec is None:
         raise UserError("model is not built: call it once on a batch of images, then list layers.")
     with record_calls(model) as calls:
-        tf.function(lambda images: model(images, training=False), autograph=False).get_concrete_function(
-            spec
-        )
+        tf.function(
+            lambda images: model(images, training=False), autograph=False
+        ).get_concrete_function(spec)
     return calls, default_call(calls)

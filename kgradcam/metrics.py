@@ -213,7 +213,9 @@ def _best_matches(
         if rows is None:
             continue
         overlaps = box_iou(
-            detections.boxes[ranked[places]], ground_truth.boxes[rows] + shift, protocol.mixed_pixels
+            detections.boxes[ranked[places]],
+            ground_truth.boxes[rows] + shift,
+            protocol.mixed_pixels,
         )
         best = overlaps.argmax(axis=1)
         overlap[places] = overlaps[np.arange(len(places)), best]

@@ -54,7 +54,7 @@ def application_names() -> dict[str, tuple[Callable[..., Any], types.ModuleType]
         for name, module in vars(keras.applications).items()
         if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input")
     }
-    found = {}
+    found: dict[str, tuple[Callable[..., Any], types.ModuleType]] = {}
     for name, constructor in vars(keras.applications).items():
         if inspect.isfunction(constructor):
             module = modules[constructor.__module__.rpartition(".")[2]]
@@ -187,8 +187,6 @@ def _preprocessing(name: str) -> Callable[[Any], Any]:
     applications = application_names()
     if name not in applications:
         options = ["none", *model_names()]
-        raise UserError(
-            f"preprocess={name!r} is not a model by name.{did_you_mean(name, options)}"
-        )
+        raise UserError(f"preprocess={name!r} is not a model by name.{did_you_mean(name, options)}")
     preprocess: Callable[[Any], Any] = applications[name][1].preprocess_input
     return preprocess

@@ -55,4 +55,3 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
             progress.update(task, advance=count, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
-

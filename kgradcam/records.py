@@ -65,9 +65,7 @@ class GroundTruth:
     def __post_init__(self) -> None:
         _check_table(self.image_ids, self.category_ids, self.boxes, difficult=self.difficult)
         if not self.file_category_ids:
-            object.__setattr__(
-                self, "file_category_ids", tuple(range(1, len(self.categories) + 1))
-            )
+            object.__setattr__(self, "file_category_ids", tuple(range(1, len(self.categories) + 1)))
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes import BoxOptions, Boxes, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.boxes import Boxes, BoxOptions, boxes_from_heatmap, normalize, score_boxes
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 from kgradcam.progress import Advance, ignore

@@ -49,7 +49,8 @@ def load(
         What the pickle describes, built from plain Python values and the results of `allowed`.
 
     Raises:
-        UnsafePickleError: The pickle uses an opcode or a global that is not admitted, or is damaged.
+        UnsafePickleError: The pickle uses an opcode or a global that is not admitted, or is
+            damaged.
 
     Example:
         >>> load(io.BytesIO(pickle.dumps([1, "a"])), allowed={})

@@ -131,7 +131,9 @@ def explain_images(
             ExplanationRow(
                 image=photograph,
                 title=path.name,
-                heatmaps=np.stack([normalize(each, (width, height)) for each in explanation.heatmaps[0]]),
+                heatmaps=np.stack(
+                    [normalize(each, (width, height)) for each in explanation.heatmaps[0]]
+                ),
                 heatmap_titles=[
                     f"{name}  {each:.1%}" for name, each in zip(names, probabilities, strict=True)
                 ],

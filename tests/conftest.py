@@ -1,9 +1,18 @@
 """What several test files share."""
 
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import PIL.Image
 import pytest
+
+from kgradcam import voc
+
+# TensorFlow is talkative; this must be said before its import.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +23,84 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real photographs and the seed's files: no folder {folder}")
     return folder
+
+
+@dataclass
+class TinyVoc:
+    """A folder in VOC layout, filled by hand."""
+
+    root: Path
+
+    def add(
+        self,
+        name: str,
+        objects: Sequence[tuple[str, Sequence[int]]] = (),
+        size: tuple[int, int] = (40, 30),
+        difficult: bool = False,
+    ) -> None:
+        """Adds an image, a bright square at each box, and its annotation; boxes as ours."""
+        width, height = size
+        image = np.full((height, width, 3), 40, np.uint8)
+        for _, (xmin, ymin, xmax, ymax) in objects:
+            image[ymin:ymax, xmin:xmax] = 220
+        PIL.Image.fromarray(image).save(self.root / "JPEGImages" / f"{name}.jpg", quality=95)
+        names, boxes = [each for each, _ in objects], [box for _, box in objects]
+        text = voc.write_annotation(f"{name}.jpg", width, height, names, boxes)
+        if difficult:
+            text = text.replace("<difficult>0", "<difficult>1")
+        (self.root / "Annotations" / f"{name}.xml").write_text(text)
+
+    def split(self, name: str, *image_ids: str) -> None:
+        """Lists images in `ImageSets/Main`."""
+        lists = self.root / "ImageSets" / "Main"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{name}.txt").write_text("".join(f"{each}\n" for each in image_ids))
+
+
+@pytest.fixture
+def make_voc(tmp_path: Path) -> Callable[..., TinyVoc]:
+    """Makes empty folders in VOC layout."""
+
+    def make(name: str = "voc") -> TinyVoc:
+        for part in ("JPEGImages", "Annotations"):
+            (tmp_path / name / part).mkdir(parents=True)
+        return TinyVoc(tmp_path / name)
+
+    return make
+
+
+@pytest.fixture
+def pets(make_voc: Callable[..., TinyVoc]) -> TinyVoc:
+    """Five images of two shapes with cats and dogs, and a split `test` of all but the last."""
+    folder = make_voc("pets")
+    folder.add("a", [("dog", (4, 6, 20, 24))])
+    folder.add("b", [("cat", (10, 2, 30, 12)), ("dog", (0, 15, 10, 30))], size=(30, 40))
+    folder.add("c", [("cat", (1, 1, 39, 29))], difficult=True)
+    folder.add("d")
+    folder.add("e", [("dog", (5, 5, 15, 15)), ("dog", (20, 5, 35, 25))])
+    folder.split("test", "a", "b", "c", "d")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `.keras` file: brightness, in a map of half the size, for three classes by 1, -1 and 2."""
+    import keras
+
+    model = keras.Sequential(
+        [
+            keras.Input((None, None, 3)),
+            keras.layers.Conv2D(2, 2, strides=2, padding="same", name="maps"),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(3, activation="softmax"),
+        ]
+    )
+    kernel = np.zeros((2, 2, 3, 2), np.float32)
+    kernel[..., 0] = 1 / (12 * 255)
+    model.get_layer("maps").set_weights([kernel, np.zeros(2, np.float32)])
+    model.layers[-1].set_weights(
+        [np.array([[1.0, -1, 2], [0, 0, 0]], np.float32), np.zeros(3, np.float32)]
+    )
+    path = tmp_path_factory.mktemp("model") / "tiny.keras"
+    model.save(path)
+    return path

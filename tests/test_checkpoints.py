@@ -34,7 +34,7 @@ def tensor(
     offset: int = 0,
     storage: str = "FloatStorage",
 ) -> bytes:
-    """The opcodes of `_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict())`."""
+    """The opcodes of a call of `_rebuild_tensor_v2`."""
     persistent_id = b"(" + text("storage") + f"ctorch\n{storage}\n".encode()
     persistent_id += text(key) + text("cpu") + number(count) + b"NtQ"
     arguments = persistent_id + number(offset) + numbers(shape) + numbers(strides)

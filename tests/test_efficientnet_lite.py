@@ -11,7 +11,7 @@ from kgradcam.errors import UserError
 
 
 @pytest.fixture(scope="module")
-def model():  # noqa: ANN201
+def model():
     return EfficientNetLite0()
 
 
@@ -22,7 +22,7 @@ def model():  # noqa: ANN201
         ("coffee", {"espresso": 0.899}),
     ],
 )
-def test_probabilities_of_known_photographs(model, picture, expected) -> None:  # noqa: ANN001
+def test_probabilities_of_known_photographs(model, picture, expected) -> None:
     photograph = getattr(skimage.data, picture)()
     image = cv2.resize(photograph, (224, 224), interpolation=cv2.INTER_CUBIC)
     probabilities = model(preprocess_input(image[np.newaxis].astype(np.float32)))[0].numpy()
@@ -31,7 +31,7 @@ def test_probabilities_of_known_photographs(model, picture, expected) -> None:  
     assert found == expected
 
 
-def test_the_architecture(model) -> None:  # noqa: ANN001
+def test_the_architecture(model) -> None:
     assert model.count_params() == 4_694_024
     assert model.get_layer("top_activation").output.shape == (None, None, None, 1280)
     fixed = EfficientNetLite0(weights=None, input_shape=(224, 224, 3))

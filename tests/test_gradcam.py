@@ -59,7 +59,7 @@ def test_a_hand_computed_net() -> None:
 
 
 def test_equals_cam_on_a_gap_and_dense_head() -> None:
-    """Selvaraju et al. 2020, section 3.2: with such a head, H W alpha_k is the weight w_k of CAM."""
+    """Selvaraju et al. 2020, section 3.2: there H W alpha_k is the weight w_k of CAM."""
     model = gap_model()
     images = pictures(3)
     explanation = GradCAM(model)(images, classes=[0, 1, 2, 3])
@@ -90,7 +90,9 @@ def test_channel_weights_are_the_finite_differences_of_the_score(layer: str) -> 
     alphas = []
     for k in range(feature_maps.shape[-1]):
         shift = step * np.eye(feature_maps.shape[-1])[k]
-        alphas.append((score(feature_maps + shift) - score(feature_maps - shift)) / (2 * step * area))
+        alphas.append(
+            (score(feature_maps + shift) - score(feature_maps - shift)) / (2 * step * area)
+        )
     expected = np.maximum(feature_maps[0] @ np.array(alphas), 0)
     explanation = GradCAM(model, layer=layer)(images, classes=[2])
     np.testing.assert_allclose(explanation.heatmaps[0, 0], expected, atol=2e-4)
@@ -111,7 +113,9 @@ def test_one_class_per_image() -> None:
     cam, images = GradCAM(deep_model()), pictures(3, 10, 8)
     every = cam(images, classes=[0, 1, 2])
     chosen = cam(images, class_per_image=[2, 0, 1])
-    np.testing.assert_allclose(chosen.heatmaps[:, 0], every.heatmaps[[0, 1, 2], [2, 0, 1]], atol=1e-6)
+    np.testing.assert_allclose(
+        chosen.heatmaps[:, 0], every.heatmaps[[0, 1, 2], [2, 0, 1]], atol=1e-6
+    )
     assert chosen.classes == [[2], [0], [1]]
 
 
@@ -121,9 +125,7 @@ def test_the_top_class_is_the_default() -> None:
     cam = GradCAM(model)
     explanation = cam(images)
     assert explanation.classes == [[index] for index in top]
-    np.testing.assert_array_equal(
-        explanation.heatmaps, cam(images, class_per_image=top).heatmaps
-    )
+    np.testing.assert_array_equal(explanation.heatmaps, cam(images, class_per_image=top).heatmaps)
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
@@ -224,7 +226,7 @@ def test_a_subclassed_model_is_explained_from_its_first_call() -> None:
             self.conv = keras.layers.Conv2D(5, 3, padding="same", activation="relu", name="conv")
             self.head = keras.layers.Dense(4)
 
-        def call(self, images):  # noqa: ANN001, ANN202
+        def call(self, images):
             return tf.nn.softmax(self.head(tf.reduce_mean(self.conv(images), axis=[1, 2])))
 
     model, images = Plain(), pictures(2)
@@ -260,7 +262,7 @@ def test_a_map_without_positive_evidence_is_zeros() -> None:
         (lambda cam: cam(pictures(1), classes=[1], class_per_image=[1]), "not both"),
     ],
 )
-def test_wrong_calls_are_told_plainly(call, message) -> None:  # noqa: ANN001
+def test_wrong_calls_are_told_plainly(call, message) -> None:
     with pytest.raises(UserError, match=message):
         call(GradCAM(gap_model()))
 
@@ -280,6 +282,8 @@ def test_a_layer_beside_the_path_is_named() -> None:
 
 
 def test_a_model_without_feature_maps_is_refused() -> None:
-    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)])
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]
+    )
     with pytest.raises(UserError, match="no layer with a feature map"):
         GradCAM(model)

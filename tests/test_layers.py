@@ -64,7 +64,7 @@ def test_the_default_of_known_networks(name: str, layer: str, shape: tuple[int, 
 
 def test_a_failing_model_leaves_keras_as_it_was() -> None:
     class Broken(keras.layers.Layer):
-        def call(self, inputs):  # noqa: ANN001, ANN202
+        def call(self, inputs):
             if inputs.shape[0] is None and self.built and getattr(self, "armed", False):
                 raise RuntimeError("broken")
             return inputs

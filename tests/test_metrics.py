@@ -16,7 +16,7 @@ VOC2010, VOC2007, SEED = (PROTOCOLS[name] for name in ("voc2010", "voc2007", "se
 A, B = [0.0, 0, 10, 10], [20.0, 20, 30, 30]
 
 
-def measure(ground_truth: GroundTruth, detections: Detections, protocol=VOC2010, iou=0.5):  # noqa: ANN001, ANN201
+def measure(ground_truth: GroundTruth, detections: Detections, protocol=VOC2010, iou=0.5):
     """The result for cats, category 1."""
     return evaluate(ground_truth, detections, protocol, [iou])[0]
 
@@ -32,7 +32,7 @@ def measure(ground_truth: GroundTruth, detections: Detections, protocol=VOC2010,
         ([0, 0, 10, 10], [20, 20, 30, 30], False, 0),
     ],
 )
-def test_box_iou(a, b, inclusive, expected) -> None:  # noqa: ANN001
+def test_box_iou(a, b, inclusive, expected) -> None:
     assert box_iou(np.array([a], float), np.array([b], float), inclusive) == pytest.approx(expected)
 
 
@@ -40,7 +40,7 @@ def test_half_open_iou_is_the_devkits_plus_one_on_vocs_integers() -> None:
     generator = np.random.default_rng(0)
     corners = generator.integers(0, 30, (2, 40, 2))
     boxes = np.concatenate([corners.min(0), corners.max(0) + 1], axis=1).astype(float)
-    inclusive = boxes + [1, 1, 0, 0]
+    inclusive = boxes + np.array([1, 1, 0, 0])
     np.testing.assert_allclose(box_iou(boxes, boxes), box_iou(inclusive, inclusive, inclusive=True))
 
 
@@ -56,7 +56,7 @@ def test_half_open_iou_is_the_devkits_plus_one_on_vocs_integers() -> None:
         ([0, 1], 1, 0.5, 0.5),
     ],
 )
-def test_average_precision_by_hand(hits, total, area, eleven) -> None:  # noqa: ANN001
+def test_average_precision_by_hand(hits, total, area, eleven) -> None:
     ranked = np.array(hits, bool)
     assert average_precision(ranked, total, "area") == pytest.approx(area)
     assert average_precision(ranked, total, "11-point") == pytest.approx(eleven)
@@ -144,7 +144,7 @@ def test_an_unknown_protocol_gets_a_hint() -> None:
         find_protocol("voc207")
 
 
-def naive(ground_truth, detections, protocol, iou):  # noqa: ANN001, ANN201
+def naive(ground_truth, detections, protocol, iou):
     """The rules once more, as a loop over detections: hits and number of objects, for cats."""
     objects = [
         (int(i), tuple(box), bool(hard))
@@ -159,7 +159,7 @@ def naive(ground_truth, detections, protocol, iou):  # noqa: ANN001, ANN201
     ]
     extra = 1 if protocol.mixed_pixels else 0
 
-    def overlap(a, b) -> float:  # noqa: ANN001
+    def overlap(a, b) -> float:
         b = (b[0] + extra, b[1] + extra, b[2], b[3])
         w = min(a[2], b[2]) - max(a[0], b[0]) + extra
         h = min(a[3], b[3]) - max(a[1], b[1]) + extra
@@ -202,7 +202,7 @@ scored = st.lists(
 
 @settings(max_examples=300)
 @given(objects, scored, st.sampled_from(list(PROTOCOLS)), st.sampled_from([0.1, 0.3, 0.5, 0.75]))
-def test_a_second_implementation_agrees(truths, boxes, name: str, iou: float) -> None:  # noqa: ANN001
+def test_a_second_implementation_agrees(truths, boxes, name: str, iou: float) -> None:
     ground_truth, detections = truth(*truths), found(*boxes)
     result = measure(ground_truth, detections, PROTOCOLS[name], iou)
     hits, counted = naive(ground_truth, detections, PROTOCOLS[name], iou)
@@ -211,10 +211,12 @@ def test_a_second_implementation_agrees(truths, boxes, name: str, iou: float) ->
 
 
 @given(objects, st.sampled_from(list(PROTOCOLS)))
-def test_perfect_boxes_are_perfect(truths, name: str) -> None:  # noqa: ANN001
+def test_perfect_boxes_are_perfect(truths, name: str) -> None:
     # Apart, so that no box overlaps a neighbour more than itself.
-    apart = [(i % 3 + 1, c, [b[0] + 40 * i, b[1], b[2] + 40 * i, b[3]], d) for i, (_, c, b, d) in
-             enumerate(truths)]
+    apart = [
+        (i % 3 + 1, c, [b[0] + 40 * i, b[1], b[2] + 40 * i, b[3]], d)
+        for i, (_, c, b, d) in enumerate(truths)
+    ]
     ground_truth = truth(*apart)
     shift = 1 if PROTOCOLS[name].mixed_pixels else 0
     perfect = [(i, c, [b[0] + shift, b[1] + shift, b[2], b[3]], 0.5) for i, c, b, _ in apart]
@@ -223,7 +225,7 @@ def test_perfect_boxes_are_perfect(truths, name: str) -> None:  # noqa: ANN001
 
 
 @given(objects, scored, st.randoms(use_true_random=False))
-def test_what_must_not_matter(truths, boxes, random) -> None:  # noqa: ANN001
+def test_what_must_not_matter(truths, boxes, random) -> None:
     boxes = [(i, c, b, s + k / 100) for k, (i, c, b, s) in enumerate(boxes)]  # no ties
     before = evaluate(truth(*truths), found(*boxes), VOC2010, [0.3])
     shuffled = list(boxes)
@@ -241,7 +243,7 @@ def test_what_must_not_matter(truths, boxes, random) -> None:  # noqa: ANN001
 
 
 @given(objects, scored)
-def test_one_more_false_box_at_the_end_never_helps(truths, boxes) -> None:  # noqa: ANN001
+def test_one_more_false_box_at_the_end_never_helps(truths, boxes) -> None:
     aside = (1, 1, [100.0, 100, 101, 101], 0.0)
     for protocol in PROTOCOLS.values():
         before = measure(truth(*truths), found(*boxes), protocol, 0.3)

@@ -32,7 +32,7 @@ def results(shared: Path) -> Path:
 
 @pytest.mark.parametrize("threshold", [0.01, 0.02, 0.06])
 @pytest.mark.parametrize(("rows", "table"), [("last", PUBLISHED), ("all", ALL_ROWS)])
-def test_the_tables(results: Path, rows: str, table, threshold: float) -> None:  # noqa: ANN001
+def test_the_tables(results: Path, rows: str, table, threshold: float) -> None:
     truth = read_seed_ground_truth(results / "all_gt_dogs.pickle")
     assert (len(truth.images), len(truth.boxes)) == (433, 530)
     path = results / f"all_detected_dogs{threshold}.pickle"
@@ -64,7 +64,7 @@ def test_boxes_become_half_open(tmp_path: Path) -> None:
 
 
 class Evil:
-    def __reduce__(self):  # noqa: ANN204
+    def __reduce__(self):
         return print, ("hello",)
 
 

@@ -33,7 +33,7 @@ def test_targets_of_imagenet(text: str, indices: tuple[int, ...]) -> None:
         ("dog", None, "names are unknown, .* --class dog=INDEX"),
     ],
 )
-def test_targets_that_do_not_exist(text, names, message) -> None:  # noqa: ANN001
+def test_targets_that_do_not_exist(text, names, message) -> None:
     with pytest.raises(UserError, match=message):
         parse_target(text, names, 1000)
 

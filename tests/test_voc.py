@@ -11,9 +11,7 @@ from kgradcam.errors import UserError
 from kgradcam.voc import VocFolder, parse_annotation, write_annotation
 
 BARE = "<annotation><object><name>dog</name>{}</object></annotation>"
-BOX = (
-    "<bndbox><xmin>48</xmin><ymin>240</ymin><xmax>195</xmax><ymax>371</ymax></bndbox>"
-)
+BOX = "<bndbox><xmin>48</xmin><ymin>240</ymin><xmax>195</xmax><ymax>371</ymax></bndbox>"
 
 
 def annotation(folder: Path, text: str) -> Path:
@@ -73,7 +71,7 @@ def test_a_malformed_annotation_is_named(tmp_path: Path, text: str, message: str
 
 
 @given(st.lists(st.tuples(*[st.integers(0, 3000)] * 4), max_size=4))
-def test_written_integers_are_read_back(tmp_path_factory, corners) -> None:  # noqa: ANN001
+def test_written_integers_are_read_back(tmp_path_factory, corners) -> None:
     boxes = np.array(
         [[min(a, c), min(b, d), max(a, c) + 1, max(b, d) + 1] for a, b, c, d in corners], float
     ).reshape(-1, 4)
