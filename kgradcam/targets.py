@@ -90,8 +90,9 @@ def dataset_targets(
         name, _, target = option.partition("=")
         if name not in dataset_classes:
             raise UserError(
-                f"class {name!r} is not in the dataset.{did_you_mean(name, dataset_classes)} "
-                f"It has: {', '.join(dataset_classes)}."
+                f"class {name!r} does not occur in this split of the dataset."
+                f"{did_you_mean(name, dataset_classes)} "
+                f"Its classes: {', '.join(dataset_classes) or 'none'}."
             )
         # `--class all --class kangaroo=104`: the more explicit word counts.
         if target or name not in targets:

@@ -54,5 +54,7 @@ def test_the_more_explicit_word_counts() -> None:
 
 
 def test_a_class_must_be_the_datasets() -> None:
-    with pytest.raises(UserError, match=r"'dogs' is not in the dataset. Did you mean 'dog'"):
+    with pytest.raises(
+        UserError, match=r"'dogs' does not occur in .* Did you mean 'dog'.* Its classes: cat, dog"
+    ):
         dataset_targets(["dogs"], ("cat", "dog"), None, 10)

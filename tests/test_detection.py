@@ -1,0 +1,270 @@
+"""From a dataset to a run, with a model whose heatmaps are known."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgradcam.boxes import BoxOptions, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.detection import Configuration, detect
+from kgradcam.errors import UserError
+from kgradcam.images import read_image
+from kgradcam.records import read_detections
+from kgradcam.runs import Run, detections_name
+
+
+@pytest.fixture
+def configuration(pets, tiny_model: Path) -> Configuration:
+    """Bright squares, found by a model that sees brightness; dogs are its output 2."""
+    return Configuration(
+        dataset=str(pets.root),
+        split="all",
+        classes=("cat=0", "dog=2"),
+        model=str(tiny_model),
+        thresholds=(0.3, 0.5),
+        boxes=BoxOptions(smooth_radius=0),
+        batch_size=2,
+    )
+
+
+def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:
+    found = run.detections([threshold])[threshold]
+    return [
+        (int(image), int(category), box.tolist())
+        for image, category, box in zip(
+            found.image_ids, found.category_ids, found.boxes, strict=True
+        )
+    ]
+
+
+def test_bright_squares_are_boxed(configuration: Configuration, tmp_path: Path) -> None:
+    run = detect(configuration, tmp_path / "run")
+    assert run.ground_truth.categories == ("cat", "dog")
+    # Images without an object of the classes are left out, and the others numbered.
+    assert [(image.id, image.file_name) for image in run.ground_truth.images] == [
+        (1, "a.jpg"),
+        (2, "b.jpg"),
+        (3, "c.jpg"),
+        (4, "e.jpg"),
+    ]
+    # A map of half the size puts the squares' edges within a pixel of the truth; the last
+    # component in raster order comes first. Both classes see the same brightness.
+    b_boxes = [[0, 15, 10, 40 - 10], [10, 2, 30, 12]]
+    expected = {
+        (1, 2): [[4, 6, 20, 24]],
+        (2, 1): b_boxes,
+        (2, 2): b_boxes,
+        (3, 1): [[1, 1, 39, 29]],
+        (4, 2): [[20, 5, 35, 25], [5, 5, 15, 15]],
+    }
+    found: dict[tuple[int, int], list[list[float]]] = {}
+    for image, category, box in table(run, 0.5):
+        found.setdefault((image, category), []).append(box)
+    assert list(found) == list(expected)
+    for key, boxes in expected.items():
+        np.testing.assert_allclose(found[key], boxes, atol=1.01)
+
+
+def test_stored_heatmaps_are_the_models(configuration: Configuration, pets, tmp_path: Path) -> None:
+    run = detect(configuration, tmp_path / "run")
+    records = {(record.image_id, record.category_id): record for record in run.heatmaps()}
+    assert sorted(records) == [(1, 2), (2, 1), (2, 2), (3, 1), (4, 2)]
+    image = read_image(pets.root / "JPEGImages/e.jpg").astype(np.float64)
+    brightness = image.reshape(15, 2, 20, 2, 3).mean(axis=(1, 3, 4)) / 255
+    # Output 2 weighs the mean brightness by 2, so alpha is 2 over the number of places.
+    np.testing.assert_allclose(records[4, 2].heatmap, 2 * brightness / 300, rtol=1e-4)
+    assert records[4, 2].score == pytest.approx(2 * brightness.mean(), rel=1e-5)
+    logits = brightness.mean() * np.array([1, -1, 2])
+    softmax = np.exp(logits) / np.exp(logits).sum()
+    assert records[4, 2].probability == pytest.approx(softmax[2], rel=1e-5)
+
+
+def test_any_threshold_is_drawn_from_the_stored_maps(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    run = detect(configuration, tmp_path / "run")
+    stored = run.detections([0.3, 0.5])
+    drawn = run.draw_boxes([0.3, 0.5])
+    for threshold in (0.3, 0.5):
+        for name, values in vars(stored[threshold]).items():
+            np.testing.assert_array_equal(values, getattr(drawn[threshold], name), err_msg=name)
+    asked_at_once = detect(
+        replace(configuration, thresholds=(0.4,)), tmp_path / "other"
+    ).detections([0.4])[0.4]
+    later = run.detections([0.4])[0.4]
+    np.testing.assert_array_equal(later.boxes, asked_at_once.boxes)
+    np.testing.assert_array_equal(later.scores, asked_at_once.scores)
+
+
+def test_boxes_and_scores_are_those_of_the_heatmap(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    run = detect(replace(configuration, boxes=BoxOptions(5)), tmp_path / "run")
+    found = run.detections([0.3])[0.3]
+    sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
+    for record in run.heatmaps():
+        heatmap = normalize(record.heatmap, sizes[record.image_id])
+        boxes = boxes_from_heatmap(heatmap, 0.3, 5)
+        mine = (found.image_ids == record.image_id) & (found.category_ids == record.category_id)
+        np.testing.assert_array_equal(found.boxes[mine], boxes)
+        scores = score_boxes(heatmap, boxes, record.probability, "heat")
+        np.testing.assert_array_equal(found.scores[mine], scores)
+
+
+def test_the_constant_score(configuration: Configuration, tmp_path: Path) -> None:
+    run = detect(replace(configuration, boxes=BoxOptions(0, "constant")), tmp_path / "run")
+    assert set(run.detections([0.5])[0.5].scores) == {1.0}
+
+
+@pytest.mark.parametrize("batch_size", [1, 16])
+def test_the_batch_size_does_not_matter(
+    configuration: Configuration, tmp_path: Path, batch_size: int
+) -> None:
+    one = detect(configuration, tmp_path / "one")
+    other = detect(replace(configuration, batch_size=batch_size), tmp_path / "other")
+    assert table(one, 0.5) == table(other, 0.5)
+    maps = {(r.image_id, r.category_id): r.heatmap for r in one.heatmaps()}
+    for record in other.heatmaps():
+        np.testing.assert_allclose(
+            record.heatmap, maps[record.image_id, record.category_id], rtol=1e-5
+        )
+
+
+def test_equal_runs_are_equal_files(configuration: Configuration, tmp_path: Path) -> None:
+    for name in ("one", "other"):
+        detect(configuration, tmp_path / name)
+    files = sorted(path for path in (tmp_path / "one").rglob("*") if path.is_file())
+    assert [str(path.relative_to(tmp_path / "one")) for path in files] == [
+        "detections-0.3.json",
+        "detections-0.5.json",
+        "ground_truth.json",
+        "heatmaps/00000.npz",
+        "run.json",
+    ]
+    for path in files:
+        other = tmp_path / "other" / path.relative_to(tmp_path / "one")
+        assert path.read_bytes() == other.read_bytes(), path.name
+
+
+def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) -> None:
+    (pets.root / "JPEGImages/a.jpg").write_bytes(b"")
+    run = detect(configuration, tmp_path / "run")
+    info = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert info["configuration"]["classes"] == ["cat=0", "dog=2"]
+    assert info["boxes"] == {"smooth_radius": 0, "score": "heat"}
+    assert info["thresholds"] == [0.3, 0.5]
+    assert info["model"]["layer"] == "maps"
+    assert info["model"]["outputs"] == {"cat": [0], "dog": [2]}
+    assert info["counts"] == {"images": 3, "heatmaps": 4, "objects": 5, "skipped": 1}
+    assert [each["file"] for each in info["skipped"]] == ["a.jpg"]
+    assert run.ground_truth.difficult.tolist() == [False, False, True, False, False]
+    assert (tmp_path / "run" / detections_name(0.5)).is_file()
+
+
+def test_all_means_the_classes_that_occur(
+    configuration: Configuration, pets, tmp_path: Path
+) -> None:
+    pets.split("dogs", "a", "e")
+    every = replace(configuration, classes=("all", "dog=2"), split="dogs")
+    with pytest.raises(UserError, match="names are unknown"):
+        detect(every, tmp_path / "run")  # "all" still asks the model for a dog by name
+    named = replace(configuration, classes=("dog=2",), split="dogs")
+    assert detect(named, tmp_path / "run").ground_truth.categories == ("dog",)
+
+
+def test_a_class_without_objects_is_named(
+    configuration: Configuration, pets, tmp_path: Path
+) -> None:
+    pets.split("empty", "d")
+    with pytest.raises(UserError, match=r"'dog' does not occur in this split .* classes: none"):
+        detect(replace(configuration, classes=("dog=2",), split="empty"), tmp_path / "run")
+
+
+def test_a_limit_draws_by_its_seed(configuration: Configuration, tmp_path: Path) -> None:
+    chosen = set()
+    for seed in range(6):
+        run = detect(replace(configuration, limit=2, seed=seed), tmp_path / str(seed))
+        chosen.add(tuple(image.file_name for image in run.ground_truth.images))
+        assert len(run.ground_truth.images) == 2
+    assert len(chosen) > 1
+    again = detect(replace(configuration, limit=2, seed=5), tmp_path / "again")
+    assert [image.file_name for image in again.ground_truth.images] == [
+        image.file_name for image in Run(tmp_path / "5").ground_truth.images
+    ]
+
+
+def test_strict_stops_at_the_first_unreadable_image(
+    configuration: Configuration, pets, tmp_path: Path
+) -> None:
+    path = pets.root / "JPEGImages/e.jpg"
+    path.write_bytes(path.read_bytes()[:-60])
+    with pytest.raises(UserError, match=r"--strict: e.jpg: .*does not decode"):
+        detect(replace(configuration, strict=True), tmp_path / "run")
+    assert list(tmp_path.glob("*run*")) == []
+
+
+def test_a_folder_is_never_overwritten_unless_it_is_a_run(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    detect(configuration, folder)
+    with pytest.raises(UserError, match="is already there. Choose another --out, or .*--force"):
+        detect(configuration, folder)
+    detect(replace(configuration, thresholds=(0.9,)), folder, force=True)
+    assert Run(folder).thresholds == [0.9]
+    assert not (folder / "detections-0.3.json").exists()
+    mine = tmp_path / "photographs"
+    mine.mkdir()
+    (mine / "holiday.jpg").touch()
+    with pytest.raises(UserError, match="holds other files than a run"):
+        detect(configuration, mine, force=True)
+    assert (mine / "holiday.jpg").exists()
+
+
+def test_an_interrupted_run_leaves_nothing(
+    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("kgradcam.runs.write_detections", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        detect(configuration, tmp_path / "run")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
+
+
+def test_other_folders_are_no_runs(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no run: it holds no run.json"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(UserError, match=r"run.json cannot be read: KeyError"):
+        Run(tmp_path)
+    (tmp_path / "run.json").write_text('{"schema": 99, "boxes": {}, "thresholds": []}')
+    with pytest.raises(UserError, match="has the schema 99; this version reads 1"):
+        Run(tmp_path)
+
+
+def test_results_are_read_by_their_own_reader(configuration: Configuration, tmp_path: Path) -> None:
+    run = detect(configuration, tmp_path / "run")
+    path = tmp_path / "run" / detections_name(0.5)
+    assert len(read_detections(path, run.ground_truth).boxes) == len(table(run, 0.5))
+
+
+@pytest.mark.slow
+def test_a_run_on_real_photographs(shared: Path, tmp_path: Path) -> None:
+    """Forty large dogs: the localization that the network is known to give."""
+    from kgradcam.evaluation import evaluate_run
+    from kgradcam.metrics import find_protocol
+
+    configuration = Configuration(
+        dataset=str(shared / "data" / "dogs40"),
+        classes=("dog",),
+        model="efficientnet-lite0",
+        image_size=224,
+        thresholds=(0.2,),
+    )
+    run = detect(configuration, tmp_path / "run")
+    measured = evaluate_run(run, None, [0.3, 0.4, 0.5], find_protocol("voc2010"))
+    assert [round(100 * row.ap) for row in measured.rows] == [100, 100, 90]
