@@ -457,3 +457,7 @@ def main() -> None:
         _fail(str(error), 2)
     except (UserError, OSError) as error:
         _fail(str(error), 1)
+    except SystemExit as exit_:
+        if exit_.code == 130:
+            typer.echo("kgradcam: interrupted; nothing half-written is left behind.", err=True)
+        raise

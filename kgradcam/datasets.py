@@ -6,7 +6,9 @@ the pictures themselves are decoded later, only those asked for, in parallel, in
 shape.
 """
 
+import contextlib
 import os
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -228,7 +230,7 @@ def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
     builder = tfds.builder(name, data_dir=data_folder(data_dir))
     if not builder.is_prepared():
         _require_mirror(name)
-        builder.download_and_prepare()
+        _download_and_prepare(builder)
     split = "validation" if split == "val" else split
     base = split.split("[")[0]
     if base not in builder.info.splits:
@@ -243,6 +245,11 @@ def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
         if isinstance(error, UserError):
             raise
         raise UserError(f"split={split!r} of {name} cannot be read: {error}") from error
+
+
+def _download_and_prepare(builder: Any) -> None:
+    with contextlib.redirect_stdout(sys.stderr):  # it tells its progress, which is no result
+        builder.download_and_prepare()
 
 
 def _require_mirror(name: str) -> None:
@@ -422,7 +429,7 @@ def prepare(
     builder = DevkitBuilder(config=year, data_dir=data_folder(data_dir))
     if builder.is_prepared():
         raise UserError(f"{builder.data_path} is already there; remove it to prepare it anew.")
-    builder.download_and_prepare()
+    _download_and_prepare(builder)
     counts = {split: info.num_examples for split, info in builder.info.splits.items()}
     return Path(builder.data_path), counts, skipped
 

@@ -1,0 +1,300 @@
+"""The command line: what it prints, where, and how it exits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import PIL.Image
+import pytest
+
+from kgradcam import __version__
+from kgradcam.cli import main
+
+
+class Result:
+    """What a command printed and how it exited."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def kgradcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """Runs a command in this process."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["kgradcam", *map(str, arguments)])
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        captured = capsys.readouterr()
+        code = exit_.value.code
+        return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def run_folder(kgradcam, pets, tiny_model: Path, tmp_path: Path) -> Path:
+    result = kgradcam(
+        "detect", "--dataset", pets.root, "--split", "all", "--class", "cat=0", "--class", "dog=2",
+        "--model", tiny_model, "--threshold", 0.5, "--smooth-radius", 0, "--out", tmp_path / "run",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    return tmp_path / "run"
+
+
+def process(*arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", "from kgradcam.cli import main; main()", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+
+
+def test_help_is_instant_as_it_imports_no_tensorflow() -> None:
+    program = (
+        "import sys, kgradcam, kgradcam.cli\n"
+        "try: kgradcam.cli.main()\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'cv2', 'matplotlib', 'numpy', 'tensorflow_datasets'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)"
+    )
+    for arguments in (["--help"], ["detect", "-h"], ["--version"]):
+        result = subprocess.run(
+            [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+        )
+        assert result.returncode == 0, result.stderr
+
+
+def test_help_names_every_command(kgradcam) -> None:
+    result = kgradcam("--help")
+    assert result.code == 0
+    for name in "detect evaluate visualize explain demo prepare layers env".split():
+        assert f" {name} " in result.out
+
+
+def test_version(kgradcam) -> None:
+    assert kgradcam("--version").out == f"kgradcam {__version__}\n"
+
+
+def test_detect_prints_the_folder_alone(run_folder: Path, kgradcam, pets, tiny_model) -> None:
+    result = kgradcam(
+        "detect", "--dataset", pets.root, "--class", "dog=2", "--model", tiny_model, "--out",
+        run_folder, "--force", "--quiet",
+    )  # fmt: skip
+    assert (result.code, result.out, result.err) == (0, f"{run_folder}\n", "")
+    info = json.loads((run_folder / "run.json").read_text())
+    assert info["thresholds"] == [0.01, 0.02, 0.06]
+    assert info["boxes"] == {"smooth_radius": 20, "score": "heat"}
+    assert info["dataset"]["split"] == "test"
+
+
+def test_detect_reports_on_stderr(kgradcam, pets, tiny_model: Path, tmp_path: Path) -> None:
+    (pets.root / "JPEGImages/a.jpg").write_bytes(b"")
+    result = kgradcam(
+        "detect", "--dataset", pets.root, "--class", "dog=2", "--model", tiny_model, "--out",
+        tmp_path / "run",
+    )  # fmt: skip
+    assert result.code == 0
+    assert result.out == f"{tmp_path / 'run'}\n"
+    assert "heatmaps" in result.err
+    assert "1/1 images" in result.err
+    assert (
+        f"skipped a.jpg: {pets.root / 'JPEGImages/a.jpg'} is no readable image: unknown format."
+        in result.err
+    )
+    assert "1 images skipped." in result.err
+
+
+def test_evaluate_prints_json_alone(run_folder: Path, kgradcam) -> None:
+    result = kgradcam("evaluate", run_folder, "--json", "--iou", 0.3, "--threshold", 0.45)
+    assert result.code == 0, result.err
+    content = json.loads(result.out)
+    assert content["protocol"] == "voc2010"
+    assert [(row["class"], row["threshold"], row["iou"]) for row in content["rows"]] == [
+        ("cat", 0.45, 0.3),
+        ("dog", 0.45, 0.3),
+    ]
+    assert [row["recall"] for row in content["rows"]] == [1.0, 1.0]
+
+
+def test_evaluate_prints_a_table_that_no_pipe_cuts(
+    run_folder: Path, kgradcam, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    result = kgradcam("evaluate", run_folder)
+    assert "Protocol voc2010, percent" in result.out
+    assert "recall@0.5" in result.out
+    assert "…" not in result.out
+    markdown = kgradcam("evaluate", run_folder, "--markdown", "--protocol", "seed").out
+    assert markdown.startswith("Protocol `seed`, percent.\n\n| class | threshold |")
+
+
+def test_evaluate_given_coco_files(run_folder: Path, kgradcam) -> None:
+    of_run = json.loads(kgradcam("evaluate", run_folder, "--json").out)
+    given = json.loads(
+        kgradcam(
+            "evaluate", "--detections", run_folder / "detections-0.5.json", "--ground-truth",
+            run_folder / "ground_truth.json", "--json",
+        ).out
+    )  # fmt: skip
+    assert given["rows"] == [{**row, "threshold": None} for row in of_run["rows"]]
+
+
+def test_evaluate_reproduces_the_seeds_table(shared: Path, kgradcam) -> None:
+    seed = shared / "seed" / "results"
+    result = kgradcam(
+        "evaluate", "--detections", seed / "all_detected_dogs0.06.pickle", "--ground-truth",
+        seed / "all_gt_dogs.pickle", "--protocol", "seed", "--rows", "last", "--json",
+    )  # fmt: skip
+    rows = json.loads(result.out)["rows"]
+    assert [round(100 * row["ap"], 6) for row in rows] == [47.716435, 32.736706, 18.843717]
+    assert [round(100 * row["recall"], 6) for row in rows] == [61.698113, 50.566038, 37.547170]
+    assert {(row["class"], row["detections"], row["ground_truths"]) for row in rows} == {
+        ("dog", 433, 530)
+    }
+
+
+def test_visualize_draws_the_run(run_folder: Path, kgradcam, tmp_path: Path) -> None:
+    out = tmp_path / "pictures" / "ten.png"
+    result = kgradcam("visualize", run_folder, "--count", 2, "--threshold", 0.4, "--out", out)
+    assert (result.code, result.out) == (0, f"{out}\n"), result.err
+    with PIL.Image.open(out) as image:
+        assert image.width > 1000
+    again = kgradcam("visualize", run_folder, "--out", out)
+    assert (again.code, again.out) == (1, "")
+    assert "is already there" in again.err
+    assert kgradcam("visualize", run_folder, "--out", out, "--force").code == 0
+
+
+def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:
+    pictures = [pets.root / "JPEGImages" / name for name in ("a.jpg", "c.jpg")]
+    out = tmp_path / "overlay.png"
+    result = kgradcam("explain", *pictures, "--model", tiny_model, "--out", out)
+    assert (result.code, result.out) == (0, f"{out}\n"), result.err
+    lines = result.err.splitlines()
+    assert lines[0].startswith(f"{pictures[0]}: class 2 ")
+    assert lines[1].startswith(f"{pictures[1]}: class 2 ")
+    assert out.is_file()
+
+
+def test_layers_marks_the_default(tiny_model: Path, kgradcam) -> None:
+    result = kgradcam("layers", tiny_model)
+    assert result.code == 0
+    (line,) = [line for line in result.out.splitlines() if "maps" in line]
+    assert "Conv2D" in line
+    assert "any x any x 2" in line
+    assert "default" in line
+
+
+def test_env_names_what_a_bug_report_needs(kgradcam, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    result = kgradcam("env")
+    told = {line[:24].strip(): line[24:] for line in result.out.splitlines()}
+    assert told["kgradcam"] == __version__
+    assert told["data folder"] == str(tmp_path)
+    assert told["XLA"] == "works"
+    assert "CPU:0" in told["devices"]
+    assert {"tensorflow", "keras", "oneDNN", "python"} < set(told)
+
+
+def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> None:
+    folder = make_voc("VOCdevkit/VOC2012")
+    folder.add("x", [("dog", (1, 1, 20, 20))])
+    folder.add("y", [("axolotl", (1, 1, 20, 20))])
+    folder.split("train", "x", "y")
+    result = kgradcam(
+        "prepare", "--devkit", tmp_path / "VOCdevkit", "--year", 2012, "--data-dir", tmp_path / "d"
+    )
+    assert result.code == 0, result.err
+    assert result.out == f"{tmp_path / 'd/voc/2012/5.0.0'}\n"
+    assert "skipped y.jpg" in result.err
+    assert "train: 1 images" in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["detect"], 2, "Missing option '--out'"),
+        (["dtect"], 2, "No such command 'dtect'"),
+        (["detect", "--out", "x", "--threshold", "2"], 2, "Invalid value for '--threshold'"),
+        (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native or"),
+        (["detect", "--out", "x", "--score", "loud"], 2, "--score must be heat or constant"),
+        (["detect", "--out", "x", "--dataset", "demmo"], 1, "Did you mean 'demo'"),
+        (["detect", "--out", ".", "--dataset", "demo"], 1, ". is already there"),
+        (["evaluate"], 2, "Give either RUN, or --detections FILE and --ground-truth FILE"),
+        (["evaluate", "nowhere"], 1, "nowhere is no run: it holds no run.json"),
+        (["evaluate", "x", "--json", "--markdown"], 2, "either --json or --markdown"),
+        (["evaluate", "x", "--protocol", "coco"], 1, "protocol='coco' is none of seed"),
+        (["evaluate", "--detections", "a.json", "--ground-truth", "b.pickle"], 2, "must both be"),
+        (["evaluate", "--detections", "a.json", "--ground-truth", "b.json"], 1, "No file b.json"),
+        (["visualize", "nowhere", "--out", "x.png"], 1, "nowhere is no run"),
+        (["explain", "no.jpg", "--model", "resnet5O", "--out", "x.png"], 1, "mean 'resnet50'"),
+        (["layers", "resnet5O"], 1, "Did you mean 'resnet50'"),
+        (["prepare", "--devkit", "nowhere", "--year", "2007"], 1, "No folder nowhere"),
+    ],
+)
+def test_mistakes_are_one_clear_line(
+    kgradcam, tmp_path: Path, monkeypatch, arguments: list[str], code: int, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = kgradcam(*arguments)
+    assert (result.code, result.out) == (code, "")
+    assert message in " ".join(result.err.replace("│", " ").split())
+    assert "Traceback" not in result.err
+
+
+def test_an_unknown_class_and_layer_get_hints(pets, tiny_model: Path, kgradcam, tmp_path) -> None:
+    common = ["detect", "--dataset", pets.root, "--model", tiny_model, "--out", tmp_path / "x"]
+    result = kgradcam(*common, "--class", "dgo=1")
+    assert (result.code, "Did you mean 'dog'?" in result.err) == (1, True)
+    result = kgradcam(*common, "--class", "dog=1", "--layer", "map")
+    assert (result.code, "Did you mean 'maps'?" in result.err) == (1, True)
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_an_interrupted_run_exits_with_130_and_leaves_nothing(
+    make_voc, tiny_model: Path, tmp_path: Path
+) -> None:
+    folder = make_voc("many")
+    for i in range(400):
+        folder.add(f"{i:04}", [("dog", (2, 2, 200, 200))], size=(400 + i, 300))
+    command = [
+        *(sys.executable, "-c", "from kgradcam.cli import main; main()"),
+        *("detect", "--dataset", folder.root, "--class", "dog=2", "--model", tiny_model),
+        *("--out", tmp_path / "run"),
+    ]
+    running = subprocess.Popen(
+        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 60
+    while not (tmp_path / ".run.partial").exists():
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(1.5)
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (130, "")
+    assert "Traceback" not in err
+    assert "kgradcam: interrupted; nothing half-written is left behind." in err
+    assert not list(tmp_path.glob("*run*"))
+
+
+def test_a_closed_pipe_is_no_drama(tiny_model: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-c", "from kgradcam.cli import main; main()"]
+    with os.fdopen(writer, "w") as pipe:
+        result = subprocess.run(
+            [*command, "layers", str(tiny_model)],
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
