@@ -358,7 +358,7 @@ def prepare(
     [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
     """
     _import_tensorflow()
-    from kgradcam.datasets import prepare as write_dataset
+    from kgradcam.builders import prepare as write_dataset
 
     folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
     _report_skipped([{"file": name, "reason": reason} for name, reason in skipped])

@@ -6,11 +6,6 @@ the pictures themselves are decoded later, only those asked for, in parallel, in
 shape.
 """
 
-import contextlib
-import os
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +17,12 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kgradcam import voc
+from kgradcam.builders import FolderBuilder, data_folder, voc_builder, voc_names
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.images import image_size, read_image
 
 DEMO = "demo"
 """The name of the dataset that kgradcam makes itself."""
-_POSES = ("frontal", "rear", "left", "right", "unspecified")
-_MIRROR_TIMEOUT_SECONDS = 10
 
 
 @dataclass(frozen=True)
@@ -187,16 +181,11 @@ def open_dataset(name: str, split: str | None = None, data_dir: Path | None = No
         return _open_voc(name, split or "test", data_dir)
     if Path(name).is_dir():
         return _open_folder(Path(name), name, split)
-    options = [*_voc_names(), DEMO]
+    options = [*voc_names(), DEMO]
     raise UserError(
         f"dataset={name!r} is neither a folder in VOC layout nor one of {', '.join(options)}."
         f"{did_you_mean(name, options)}"
     )
-
-
-def data_folder(data_dir: Path | None = None) -> Path:
-    """Returns where datasets are kept: `data_dir`, `TFDS_DATA_DIR`, or `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
 
 
 def demo_folder(data_dir: Path | None = None) -> Path:
@@ -214,23 +203,12 @@ def _open_folder(root: Path, name: str, split: str | None) -> Dataset:
     folder = voc.VocFolder(root)
     if split is None:
         split = "test" if "test" in folder.split_files else voc.WHOLE_FOLDER
-    builder = _FolderBuilder(folder, split)
+    builder = FolderBuilder(folder, split)
     return Dataset(name, split, builder, builder.skipped)
 
 
-def _voc_names() -> list[str]:
-    return [f"voc/{config.name}" for config in tfds.builder_cls("voc").builder_configs.values()]
-
-
 def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
-    if name != "voc" and name not in _voc_names():
-        raise UserError(
-            f"dataset={name!r} is not in tensorflow-datasets, which has {', '.join(_voc_names())}."
-        )
-    builder = tfds.builder(name, data_dir=data_folder(data_dir))
-    if not builder.is_prepared():
-        _require_mirror(name)
-        _download_and_prepare(builder)
+    builder = voc_builder(name, data_dir)
     split = "validation" if split == "val" else split
     base = split.split("[")[0]
     if base not in builder.info.splits:
@@ -245,231 +223,3 @@ def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
         if isinstance(error, UserError):
             raise
         raise UserError(f"split={split!r} of {name} cannot be read: {error}") from error
-
-
-def _download_and_prepare(builder: Any) -> None:
-    with contextlib.redirect_stdout(sys.stderr):  # it tells its progress, which is no result
-        builder.download_and_prepare()
-
-
-def _require_mirror(name: str) -> None:
-    """Fails in seconds where the network is missing; the downloader alone would try for minutes."""
-    module = __import__(tfds.builder_cls("voc").__module__, fromlist=["_VOC_DATA_URL"])
-    try:
-        urllib.request.urlopen(module._VOC_DATA_URL, timeout=_MIRROR_TIMEOUT_SECONDS).close()
-    except urllib.error.HTTPError:
-        pass  # the mirror answers, if only to say that it lists no folders
-    except OSError as error:
-        raise UserError(
-            f"{name} is not in the data folder, and its mirror cannot be reached ({error}). With "
-            "an unpacked VOCdevkit at hand: `kgradcam prepare --devkit VOCdevkit --year "
-            f"{name.rpartition('/')[2]}`; or give --dataset a folder in VOC layout, or demo."
-        ) from error
-
-
-def _features(class_names: Sequence[str]) -> Any:
-    """The features of `voc` in tensorflow-datasets that kgradcam reads, for any classes."""
-    return tfds.features.FeaturesDict(
-        {
-            "image": tfds.features.Image(),
-            "image/filename": tfds.features.Text(),
-            "objects": tfds.features.Sequence(
-                {
-                    "label": tfds.features.ClassLabel(names=class_names),
-                    "bbox": tfds.features.BBoxFeature(),
-                    "is_difficult": np.bool_,
-                }
-            ),
-        }
-    )
-
-
-def _read_folder(
-    folder: voc.VocFolder, split: str
-) -> tuple[list[tuple[Path, voc.Objects, tuple[int, int]]], list[tuple[str, str]]]:
-    """Reads a split's annotations and image sizes; what cannot be read is named with its reason."""
-    records, skipped = [], []
-    for image_id in folder.image_ids(split):
-        image = folder.image_path(image_id)
-        try:
-            objects = voc.parse_annotation(folder.annotation_path(image_id))
-            records.append((image, objects, image_size(image)))
-        except UserError as error:
-            skipped.append((image.name, str(error)))
-    return records, skipped
-
-
-def _normalized(box: npt.NDArray[np.float64], size: tuple[int, int]) -> tuple[float, ...]:
-    """A box as tensorflow-datasets keeps VOC's: ymin, xmin, ymax, xmax from 1, over the size."""
-    xmin, ymin, xmax, ymax = box
-    width, height = size
-    return (ymin + 1) / height, (xmin + 1) / width, ymax / height, xmax / width
-
-
-class _FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: ignore[misc, call-arg]
-    """Reads a split of a folder in VOC layout in place: nothing is copied or prepared."""
-
-    name = "voc_folder"
-    VERSION = tfds.core.Version("1.0.0")
-
-    def __init__(self, folder: voc.VocFolder, split: str) -> None:
-        self._folder = folder
-        self._folder_records, self.skipped = _read_folder(folder, split)
-        super().__init__(data_dir=folder.root)
-        count = len(self._folder_records)
-        info = tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0)
-        self.info.set_splits(tfds.core.SplitDict([info]))
-
-    @property
-    def data_path(self) -> Path:
-        return self._folder.root
-
-    def _info(self) -> Any:
-        names = {name for _, objects, _ in self._folder_records for name in objects.names}
-        return tfds.core.DatasetInfo(builder=self, features=_features(sorted(names)))
-
-    def _download_and_prepare(self, **kwargs: Any) -> None:
-        raise NotImplementedError("A folder in VOC layout is read in place.")
-
-    def _as_dataset(
-        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
-    ) -> tf.data.Dataset:
-        features = self.info.features
-        label_of = {name: i for i, name in enumerate(features["objects"]["label"].names)}
-        paths = tf.constant([str(image) for image, _, _ in self._folder_records], tf.string)
-        annotated = [(objects, size) for _, objects, size in self._folder_records]
-        boxes = [_normalized(box, size) for objects, size in annotated for box in objects.boxes]
-        lengths = [len(objects.names) for objects, _ in annotated]
-
-        def ragged(values: Any) -> tf.RaggedTensor:
-            return tf.RaggedTensor.from_row_lengths(values, np.array(lengths, np.int64))
-
-        objects = {
-            "label": ragged(
-                np.array([label_of[name] for each, _ in annotated for name in each.names], np.int64)
-            ),
-            "bbox": ragged(np.array(boxes, np.float32).reshape(-1, 4)),
-            "is_difficult": ragged(
-                np.concatenate([[], *(each.difficult for each, _ in annotated)]).astype(bool)
-            ),
-        }
-
-        def read(path: Any, objects: Any) -> Any:
-            record = {
-                "image": tf.io.read_file(path),
-                "image/filename": tf.strings.split(path, os.sep)[-1],
-                "objects": objects,
-            }
-            return features.decode_example(record, decoders=decoders)
-
-        return tf.data.Dataset.from_tensor_slices((paths, objects)).map(
-            read, num_parallel_calls=tf.data.AUTOTUNE
-        )
-
-
-def prepare(
-    devkit: Path, year: str, data_dir: Path | None = None, strict: bool = False
-) -> tuple[Path, dict[str, int], list[tuple[str, str]]]:
-    """Writes `voc/2007` or `voc/2012` of tensorflow-datasets from an unpacked devkit.
-
-    Those who have the tar files need no download: afterwards `tfds.load("voc/2007")` reads it in
-    any process.
-
-    Args:
-        devkit: The folder `VOCdevkit`, with `VOC2007/` or `VOC2012/` inside.
-        year: `"2007"` or `"2012"`.
-        data_dir: As in `open_dataset`.
-        strict: Stops at the first image that cannot be written, where it would be left out.
-
-    Returns:
-        The folder written, the number of images of each split, and `(file name, reason)` for each
-        image left out.
-
-    Raises:
-        UserError: There is no such devkit, it has none of VOC's image lists, its classes are not
-            VOC's, or the dataset is already there.
-    """
-    if f"voc/{year}" not in _voc_names():
-        years = ", ".join(name.removeprefix("voc/") for name in _voc_names())
-        raise UserError(f"year={year!r} is not one of {years}.")
-    folder = voc.VocFolder(devkit / f"VOC{year}")
-    lists = folder.split_files
-    splits = {
-        split: name
-        for split, name in (("train", "train"), ("validation", "val"), ("test", "test"))
-        if name in lists
-    }
-    if not splits:
-        raise UserError(f"{folder.root}/ImageSets/Main holds none of train.txt, val.txt, test.txt.")
-    skipped: list[tuple[str, str]] = []
-
-    def skip(name: str, reason: str) -> None:
-        if strict:
-            raise UserError(f"--strict: {name}: {reason}")
-        skipped.append((name, reason))
-
-    class DevkitBuilder(tfds.builder_cls("voc"), skip_registration=True):  # type: ignore[misc, call-arg]
-        name = "voc"
-
-        def _split_generators(self, dl_manager: Any) -> Any:
-            return {split: self._generate_examples(name) for split, name in splits.items()}
-
-        def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-            records, unread = _read_folder(folder, list_name)
-            for name, reason in unread:
-                skip(name, reason)
-            for image, objects, size in records:
-                try:
-                    example = _voc_example(image, objects, size)
-                except UserError as error:
-                    skip(image.name, str(error))
-                else:
-                    yield image.stem, example
-
-    builder = DevkitBuilder(config=year, data_dir=data_folder(data_dir))
-    if builder.is_prepared():
-        raise UserError(f"{builder.data_path} is already there; remove it to prepare it anew.")
-    _download_and_prepare(builder)
-    counts = {split: info.num_examples for split, info in builder.info.splits.items()}
-    return Path(builder.data_path), counts, skipped
-
-
-def _voc_example(image: Path, objects: voc.Objects, size: tuple[int, int]) -> dict[str, Any]:
-    """An example as `voc` of tensorflow-datasets has it.
-
-    Raises:
-        UserError: The image does not decode, or an object cannot be written: its class or pose is
-            not one of VOC's, or its box leaves the image.
-    """
-    read_image(image)
-    described = []
-    for name, box, pose, truncated, difficult in zip(
-        objects.names,
-        objects.boxes,
-        objects.poses,
-        objects.truncated if objects.truncated is not None else objects.difficult,
-        objects.difficult,
-        strict=True,
-    ):
-        if name not in voc.CLASSES or pose not in _POSES:
-            raise UserError(f"{image.name}: {name!r}, {pose!r} is no class and pose of VOC.")
-        bbox = _normalized(box, size)
-        if min(bbox) < 0 or max(bbox) > 1:
-            raise UserError(f"{image.name}: the box {box.tolist()} leaves the image of {size}.")
-        described.append(
-            {
-                "label": name,
-                "bbox": tfds.features.BBox(*bbox),
-                "pose": pose,
-                "is_truncated": truncated,
-                "is_difficult": difficult,
-            }
-        )
-    plain = {each["label"] for each in described if not each["is_difficult"]}
-    return {
-        "image": image,
-        "image/filename": image.name,
-        "objects": described,
-        "labels": sorted({each["label"] for each in described}),
-        "labels_no_difficult": sorted(plain),
-    }

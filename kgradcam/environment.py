@@ -11,7 +11,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from kgradcam import __version__
-from kgradcam.datasets import data_folder
+from kgradcam.builders import data_folder
 
 
 def describe() -> dict[str, str]:

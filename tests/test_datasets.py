@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kgradcam import datasets
-from kgradcam.datasets import open_dataset, prepare
+from kgradcam import builders, datasets
+from kgradcam.builders import prepare
+from kgradcam.datasets import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
 from kgradcam.voc import VocFolder, parse_annotation
@@ -99,7 +100,7 @@ def test_without_network_voc_says_what_to_do(tmp_path: Path, monkeypatch) -> Non
     def unreachable(*arguments: object, **options: object) -> None:
         raise OSError("name resolution failed")
 
-    monkeypatch.setattr(datasets.urllib.request, "urlopen", unreachable)
+    monkeypatch.setattr(builders.urllib.request, "urlopen", unreachable)
     with pytest.raises(
         UserError,
         match=r"mirror cannot be reached .*kgradcam prepare --devkit VOCdevkit --year 2012",
