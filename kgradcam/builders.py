@@ -136,6 +136,7 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
 
     @property
     def data_path(self) -> Path:
+        """The folder itself, where tensorflow-datasets looks whether there are data."""
         return self._folder.root
 
     def _info(self) -> Any:
