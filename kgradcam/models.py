@@ -1,7 +1,9 @@
 """Classifiers by name: the network, its weights, and the preprocessing that belongs to it."""
 
+import contextlib
 import functools
 import inspect
+import sys
 import types
 import warnings
 from collections.abc import Callable
@@ -119,7 +121,8 @@ def load_classifier(
 def _load_network(name: str, constructor: Callable[..., Any], weights: str | None) -> Any:
     if weights == IMAGENET:
         try:
-            return constructor(weights=IMAGENET)
+            with contextlib.redirect_stdout(sys.stderr):  # the download's progress is no result
+                return constructor(weights=IMAGENET)
         except Exception as error:  # Keras raises a bare Exception when a download fails
             if "URL fetch failure" not in str(error):
                 raise
