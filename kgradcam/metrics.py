@@ -171,7 +171,7 @@ def evaluate(
         counted = truth & ~(ground_truth.difficult & protocol.ignore_difficult)
         for iou in iou_thresholds:
             reached = (overlap > iou) if protocol.strict else (overlap >= iou)
-            reached &= match >= 0
+            reached &= overlap > 0  # boxes apart never match, not even at a threshold of 0
             # Detections of an ignored object are neither true nor false.
             ignored = reached.copy()
             ignored[reached] = ~counted[match[reached]]

@@ -3,11 +3,15 @@
 Boxes are `xyxy` in pixels everywhere inside kgradcam: `[xmin, ymin, xmax, ymax]`, counted from 0,
 half-open, so that `xmax - xmin` is the width and a box around the whole image is
 `[0, 0, width, height]`. VOC's own integers count from 1 and include the last pixel: subtract 1 from
-`xmin` and `ymin` to get ours. COCO's `[x, y, width, height]` shares our origin.
+`xmin` and `ymin` to get ours. COCO's `[x, y, width, height]` shares our origin: whole pixels, and
+whatever was read from COCO, survive the way there and back exactly; of other fractions the last bit
+may not, since no float need exist that added to `xmin` gives `xmax`.
 """
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +70,16 @@ class GroundTruth:
         _check_table(self.image_ids, self.category_ids, self.boxes, difficult=self.difficult)
         if not self.file_category_ids:
             object.__setattr__(self, "file_category_ids", tuple(range(1, len(self.categories) + 1)))
+        image_ids = [image.id for image in self.images]
+        _check_unique("image", image_ids)
+        _check_unique("category", self.file_category_ids)
+        unknown = self.image_ids[~np.isin(self.image_ids, np.array(image_ids, np.int64))]
+        if len(unknown):
+            raise UserError(f"image_ids holds {unknown[0]}, which none of the images has.")
+        count = len(self.categories)
+        unknown = self.category_ids[(self.category_ids < 1) | (self.category_ids > count)]
+        if len(unknown):
+            raise UserError(f"category_ids must be 1 to {count}. Received: {unknown[0]}.")
 
 
 @dataclass(frozen=True)
@@ -112,6 +126,12 @@ def _check_table(image_ids: Ids, category_ids: Ids, boxes: Boxes, **columns: Any
             )
 
 
+def _check_unique(what: str, ids: Iterable[int]) -> None:
+    repeated = [each for each, times in Counter(ids).items() if times > 1]
+    if repeated:
+        raise UserError(f"Every {what} needs an id of its own. Received twice: {repeated[0]}.")
+
+
 def keep_rows(detections: Detections, rows: str) -> Detections:
     """Keeps all boxes of each image and class, or one.
 
@@ -127,17 +147,21 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
         return detections
     if rows not in ("last", "largest"):
         raise UserError(f"rows must be all, last or largest. Received: {rows!r}.")
-    width, height = (detections.boxes[:, 2:] - detections.boxes[:, :2]).T
-    kept: dict[tuple[int, int], int] = {}
-    for i, area in enumerate(width * height):
-        key = (int(detections.image_ids[i]), int(detections.category_ids[i]))
-        if rows == "last" or key not in kept or area > (width * height)[kept[key]]:
-            kept[key] = i
-    return detections.select(np.array(sorted(kept.values()), np.int64))
+    if rows == "last":
+        best_first = np.arange(len(detections.boxes))[::-1]
+    else:
+        areas = (detections.boxes[:, 2:] - detections.boxes[:, :2]).prod(axis=1)
+        best_first = np.argsort(-areas, kind="stable")
+    groups = np.stack([detections.image_ids, detections.category_ids], axis=1)
+    _, firsts = np.unique(groups[best_first], axis=0, return_index=True)
+    return detections.select(np.sort(best_first[firsts]))
 
 
 def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
-    """Writes COCO JSON, with VOC's difficult flag as an extra field of each annotation."""
+    """Writes COCO JSON, with VOC's difficult flag as an extra field of each annotation.
+
+    Categories are numbered from 1 in their order, whatever the ids of a file they came from.
+    """
     annotations = [
         {
             "id": i,
@@ -171,7 +195,7 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
 
 
 def write_detections(path: Path, detections: Detections) -> None:
-    """Writes a list of COCO results."""
+    """Writes a list of COCO results, their categories numbered as `write_ground_truth` does."""
     content = [
         {
             "image_id": int(image_id),
@@ -202,21 +226,22 @@ def _xywh(box: Boxes) -> list[int | float]:
 def read_ground_truth(path: Path) -> GroundTruth:
     """Reads anyone's COCO ground truth.
 
-    Difficult is what says `"difficult": 1`, or else COCO's `"ignore"` or `"iscrowd"`.
+    Difficult is what says `"difficult": 1`; where that field is missing, what COCO's `"ignore"` or
+    `"iscrowd"` marks with 1.
 
     Raises:
         UserError: The file is missing, or is no COCO ground truth.
     """
     content = _read_json(path)
-    try:
+    with errors_name(path, "COCO ground truth"):
         categories = sorted(content["categories"], key=lambda category: category["id"])
         ids = tuple(int(category["id"]) for category in categories)
         images = tuple(
             Image(
                 int(image["id"]),
                 str(image["file_name"]),
-                int(image.get("width", 0)),
-                int(image.get("height", 0)),
+                int(image.get("width") or 0),
+                int(image.get("height") or 0),
             )
             for image in content["images"]
         )
@@ -224,14 +249,10 @@ def read_ground_truth(path: Path) -> GroundTruth:
         return GroundTruth(
             images=images,
             categories=tuple(str(category["name"]) for category in categories),
-            **_columns(rows, {image.id for image in images}, ids, path),
+            **_columns(rows, {image.id for image in images}, ids),
             difficult=np.array([_is_difficult(row) for row in rows], dtype=bool),
             file_category_ids=ids,
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is no COCO ground truth: {error!r}") from error
 
 
 def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
@@ -248,33 +269,41 @@ def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
     rows = _read_json(path)
     if not isinstance(rows, list):
         raise UserError(f"{path} is no list of COCO results: it holds {type(rows).__name__}.")
-    try:
+    with errors_name(path, "list of COCO results"):
+        images = {image.id for image in ground_truth.images}
         return Detections(
-            **_columns(
-                rows,
-                {image.id for image in ground_truth.images},
-                ground_truth.file_category_ids,
-                path,
-            ),
+            **_columns(rows, images, ground_truth.file_category_ids),
             scores=np.array([row["score"] for row in rows], np.float64),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(f"{path} is no list of COCO results: {error!r}") from error
+
+
+@contextmanager
+def errors_name(path: Path, expected: str) -> Iterator[None]:
+    """Makes what goes wrong with a file's content a `UserError` that names the file.
+
+    Args:
+        path: The file.
+        expected: What its content should be, such as `"COCO ground truth"`.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is no {expected}: {error!r}") from error
 
 
 def _columns(
-    rows: Sequence[Any], image_ids: set[int], category_ids: Sequence[int], path: Path
+    rows: Sequence[Any], image_ids: set[int], category_ids: Sequence[int]
 ) -> dict[str, Any]:
     """What ground truth and results have in common, as arrays."""
     place = {category_id: i for i, category_id in enumerate(category_ids, start=1)}
     for row in rows:
         if row["image_id"] not in image_ids:
-            raise UserError(f"{path} refers to the image {row['image_id']!r}, which is not there.")
+            raise UserError(f"A box refers to the image {row['image_id']!r}, which is not there.")
         if row["category_id"] not in place:
             raise UserError(
-                f"{path} refers to the category {row['category_id']!r}, which is not there."
+                f"A box refers to the category {row['category_id']!r}, which is not there."
             )
     xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
     return {
@@ -285,7 +314,7 @@ def _columns(
 
 
 def _is_difficult(row: Any) -> bool:
-    return bool(row.get("difficult", row.get("ignore", row.get("iscrowd", 0))))
+    return bool(row.get("difficult", row.get("ignore") or row.get("iscrowd")))
 
 
 def _read_json(path: Path) -> Any:

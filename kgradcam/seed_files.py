@@ -5,6 +5,7 @@ integers `[n, 4]` for the ground truth, and rows of xmin, ymin, xmax, ymax, scor
 (half-open slices, and a constant score).
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -14,7 +15,7 @@ import numpy.typing as npt
 
 from kgradcam import safe_pickle
 from kgradcam.errors import UserError
-from kgradcam.records import Detections, GroundTruth, Image
+from kgradcam.records import Detections, GroundTruth, Image, errors_name
 
 CATEGORY = "dog"
 _DTYPES = frozenset({"i4", "i8", "f4", "f8"})
@@ -31,14 +32,15 @@ def read_seed_ground_truth(path: Path) -> GroundTruth:
     arrays = _read_arrays(path, columns=4)
     boxes = np.concatenate([np.zeros((0, 4)), *arrays.values()])
     counts = [len(rows) for rows in arrays.values()]
-    return GroundTruth(
-        images=tuple(Image(i, name, 0, 0) for i, name in enumerate(arrays, start=1)),
-        categories=(CATEGORY,),
-        image_ids=np.repeat(np.arange(1, len(arrays) + 1), counts),
-        category_ids=np.ones(len(boxes), np.int64),
-        boxes=boxes - np.array([1.0, 1.0, 0.0, 0.0]),  # VOC counts from 1
-        difficult=np.zeros(len(boxes), bool),
-    )
+    with errors_name(path, "ground truth of the seed"):
+        return GroundTruth(
+            images=tuple(Image(i, name, 0, 0) for i, name in enumerate(arrays, start=1)),
+            categories=(CATEGORY,),
+            image_ids=np.repeat(np.arange(1, len(arrays) + 1), counts),
+            category_ids=np.ones(len(boxes), np.int64),
+            boxes=boxes - np.array([1.0, 1.0, 0.0, 0.0]),  # VOC counts from 1
+            difficult=np.zeros(len(boxes), bool),
+        )
 
 
 def read_seed_detections(path: Path, ground_truth: GroundTruth) -> Detections:
@@ -46,11 +48,17 @@ def read_seed_detections(path: Path, ground_truth: GroundTruth) -> Detections:
 
     Args:
         path: The file.
-        ground_truth: What they refer to.
+        ground_truth: What they refer to; its categories must include `"dog"`.
 
     Raises:
         UserError: The file is missing, damaged, holds something else, or names an unknown image.
     """
+    if CATEGORY not in ground_truth.categories:
+        raise UserError(
+            f"{path} holds boxes of {CATEGORY!r}, which is none of the ground truth's classes: "
+            f"{', '.join(ground_truth.categories)}."
+        )
+    category_id = ground_truth.categories.index(CATEGORY) + 1
     arrays = _read_arrays(path, columns=5)
     ids = {image.file_name: image.id for image in ground_truth.images}
     unknown = [name for name in arrays if name not in ids]
@@ -58,19 +66,22 @@ def read_seed_detections(path: Path, ground_truth: GroundTruth) -> Detections:
         raise UserError(f"{path} refers to the image {unknown[0]!r}, which is not there.")
     rows = np.concatenate([np.zeros((0, 5)), *arrays.values()])
     counts = [len(each) for each in arrays.values()]
-    return Detections(
-        image_ids=np.repeat(np.array([ids[name] for name in arrays], np.int64), counts),
-        category_ids=np.ones(len(rows), np.int64),
-        boxes=rows[:, :4],
-        scores=rows[:, 4],
-    )
+    with errors_name(path, "detections of the seed"):
+        return Detections(
+            image_ids=np.repeat(np.array([ids[name] for name in arrays], np.int64), counts),
+            category_ids=np.full(len(rows), category_id, np.int64),
+            boxes=rows[:, :4],
+            scores=rows[:, 4],
+        )
 
 
 def _read_arrays(path: Path, columns: int) -> dict[str, npt.NDArray[np.float64]]:
+    # A pickle may set attributes on what it is given: not on our classes, but on functions that
+    # nobody else will call.
     allowed = {
-        ("numpy.core.numeric", "_frombuffer"): _Array,
-        ("numpy._core.numeric", "_frombuffer"): _Array,
-        ("numpy", "dtype"): _DType,
+        ("numpy.core.numeric", "_frombuffer"): lambda *parts: _Array(*parts),
+        ("numpy._core.numeric", "_frombuffer"): lambda *parts: _Array(*parts),
+        ("numpy", "dtype"): lambda *parts: _DType(*parts),
     }
     try:
         with path.open("rb") as file:
@@ -83,6 +94,9 @@ def _read_arrays(path: Path, columns: int) -> dict[str, npt.NDArray[np.float64]]
         isinstance(name, str) and isinstance(array, _Array) for name, array in content.items()
     ):
         raise UserError(f"{path} must hold a dict from file names to arrays.")
+    names = Counter(PureWindowsPath(name).name for name in content)
+    if names and max(names.values()) > 1:
+        raise UserError(f"{path} holds the image {names.most_common(1)[0][0]!r} twice.")
     arrays = {PureWindowsPath(name).name: array.decode(path) for name, array in content.items()}
     if any(array.shape[1] != columns for array in arrays.values()):
         raise UserError(f"{path} must hold arrays of {columns} columns.")
@@ -92,6 +106,8 @@ def _read_arrays(path: Path, columns: int) -> dict[str, npt.NDArray[np.float64]]
 class _DType:
     """What a pickle says of a dtype; nothing of it ever reaches NumPy but a checked name."""
 
+    __slots__ = ("byte_order", "name")
+
     def __init__(self, name: Any, *rest: Any) -> None:
         self.name = name
         self.byte_order = "<"
@@ -100,9 +116,9 @@ class _DType:
         self.byte_order = state[1]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class _Array:
-    """What a pickle says of an array."""
+    """What a pickle says of an array; without a `__dict__`, so that none of it hides a method."""
 
     data: Any
     dtype: Any

@@ -91,6 +91,22 @@ def test_there_is_no_second_choice() -> None:
     assert measure(ground_truth, detections, iou=0.45).hits.tolist() == [True, False]
 
 
+def test_boxes_apart_never_match() -> None:
+    # The devkit looks only at objects that a box overlaps.
+    for protocol in PROTOCOLS.values():
+        result = measure(truth((1, 1, A, False)), found((1, 1, B, 0.9)), protocol, iou=0.0)
+        assert result.hits.tolist() == [False]
+        # Nor does a difficult object excuse them.
+        hard = truth((1, 1, A, True), (2, 1, A, False))
+        assert measure(hard, found((1, 1, B, 0.9)), protocol, iou=0.0).hits.tolist() == [False]
+
+
+def test_no_detections_find_nothing() -> None:
+    for protocol in PROTOCOLS.values():
+        result = measure(truth((1, 1, A, False)), found(), protocol)
+        assert (result.ap, result.recall, result.detections, result.ground_truths) == (0, 0, 0, 1)
+
+
 def test_images_and_classes_do_not_mix() -> None:
     ground_truth = truth((1, 1, A, False), (2, 2, A, False))
     detections = found((2, 1, A, 0.9), (1, 2, A, 0.9), (1, 1, A, 0.1))
@@ -201,7 +217,9 @@ scored = st.lists(
 
 
 @settings(max_examples=300)
-@given(objects, scored, st.sampled_from(list(PROTOCOLS)), st.sampled_from([0.1, 0.3, 0.5, 0.75]))
+@given(
+    objects, scored, st.sampled_from(list(PROTOCOLS)), st.sampled_from([0.0, 0.1, 0.3, 0.5, 0.75])
+)
 def test_a_second_implementation_agrees(truths, boxes, name: str, iou: float) -> None:
     ground_truth, detections = truth(*truths), found(*boxes)
     result = measure(ground_truth, detections, PROTOCOLS[name], iou)

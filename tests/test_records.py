@@ -90,6 +90,23 @@ def test_detections_come_back(tmp_path_factory: Any, rows: Any) -> None:
     assert_equal_tables(read_detections(path, TRUTH), found(*rows))
 
 
+extent = st.floats(0, 1000, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(extent, extent, extent, extent), max_size=4))
+def test_whatever_was_read_comes_back_exactly(tmp_path_factory: Any, boxes: Any) -> None:
+    path = tmp_path_factory.mktemp("coco") / "found.json"
+    path.write_text(
+        json.dumps([{"image_id": 1, "category_id": 2, "bbox": b, "score": 0.1} for b in boxes])
+    )
+    once = read_detections(path, TRUTH)
+    np.testing.assert_array_equal(
+        once.boxes, np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4)
+    )
+    write_detections(path, once)
+    assert_equal_tables(read_detections(path, TRUTH), once)
+
+
 def test_pycocotools_reads_both_and_finds_perfect_boxes_perfect(tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco")
     cocoeval = pytest.importorskip("pycocotools.cocoeval")
@@ -136,6 +153,79 @@ def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("flags", "difficult"),
+    [
+        ({}, False),
+        ({"iscrowd": 1}, True),
+        ({"ignore": 1}, True),
+        ({"ignore": 0, "iscrowd": 1}, True),
+        ({"difficult": 1, "ignore": 0, "iscrowd": 0}, True),
+        ({"difficult": 0, "ignore": 1, "iscrowd": 1}, False),  # said outright
+    ],
+)
+def test_what_counts_as_difficult(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
+    write_ground_truth(tmp_path / "truth.json", truth((1, 1, [0, 0, 1, 1], False)))
+    content = json.loads((tmp_path / "truth.json").read_text())
+    content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], **flags}]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert read_ground_truth(tmp_path / "truth.json").difficult.tolist() == [difficult]
+
+
+def test_quirks_of_other_writers_are_read(tmp_path: Path) -> None:
+    """Whole numbers as floats, unknown sizes as null, annotations without an area."""
+    (tmp_path / "truth.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 4.0, "file_name": "x.jpg", "width": None, "height": 30.0}],
+                "categories": [{"id": 3.0, "name": "cat", "supercategory": "animal"}],
+                "annotations": [{"image_id": 4, "category_id": 3, "bbox": [0.5, 1e0, 2.25, 4]}],
+            }
+        )
+    )
+    ground_truth = read_ground_truth(tmp_path / "truth.json")
+    assert ground_truth.images == (Image(4, "x.jpg", 0, 30),)
+    assert (ground_truth.file_category_ids, ground_truth.category_ids.tolist()) == ((3,), [1])
+    assert ground_truth.boxes.tolist() == [[0.5, 1, 2.75, 5]]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "Every category needs"),
+        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "Every image"),
+        ({"images": [{"id": 2**70, "file_name": "a"}]}, "OverflowError"),
+        ({"images": [{"id": float("inf"), "file_name": "a"}]}, "OverflowError"),
+        ({"images": [{"id": 1}]}, "'file_name'"),
+        ({"images": None}, "TypeError"),
+        ({"annotations": [{"image_id": 2, "category_id": 1, "bbox": [0] * 4}]}, "the image 2"),
+        ({"annotations": [{"image_id": 1, "category_id": 0, "bbox": [0] * 4}]}, "the category 0"),
+    ],
+)
+def test_what_is_wrong_with_ground_truth_is_said(
+    tmp_path: Path, part: dict[str, Any], message: str
+) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a"}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content | part))
+    with pytest.raises(UserError, match=f"truth.json.*{message}"):
+        read_ground_truth(tmp_path / "truth.json")
+
+
+def test_tables_are_checked() -> None:
+    with pytest.raises(UserError, match="image_ids holds 4"):
+        truth((1, 1, [0, 0, 1, 1], False), (4, 1, [0, 0, 1, 1], False))
+    with pytest.raises(UserError, match=r"category_ids must be 1 to 2. Received: 3"):
+        truth((1, 3, [0, 0, 1, 1], False))
+    with pytest.raises(UserError, match=r"scores must have one entry for each of 1 boxes"):
+        Detections(np.ones(1, np.int64), np.ones(1, np.int64), np.zeros((1, 4)), np.zeros(2))
+    with pytest.raises(UserError, match=r"boxes must be \[boxes, 4\], xyxy. Received: \(4,\)"):
+        Detections(np.ones(1, np.int64), np.ones(1, np.int64), np.zeros(4), np.zeros(1))
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("[", "no readable JSON"),
@@ -148,11 +238,16 @@ def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
         ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": NaN}]', "NaN"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,NaN], "score": 1}]', "finite"),
         ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1]}]', "'score'"),
+        ('[{"image_id": [1], "category_id": 1, "bbox": [0,0,1,1], "score": 1}]', "unhashable"),
+        (
+            f'[{{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1{"0" * 400}], "score": 1}}]',
+            "Over",
+        ),
     ],
 )
 def test_what_is_wrong_with_results_is_said(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "found.json").write_text(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=f"found.json.*{message}"):
         read_detections(tmp_path / "found.json", TRUTH)
 
 
@@ -177,3 +272,4 @@ def test_rows_are_kept_for_each_image_and_class() -> None:
     assert keep_rows(detections, "largest").scores.tolist() == [0.1, 0.3, 0.4]
     with pytest.raises(UserError, match="'first'"):
         keep_rows(detections, "first")
+    assert keep_rows(found(), "last").boxes.shape == (0, 4)

@@ -1,6 +1,7 @@
 """The seed's result files: its two tables to six decimals, and nothing else let in."""
 
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,13 @@ def test_the_tables(results: Path, rows: str, table, threshold: float) -> None:
     ap, recall = table[threshold]
     assert [round(100 * each.ap, 6) for each in measured] == ap
     assert [round(100 * each.recall, 6) for each in measured] == recall
+
+
+def test_keeping_the_largest_box_is_better_than_the_last(results: Path) -> None:
+    truth = read_seed_ground_truth(results / "all_gt_dogs.pickle")
+    found = read_seed_detections(results / "all_detected_dogs0.01.pickle", truth)
+    measured = evaluate(truth, keep_rows(found, "largest"), PROTOCOLS["seed"], [0.3, 0.4, 0.5])
+    assert [round(100 * each.ap, 2) for each in measured] == [54.56, 37.28, 18.94]
 
 
 def write(path: Path, content: object) -> Path:
@@ -92,6 +100,57 @@ def test_an_array_larger_than_its_bytes_is_refused(tmp_path: Path) -> None:
     (tmp_path / "gt.pickle").write_bytes(data.replace(b"K\x03K\x04", b"K\x04K\x04"))
     with pytest.raises(UserError, match="damaged array"):
         read_seed_ground_truth(tmp_path / "gt.pickle")
+
+
+# Opcodes by hand, since no honest writer makes these.
+FROMBUFFER = b"cnumpy._core.numeric\n_frombuffer\n"
+F8 = b"cnumpy\ndtype\n\x8c\x02f8\x85R"
+EMPTY = FROMBUFFER + b"(C\x00" + F8 + b"K\x00K\x04\x86\x8c\x01CtR"  # an array [0, 4]
+
+
+def forge(path: Path, array: bytes) -> Path:
+    """Writes a dict from a.jpg to what the opcodes leave."""
+    path.write_bytes(b"\x80\x04}\x8c\x05a.jpg" + array + b"s.")
+    return path
+
+
+def test_a_pickle_cannot_hide_a_method_of_its_array(tmp_path: Path) -> None:
+    assert len(read_seed_ground_truth(forge(tmp_path / "plain", EMPTY)).boxes) == 0
+    with pytest.raises(UserError, match="no plain table of numbers"):
+        read_seed_ground_truth(forge(tmp_path / "gt", EMPTY + b"}\x8c\x06decodeK\x01sb"))
+
+
+def test_a_pickle_leaves_nothing_behind(tmp_path: Path) -> None:
+    """BUILD sets attributes on anything, the stand-ins for globals as well."""
+    set_decode_to_1 = b"N}\x8c\x06decodeK\x01s\x86b"
+    with pytest.raises(UserError, match="a dict from file names to arrays"):
+        read_seed_ground_truth(forge(tmp_path / "gt", FROMBUFFER + set_decode_to_1))
+    assert len(read_seed_ground_truth(forge(tmp_path / "plain", EMPTY)).boxes) == 0
+
+
+def test_two_folders_with_one_file_name_are_not_mixed_up(tmp_path: Path) -> None:
+    path = write(tmp_path / "gt.pickle", {f"{c}:\\a.jpg": np.ones((1, 4)) for c in "CD"})
+    with pytest.raises(UserError, match="the image 'a.jpg' twice"):
+        read_seed_ground_truth(path)
+
+
+def test_impossible_boxes_are_refused_by_the_files_name(tmp_path: Path) -> None:
+    path = write(tmp_path / "gt.pickle", {"a.jpg": np.array([[9, 9, 1, 1]], np.int32)})
+    with pytest.raises(UserError, match=r"gt.pickle: boxes must be finite, with xmin <= xmax"):
+        read_seed_ground_truth(path)
+    truth = read_seed_ground_truth(write(tmp_path / "gt.pickle", {"a.jpg": np.ones((1, 4))}))
+    path = write(tmp_path / "det.pickle", {"a.jpg": np.array([[0, 0, 1, 1, np.nan]])})
+    with pytest.raises(UserError, match=r"det.pickle: scores must be numbers"):
+        read_seed_detections(path, truth)
+
+
+def test_dogs_are_the_dogs_of_any_ground_truth(tmp_path: Path) -> None:
+    path = write(tmp_path / "det.pickle", {"VOC\\a.jpg": np.array([[0, 0, 1, 1, 4.0]])})
+    dogs = read_seed_ground_truth(write(tmp_path / "gt.pickle", {"a.jpg": np.ones((1, 4))}))
+    cats_too = replace(dogs, categories=("cat", "dog"), file_category_ids=())
+    assert read_seed_detections(path, cats_too).category_ids.tolist() == [2]
+    with pytest.raises(UserError, match="'dog', which is none of the ground truth's classes: cat"):
+        read_seed_detections(path, replace(dogs, categories=("cat",)))
 
 
 def test_unknown_images_and_missing_files_are_named(tmp_path: Path) -> None:
