@@ -76,11 +76,8 @@ class _Tensor:
         return np.lib.stride_tricks.as_strided(storage[self.offset :], self.shape, steps).copy()
 
 
-class _StateDict(dict[Any, Any]):
+class _StateDict(dict[Any, Any], safe_pickle.Stateful):
     """Stands for `OrderedDict`; what PyTorch hangs onto it is let go."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *rest: Any) -> _Tensor:

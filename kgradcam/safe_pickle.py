@@ -9,7 +9,7 @@ import io
 import pickle
 import pickletools
 from collections.abc import Callable, Mapping
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 from kgradcam.errors import UserError
 
@@ -24,7 +24,17 @@ _OPCODES = frozenset(
     # Names and calls, which the caller's table then limits.
     "GLOBAL STACK_GLOBAL REDUCE BUILD BINPERSID".split()
 )
-_MEMO_WRITES = frozenset({"BINPUT", "LONG_BINPUT"})
+
+
+class Stateful:
+    """A stand-in that takes the state which a pickle gives it, by its `__setstate__`.
+
+    A pickle may try to give state to anything, a function of the reader's included. Nothing but
+    instances of this class ever gets any.
+    """
+
+    def __setstate__(self, state: Any) -> None:
+        """Takes the state; here, lets it go."""
 
 
 class UnsafePickleError(UserError):
@@ -57,18 +67,10 @@ def load(
         [1, 'a']
     """
     start = file.tell()
-    size = 0
-    memo_size = 0
     try:
-        for opcode, argument, _ in pickletools.genops(file):
+        for opcode, _, _ in pickletools.genops(file):
             if opcode.name not in _OPCODES:
                 raise UnsafePickleError(f"The pickle uses the opcode {opcode.name}, not admitted.")
-            if opcode.name in _MEMO_WRITES or opcode.name == "MEMOIZE":
-                # A huge memo index would make the unpickler allocate a table of that length.
-                index = memo_size if argument is None else int(argument)
-                if index > memo_size:
-                    raise UnsafePickleError(f"The pickle's memo jumps to entry {index}.")
-                memo_size = max(memo_size, index + 1)
         size = file.tell() - start
     except UnsafePickleError:
         raise
@@ -84,7 +86,11 @@ def load(
         raise UnsafePickleError(f"Not a readable pickle: {error}") from error
 
 
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(pickle._Unpickler):
+    """The unpickler in Python: a huge memo index costs it no table, and BUILD can be kept in."""
+
+    stack: list[Any]
+
     def __init__(
         self,
         file: BinaryIO,
@@ -102,6 +108,17 @@ class _Unpickler(pickle.Unpickler):
             raise UnsafePickleError(
                 f"The pickle refers to {module_name}.{global_name}, which is not admitted."
             ) from None
+
+    def load_build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], Stateful):
+            raise UnsafePickleError("The pickle gives state to an object that takes none.")
+        self.stack[-1].__setstate__(state)
+
+    dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BUILD[0]: load_build,
+    }
 
     def persistent_load(self, pid: Any) -> Any:
         if self._persistent_load is None:

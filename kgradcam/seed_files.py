@@ -76,12 +76,10 @@ def read_seed_detections(path: Path, ground_truth: GroundTruth) -> Detections:
 
 
 def _read_arrays(path: Path, columns: int) -> dict[str, npt.NDArray[np.float64]]:
-    # A pickle may set attributes on what it is given: not on our classes, but on functions that
-    # nobody else will call.
     allowed = {
-        ("numpy.core.numeric", "_frombuffer"): lambda *parts: _Array(*parts),
-        ("numpy._core.numeric", "_frombuffer"): lambda *parts: _Array(*parts),
-        ("numpy", "dtype"): lambda *parts: _DType(*parts),
+        ("numpy.core.numeric", "_frombuffer"): _Array,
+        ("numpy._core.numeric", "_frombuffer"): _Array,
+        ("numpy", "dtype"): _DType,
     }
     try:
         with path.open("rb") as file:
@@ -103,10 +101,8 @@ def _read_arrays(path: Path, columns: int) -> dict[str, npt.NDArray[np.float64]]
     return arrays
 
 
-class _DType:
+class _DType(safe_pickle.Stateful):
     """What a pickle says of a dtype; nothing of it ever reaches NumPy but a checked name."""
-
-    __slots__ = ("byte_order", "name")
 
     def __init__(self, name: Any, *rest: Any) -> None:
         self.name = name
@@ -116,9 +112,9 @@ class _DType:
         self.byte_order = state[1]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Array:
-    """What a pickle says of an array; without a `__dict__`, so that none of it hides a method."""
+    """What a pickle says of an array."""
 
     data: Any
     dtype: Any

@@ -103,6 +103,11 @@ def test_tensors_are_views_of_their_storages(tmp_path: Path) -> None:
             "described twice",
         ),
         ({"a": b"K\x01"}, "other things than tensors"),
+        # State would slip past the checks on strides, into memory beyond the storage.
+        (
+            {"a": tensor("1", 6, (2,), (1,)) + b"}" + text("strides") + numbers((-1000,)) + b"sb"},
+            "gives state to an object that takes none",
+        ),
         ({"a": tensor("1", 6, (6,), (1,), storage="EvilStorage")}, "torch.EvilStorage"),
         ({"a": b"cos\nsystem\n" + text("touch pwned") + b"\x85R"}, "os.system"),
     ],
