@@ -307,6 +307,14 @@ def explain(
     ] = None,
     layer: Layer = None,
     image_size: ImageSize = "native",
+    method: Annotated[
+        str,
+        typer.Option(
+            help="gradcam, gradcam++, xgradcam, hirescam, layercam, counterfactual, eigencam, "
+            "scorecam or ablationcam.",
+            metavar="NAME",
+        ),
+    ] = "gradcam",
     force: Force = False,
 ) -> None:
     """Show where a model sees a class in any picture.
@@ -321,7 +329,7 @@ def explain(
     _require_absent(out, force)
     size = _image_size(image_size)
     classifier = load_classifier(model, weights, size, preprocess)
-    figure, named = explain_images(images, classifier, classes or (), layer, size)
+    figure, named = explain_images(images, classifier, classes or (), layer, size, method)
     save(figure, out)
     for path, row in zip(images, named, strict=True):
         typer.echo(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in row), err=True)

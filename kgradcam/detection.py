@@ -185,7 +185,9 @@ def _explain(
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.
     padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
     try:
-        explanation = cam.class_groups(images, [[targets[name] for name in row] for row in padded])
+        explanation = cam(
+            images, classes_per_image=[[targets[name] for name in row] for row in padded]
+        )
     except tf.errors.InvalidArgumentError as error:
         height, width = images.shape[1:3]
         raise UserError(

@@ -10,10 +10,19 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.errors import UserError
-from kgradcam.layers import default_call, find_call, input_spec, record_calls
+from kgradcam.layers import LayerCall, default_call, find_call, input_specs, record_calls
+from kgradcam.scores import (
+    ClassTarget,
+    before_activation,
+    class_probabilities,
+    class_scores,
+    make_class_masks,
+    select_output,
+    with_top_class,
+)
 
-ClassTarget = int | Sequence[int]
-"""A class index, or a group of them that counts as one class."""
+# Keeps small gradients in float16 from vanishing; a power of two, so that nothing is rounded.
+_FLOAT16_SCALE = 1024.0
 
 
 @dataclass(frozen=True)
@@ -22,13 +31,15 @@ class Explanation:
 
     Attributes:
         heatmaps: float32 `[batch, classes, height, width]` at the layer's own resolution, ReLU
-            applied, not normalized: values from 0 up, in units of the score.
+            applied, not normalized: values from 0 up, in units of the score. For series and
+            volumes, with their own axes for height and width.
         scores: float32 `[batch, classes]`, the explained scores: logits, before any softmax or
             sigmoid; for a group, the log-sum-exp of its logits.
         probabilities: float32 `[batch, classes]` in [0, 1], what the model's own head makes of
             them: softmax summed over a group, or sigmoid (any of a group). A head without an
-            activation is read as softmax, or as sigmoid if it has one unit.
-        classes: For each image, the class or group that each heatmap explains.
+            activation is read as softmax, or as sigmoid if it has one unit. NaN with `score=`.
+        classes: For each image, the class or group that each heatmap explains; empty with
+            `score=`.
     """
 
     heatmaps: npt.NDArray[np.float32]
@@ -37,8 +48,29 @@ class Explanation:
     classes: list[list[ClassTarget]]
 
 
+@dataclass(frozen=True)
+class Trace:
+    """One forward pass, and what a method may ask of it; all tensors are symbolic.
+
+    Attributes:
+        inputs: What the model got, preprocessed.
+        feature_maps: float32 `[batch, height, width, channels]`.
+        scores: float32 `[batch, classes]`.
+        gradients: Maps weights `[classes]` of the scores to the gradient of their weighted sum at
+            the feature maps, of their shape.
+        rescore: Runs the model again, on other inputs or with other feature maps in their place,
+            and returns its scores.
+    """
+
+    inputs: Any
+    feature_maps: Any
+    scores: Any
+    gradients: Callable[[Any], Any]
+    rescore: Callable[..., Any]
+
+
 class GradCAM:
-    """Explains the classes of an image classifier by gradient-weighted class activation maps.
+    """Explains the scores of a network by gradient-weighted class activation maps.
 
     For the score y^c of a class and the feature maps A^k of a layer (section 3, equations 1 and 2
     of the paper)::
@@ -52,13 +84,20 @@ class GradCAM:
     explained at the logit that enters it.
 
     Args:
-        model: A Keras 3 model with one image input `[batch, height, width, channels]` and one
-            output `[batch, classes]`, on the TensorFlow backend.
+        model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
+            nested, with one input or several.
         layer: The layer to explain, by name, or by path where models are nested
             (`"backbone/conv5_block3_out"`). Default: the last layer whose feature map still has
             space, pooling and dropout left aside. `GradCAM.layer` names it.
+        output: Which of several outputs `[batch, classes]` the classes are of, by name or place.
+        score: Explains something else than a class: a function of the model's outputs, as the
+            model returns them, to `[batch]`, or to `[batch, scores]` for several heatmaps. For
+            example the mean of a class over a region of a segmentation map.
+        reshape: Maps feature maps, and gradients likewise, to `[batch, height, width, channels]`,
+            where they are not so already: `lambda tokens: tf.reshape(tokens[:, 1:], (-1, 14, 14,
+            768))` for a vision transformer.
         preprocess: Maps float32 RGB images in [0, 255] to what the model takes, on tensors. It
-            becomes a part of the compiled function. Default: the images go in as they are.
+            becomes a part of the compiled function. Default: the inputs go in as they are.
         jit_compile: Compiles with XLA. It then compiles once more for each new shape.
 
     Attributes:
@@ -67,8 +106,8 @@ class GradCAM:
         trace_count: How often the computation was traced: 1, once it has run.
 
     Raises:
-        UserError: The layer does not exist, does not lead to the output, or there is none to
-            choose; the model's inputs or outputs are of another form.
+        UserError: The layer does not exist, does not lead to the score, or there is none to choose;
+            or the output needs `output` or `score`.
 
     Example:
         >>> model = keras.Sequential([
@@ -88,6 +127,9 @@ class GradCAM:
         model: keras.Model,
         layer: str | None = None,
         *,
+        output: str | int | None = None,
+        score: Callable[[Any], Any] | None = None,
+        reshape: Callable[[Any], Any] | None = None,
         preprocess: Callable[[Any], Any] | None = None,
         jit_compile: bool = False,
     ) -> None:
@@ -99,22 +141,43 @@ class GradCAM:
         self.model = model
         self.layer = layer
         self.trace_count = 0
+        self._output = output
+        self._score = score
+        self._reshape = reshape
         self._preprocess = preprocess
         self._jit_compile = jit_compile
-        if (images := input_spec(model)) is not None:
-            self._trace(images)
+        self._inputs: Any = None
+        if (specs := input_specs(model)) is not None:
+            self._trace(specs)
 
-    def _trace(self, images: tf.TensorSpec) -> None:
-        self._images = images
-        self._compiled = tf.function(
-            self._explain,
-            input_signature=[images, tf.TensorSpec([None, None, None], tf.bool)],
-            jit_compile=self._jit_compile,
-            autograph=False,
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """Returns the heatmap of one class, before its ReLU: what a method consists of.
+
+        Args:
+            feature_maps: float32 `[batch, height, width, channels]`.
+            gradients: The gradient of the score there, of the same shape.
+
+        Returns:
+            float32 `[batch, height, width]`.
+        """
+        alphas = tf.reduce_mean(gradients, axis=space(feature_maps), keepdims=True)
+        return tf.reduce_sum(alphas * feature_maps, axis=-1)
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """Returns the heatmaps of all classes, before their ReLU; methods without gradients do it.
+
+        Args:
+            trace: The forward pass.
+
+        Returns:
+            float32 `[classes, batch, height, width]`.
+        """
+        # One backward pass a class, over no more than what follows the layer.
+        return tf.map_fn(
+            lambda one_hot: self.heatmap(trace.feature_maps, trace.gradients(one_hot)),
+            tf.eye(tf.shape(trace.scores)[1]),
+            fn_output_signature=tf.float32,
         )
-        # The outputs of the trace tell how many classes there are.
-        self._class_count = 0
-        self._compiled.get_concrete_function()
 
     def __call__(
         self,
@@ -122,15 +185,17 @@ class GradCAM:
         classes: Sequence[ClassTarget] | None = None,
         *,
         class_per_image: Sequence[ClassTarget] | None = None,
+        classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
     ) -> Explanation:
         """Explains a batch of images.
 
         Args:
-            images: `[batch, height, width, channels]`, uint8 or float. With `preprocess`, RGB in
-                [0, 255].
+            images: `[batch, height, width, channels]`, uint8 or float; with `preprocess`, RGB in
+                [0, 255]. For a model of several inputs, their list or dict.
             classes: Class indices, or groups of them, each explained for every image.
-            class_per_image: One class index or group for each image. Without `classes` and
-                `class_per_image` the class with the highest score is explained.
+            class_per_image: One class index or group for each image.
+            classes_per_image: Several for each image, equally many. With none of the three, the
+                class with the highest score is explained.
 
         Returns:
             An `Explanation`.
@@ -138,138 +203,165 @@ class GradCAM:
         Raises:
             UserError: The images do not fit the model, or a class is out of range.
         """
-        images = self._check(images)
-        batch = int(images.shape[0])
-        if classes is not None and class_per_image is not None:
-            raise UserError("Give either classes or class_per_image, not both.")
-        if class_per_image is not None and len(class_per_image) != batch:
-            raise UserError(
-                f"class_per_image must name one class for each of the {batch} images. "
-                f"Received: {len(class_per_image)}."
-            )
+        inputs = self._check_inputs(images)
+        batch = int(tf.nest.flatten(inputs)[0].shape[0])
+        targets = self._check_targets(batch, classes, class_per_image, classes_per_image)
+        # Classes that all images share need one row of masks.
+        rows = targets[:1] if classes is not None else targets
+        masks = make_class_masks(rows or [[]], self._class_count)
+        heatmaps, scores, probabilities, top = self._compiled(inputs, masks)
+        if not targets and self._score is None:
+            targets = [[int(index)] for index in top.numpy()]
+        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets)
+
+    def _check_targets(
+        self, batch: int, classes: Any, class_per_image: Any, classes_per_image: Any
+    ) -> list[list[ClassTarget]]:
+        given = [each for each in (classes, class_per_image, classes_per_image) if each is not None]
+        if len(given) > 1:
+            raise UserError("Give one of classes, class_per_image and classes_per_image.")
+        if given and self._score is not None:
+            raise UserError("With score= there are no classes to name: score says what to explain.")
+        if not given:
+            return []
         if classes is not None:
-            targets = [list(classes)] * batch
-            masks = self._class_masks([list(classes)])
-        elif class_per_image is not None:
-            targets = [[target] for target in class_per_image]
-            masks = self._class_masks(targets)
-        else:
-            targets, masks = [], self._class_masks([[]])
-        heatmaps, scores, probabilities, top = self._compiled(images, masks)
-        return Explanation(
-            heatmaps.numpy(),
-            scores.numpy(),
-            probabilities.numpy(),
-            targets or [[int(index)] for index in top.numpy()],
-        )
-
-    def class_groups(self, images: Any, groups: Sequence[Sequence[ClassTarget]]) -> Explanation:
-        """Explains several classes that differ from image to image.
-
-        Args:
-            images: As in a call.
-            groups: For each image, its class indices or groups; all images need the same number.
-
-        Returns:
-            An `Explanation`.
-        """
-        images = self._check(images)
-        heatmaps, scores, probabilities, _ = self._compiled(images, self._class_masks(groups))
-        return Explanation(
-            heatmaps.numpy(), scores.numpy(), probabilities.numpy(), [list(each) for each in groups]
-        )
-
-    def _check(self, images: Any) -> tf.Tensor:
-        images = tf.cast(tf.convert_to_tensor(images), tf.float32)
-        if images.shape.rank == 4 and not hasattr(self, "_compiled"):
-            # A model that does not know its input yet: any size, and these channels.
-            self._trace(tf.TensorSpec([None, None, None, images.shape[3]], tf.float32))
-        expected = self._images.shape if hasattr(self, "_images") else (None,) * 4
-        if not tf.TensorShape(expected).is_compatible_with(images.shape):
+            return [list(classes)] * batch
+        name = "class_per_image" if class_per_image is not None else "classes_per_image"
+        if len(given[0]) != batch:
             raise UserError(
-                f"images must have the shape {tuple(expected)}. Received: {tuple(images.shape)}."
+                f"{name} must have an entry for each of the {batch} images. "
+                f"Received: {len(given[0])}."
             )
-        return images
+        if class_per_image is not None:
+            return [[target] for target in class_per_image]
+        return [list(row) for row in classes_per_image]
 
-    def _class_masks(self, targets: Sequence[Sequence[ClassTarget]]) -> npt.NDArray[np.bool_]:
-        """A boolean row over the model's classes for each target: `[images, targets, classes]`."""
-        count = self._class_count
-        masks = np.zeros((len(targets), len(targets[0]), count), dtype=bool)
-        for i, row in enumerate(targets):
-            for j, target in enumerate(row):
-                indices = np.atleast_1d(np.asarray(target))
-                if not (indices.size and np.issubdtype(indices.dtype, np.integer)):
-                    raise UserError(f"A class is an index or a group of them. Received: {target!r}")
-                if indices.min() < 0 or indices.max() >= count:
-                    raise UserError(
-                        f"Class indices of this model are 0 to {count - 1}. Received: {target!r}."
-                    )
-                masks[i, j, indices] = True
-        return masks
-
-    def _explain(self, images: Any, class_masks: Any) -> tuple[Any, Any, Any, Any]:
-        self.trace_count += 1
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            inputs = images if self._preprocess is None else self._preprocess(images)
-            with record_calls(self.model, watch=tape.watch) as calls:
-                outputs = self.model(inputs, training=False)
-            call = find_call(calls, self.layer) if self.layer else default_call(calls)
-            logits, activation = _before_activation(outputs)
-            class_count = logits.shape[-1]
-            top = tf.argmax(logits, axis=-1)
-            masks = _with_top_class(tf.ensure_shape(class_masks, [None, None, class_count]), top)
-            scores = tf.reduce_logsumexp(tf.where(masks, logits[:, None, :], -np.inf), axis=-1)
-        self.layer, self._class_count = call.path, class_count
-
-        def channel_weights(one_hot_class: Any) -> Any:
-            weights = tf.broadcast_to(one_hot_class, tf.shape(scores))
-            gradients = tape.gradient(scores, call.feature_maps, output_gradients=weights)
-            if gradients is None:
-                raise UserError(
-                    f"layer={call.path!r} does not lead to the model's output, so the score has no "
-                    "gradient there. Choose one that does: `kgradcam layers` lists them."
+    def _check_inputs(self, images: Any) -> Any:
+        if self._inputs is None:
+            # A model that does not know its inputs yet: any size, and these last axes.
+            tensors = tf.nest.map_structure(tf.convert_to_tensor, images)
+            self._trace(
+                tf.nest.map_structure(
+                    lambda each: tf.TensorSpec(
+                        [None] * (each.shape.rank - 1) + each.shape[-1:], _input_dtype(each.dtype)
+                    ),
+                    tensors,
                 )
-            return tf.reduce_mean(tf.cast(gradients, tf.float32), axis=[1, 2])
+            )
+        try:
+            tf.nest.assert_same_structure(self._inputs, images, check_types=False)
+            inputs = tf.nest.map_structure(
+                lambda spec, each: tf.cast(tf.convert_to_tensor(each), spec.dtype),
+                self._inputs,
+                images,
+            )
+        except (ValueError, TypeError) as error:
+            names = tf.nest.map_structure(lambda spec: tuple(spec.shape), self._inputs)
+            raise UserError(f"images must have the structure {names}.") from error
+        for spec, tensor in zip(
+            tf.nest.flatten(self._inputs), tf.nest.flatten(inputs), strict=True
+        ):
+            if not spec.shape.is_compatible_with(tensor.shape):
+                raise UserError(
+                    f"images must have the shape {tuple(spec.shape)}. "
+                    f"Received: {tuple(tensor.shape)}."
+                )
+        return inputs
 
-        # One backward pass a class, over no more than what follows the layer.
-        alphas = tf.map_fn(
-            channel_weights, tf.eye(tf.shape(scores)[1]), fn_output_signature=tf.float32
+    def _trace(self, specs: Any) -> None:
+        self._inputs = specs
+        self._compiled = tf.function(
+            self._explain,
+            input_signature=[specs, tf.TensorSpec([None, None, None], tf.bool)],
+            jit_compile=self._jit_compile,
+            autograph=False,
         )
-        feature_maps = tf.cast(call.feature_maps, tf.float32)
-        heatmaps = tf.nn.relu(tf.einsum("bhwk,cbk->bchw", feature_maps, alphas))
-        return heatmaps, scores, _probabilities(logits, masks, activation), top
+        # The outputs of the trace tell how many classes there are.
+        self._class_count = 0
+        self._compiled.get_concrete_function()
+
+    def _explain(self, inputs: Any, class_masks: Any) -> tuple[Any, Any, Any, Any]:
+        self.trace_count += 1
+        if self._preprocess is not None:
+            inputs = self._preprocess(inputs)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+
+            def watch(path: str, feature_maps: Any) -> Any:
+                tape.watch(feature_maps)
+                return feature_maps
+
+            with record_calls(self.model, watch) as calls:
+                outputs = self.model(inputs, training=False)
+            if self.layer is not None:
+                call = find_call(calls, self.layer)
+            else:
+                call = default_call(calls, inputs, outputs)
+            scores, probabilities, top, masks = self._score_outputs(outputs, class_masks)
+        self.layer = call.path
+
+        def gradients(weights: Any) -> Any:
+            return self._gradients(tape, call, scores, weights)
+
+        def rescore(inputs: Any = inputs, feature_maps: Any = None) -> Any:
+            def replace(path: str, original: Any) -> Any:
+                if path != call.path or feature_maps is None:
+                    return original
+                return tf.cast(feature_maps, original.dtype)
+
+            with record_calls(self.model, replace):
+                return self._score_outputs(self.model(inputs, training=False), masks)[0]
+
+        trace = Trace(inputs, self._as_grid(call.feature_maps), scores, gradients, rescore)
+        heatmaps = tf.nn.relu(self.heatmaps(trace))
+        # From classes first to the batch first.
+        heatmaps = tf.einsum("cb...->bc...", heatmaps)
+        return heatmaps, scores, probabilities, top
+
+    def _score_outputs(self, outputs: Any, class_masks: Any) -> tuple[Any, Any, Any, Any]:
+        """Scores `[batch, targets]`, their probabilities, the top class, and the masks used."""
+        if self._score is not None:
+            scores = tf.cast(self._score(outputs), tf.float32)
+            if scores.shape.rank not in (1, 2):
+                raise UserError(
+                    "score must map the outputs to [batch], or [batch, scores]. "
+                    f"Received: {scores.shape}."
+                )
+            scores = scores[:, None] if scores.shape.rank == 1 else scores
+            undefined = tf.fill(tf.shape(scores), np.float32(np.nan))
+            return scores, undefined, tf.zeros(tf.shape(scores)[:1], tf.int64), class_masks
+        output = select_output(outputs, getattr(self.model, "output_names", ()), self._output)
+        logits, activation = before_activation(output)
+        self._class_count = logits.shape[-1]
+        top = tf.argmax(logits, axis=-1)
+        masks = with_top_class(tf.ensure_shape(class_masks, [None, None, self._class_count]), top)
+        probabilities = class_probabilities(logits, masks, activation)
+        return class_scores(logits, masks), probabilities, top, masks
+
+    def _gradients(self, tape: Any, call: LayerCall, scores: Any, weights: Any) -> Any:
+        scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
+        gradients = tape.gradient(
+            scores,
+            call.feature_maps,
+            output_gradients=tf.broadcast_to(scale * weights, tf.shape(scores)),
+        )
+        if gradients is None:
+            raise UserError(
+                f"layer={call.path!r} has no gradient of the score: the score does not depend on "
+                "it, or only through an operation without a gradient (stop_gradient, integers, "
+                "argmax). Choose another layer: `kgradcam layers` lists them."
+            )
+        return self._as_grid(gradients) / scale
+
+    def _as_grid(self, tensor: Any) -> Any:
+        tensor = tf.cast(tensor, tf.float32)
+        return tensor if self._reshape is None else self._reshape(tensor)
 
 
-def _with_top_class(class_masks: Any, top: Any) -> Any:
-    """Masks `[batch, classes, indices]`: those given, or the top class where none is.
-
-    Slices instead of a branch, since XLA wants both branches of one shape.
-    """
-    batch, (_, count, indices) = tf.shape(top)[0], tf.unstack(tf.shape(class_masks))
-    given = tf.broadcast_to(class_masks, [batch, count, indices])
-    top_masks = tf.one_hot(top, indices, on_value=True, off_value=False)[:, tf.newaxis]
-    return tf.concat([given, top_masks[:, : tf.maximum(1 - count, 0)]], axis=1)
+def space(feature_maps: Any) -> list[int]:
+    """Returns the axes between the batch and the channels."""
+    return list(range(1, feature_maps.shape.rank - 1))
 
 
-def _before_activation(outputs: Any) -> tuple[Any, str]:
-    """Finds the logits that enter a softmax or sigmoid head, wherever in the model it is written.
-
-    Inside a `tf.function` a tensor knows the operation that made it; so the head is recognized as
-    an activation of a layer, as a layer of its own or as a plain function call alike.
-    """
-    if not tf.is_tensor(outputs) or outputs.shape.rank != 2 or outputs.shape[-1] is None:
-        received = getattr(outputs, "shape", type(outputs).__name__)
-        raise UserError(f"The model's output must be [batch, classes]. Received: {received}.")
-    tensor = outputs
-    while tensor.op.type in ("Identity", "Cast"):
-        tensor = tensor.op.inputs[0]
-    if tensor.op.type in ("Softmax", "Sigmoid"):
-        return tf.cast(tensor.op.inputs[0], tf.float32), tensor.op.type.lower()
-    return tf.cast(outputs, tf.float32), "sigmoid" if outputs.shape[-1] == 1 else "softmax"
-
-
-def _probabilities(logits: Any, masks: Any, activation: str) -> Any:
-    if activation == "sigmoid":
-        absent = tf.where(masks, tf.nn.sigmoid(-logits)[:, None, :], 1.0)
-        return 1.0 - tf.reduce_prod(absent, axis=-1)
-    return tf.reduce_sum(tf.where(masks, tf.nn.softmax(logits)[:, None, :], 0.0), axis=-1)
+def _input_dtype(dtype: tf.DType) -> tf.DType:
+    """Pictures may come as uint8 and float64; indices stay integers."""
+    return dtype if dtype in (tf.int32, tf.int64) else tf.float32

@@ -18,18 +18,18 @@ from kgradcam.errors import UserError, did_you_mean
 
 # Layers that only pick, drop or move values: the map they pass on is explained at its maker.
 _PASSIVE = (
-    keras.layers.AveragePooling2D,
-    keras.layers.Cropping2D,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.Identity,
-    keras.layers.InputLayer,
-    keras.layers.MaxPooling2D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.ZeroPadding2D,
+    *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
+    *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D),
+    *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D),
+    *(keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D, keras.layers.SpatialDropout3D),
+    *(keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D, keras.layers.ZeroPadding3D),
+    *(keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise),
+    *(keras.layers.Identity, keras.layers.InputLayer, keras.layers.Permute, keras.layers.Reshape),
 )
 _tracing = threading.RLock()
+
+Tap = Callable[[str, Any], Any]
+"""Receives the path and the feature maps of a call, and returns what the model shall go on with."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ class LayerCall:
 
     Attributes:
         path: The layer's name, behind the names of the models it is nested in:
-            `"conv5_block3_out"`, `"backbone/conv5_block3_out"`.
+            `"conv5_block3_out"`, `"backbone/conv5_block3_out"`. The second call of a layer that is
+            used several times ends in `"#2"`, in the order in which the model runs them.
         layer: The layer.
-        feature_maps: Its output, a symbolic tensor `[batch, height, width, channels]`.
+        feature_maps: Its output, a symbolic tensor `[batch, height, width, channels]`, or with
+            another number of axes between the batch and the channels.
     """
 
     path: str
@@ -55,7 +57,7 @@ class LayerCall:
 
 @contextmanager
 def record_calls(
-    model: keras.Model, watch: Callable[[Any], None] = lambda tensor: None
+    model: keras.Model, tap: Tap = lambda path, feature_maps: feature_maps
 ) -> Iterator[list[LayerCall]]:
     """Records every call that makes a feature map with space, while `model` is traced.
 
@@ -64,12 +66,13 @@ def record_calls(
 
     Args:
         model: The model about to be called; its own name is left out of the paths.
-        watch: Called with each feature map as soon as it exists (`GradientTape.watch`).
+        tap: Called with each feature map as soon as it exists: to watch it, or to replace it.
 
     Yields:
         The list of calls, in the order in which they end, filled while the block runs.
     """
     calls: list[LayerCall] = []
+    counts: dict[str, int] = {}
     stack: list[Any] = []
     thread = threading.get_ident()
 
@@ -82,9 +85,12 @@ def record_calls(
         finally:
             stack.pop()
         if _has_space(output) and not any(output is made.feature_maps for made in calls):
-            watch(output)
-            names = [each.name for each in (*stack, layer) if each is not model]
-            calls.append(LayerCall("/".join(names), layer, output))
+            path = "/".join(each.name for each in (*stack, layer) if each is not model)
+            counts[path] = counts.get(path, 0) + 1
+            if counts[path] > 1:
+                path = f"{path}#{counts[path]}"
+            output = tap(path, output)
+            calls.append(LayerCall(path, layer, output))
         return output
 
     with _tracing:
@@ -97,29 +103,57 @@ def record_calls(
 
 
 def _has_space(output: Any) -> bool:
-    """Whether a layer's output is a feature map of more than 1x1."""
-    if not tf.is_tensor(output) or not output.dtype.is_floating or output.shape.rank != 4:
+    """Whether a layer's output is a feature map of more than one place."""
+    if not tf.is_tensor(output) or not output.dtype.is_floating:
         return False
-    return tuple(output.shape[1:3]) != (1, 1)
+    return output.shape.rank in (3, 4, 5) and set(output.shape[1:-1]) != {1}
 
 
-def default_call(calls: list[LayerCall]) -> LayerCall:
-    """Returns the last call whose feature map a person would choose: the deepest with space.
+def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall:
+    """Returns the last call whose feature map a person would choose.
+
+    It is the last one that leads to an output, is no pooling, dropout or the like, and has as many
+    axes as the picture (or the series, or the volume); else one of tokens.
+
+    Args:
+        calls: The calls of a trace.
+        inputs: The symbolic inputs of the model.
+        outputs: Its symbolic outputs.
 
     Raises:
         UserError: No layer makes a feature map.
     """
-    for call in reversed(calls):
-        if not isinstance(call.layer, _PASSIVE):
-            return call
+    rank = max((tensor.shape.rank or 0 for tensor in tf.nest.flatten(inputs)), default=0)
+    leading = _ancestors(outputs)
+    active = [
+        call
+        for call in calls
+        if not isinstance(call.layer, _PASSIVE) and id(call.feature_maps) in leading
+    ]
+    for wanted in (rank, 3):
+        for call in reversed(active):
+            if call.feature_maps.shape.rank == wanted:
+                return call
     raise UserError(
         "The model has no layer with a feature map [batch, height, width, channels] larger than "
         "1x1, so there is nothing for Grad-CAM to weigh. Received: a model without such a layer."
     )
 
 
+def _ancestors(outputs: Any) -> set[int]:
+    """The ids of the tensors that some symbolic outputs are computed from, and of themselves."""
+    pending = [tensor for tensor in tf.nest.flatten(outputs) if tf.is_tensor(tensor)]
+    seen = {id(tensor) for tensor in pending}
+    while pending:
+        for tensor in pending.pop().op.inputs:
+            if id(tensor) not in seen:
+                seen.add(id(tensor))
+                pending.append(tensor)
+    return seen
+
+
 def find_call(calls: list[LayerCall], path: str) -> LayerCall:
-    """Returns the call of the layer at `path`, the last one if it was called several times.
+    """Returns the call of the layer at `path`.
 
     Args:
         calls: The calls of a trace.
@@ -128,39 +162,36 @@ def find_call(calls: list[LayerCall], path: str) -> LayerCall:
     Raises:
         UserError: No layer has that path, or several end in it.
     """
-    exact = [call for call in calls if call.path == path]
-    if exact:
-        return exact[-1]
-    matches = {call.path: call for call in calls if call.path.endswith("/" + path)}
+    for call in calls:
+        if call.path == path:
+            return call
+    matches = [call for call in calls if call.path.endswith("/" + path)]
     if len(matches) == 1:
-        return next(iter(matches.values()))
+        return matches[0]
     if matches:
-        raise UserError(f"layer={path!r} is ambiguous: {', '.join(matches)}. Give the whole path.")
+        several = ", ".join(call.path for call in matches)
+        raise UserError(f"layer={path!r} is ambiguous: {several}. Give the whole path.")
     raise UserError(
         f"layer={path!r} is no layer with a feature map of this model."
         f"{did_you_mean(path, [call.path for call in calls])} `kgradcam layers` lists them."
     )
 
 
-def input_spec(model: keras.Model) -> tf.TensorSpec | None:
-    """Returns the spec `[None, height, width, 3]` of an image model's input, or `None` if unknown.
-
-    Raises:
-        UserError: The model has several inputs.
-    """
-    inputs = getattr(model, "inputs", None)
-    if not inputs:
+def input_specs(model: keras.Model) -> Any:
+    """Returns the specs of a model's inputs, in its own structure, or `None` if unknown."""
+    if not model.built or not getattr(model, "inputs", None):
         return None
-    if len(inputs) != 1:
-        raise UserError(f"model must have one input, an image. Received: {len(inputs)} inputs.")
-    return tf.TensorSpec((None, *inputs[0].shape[1:]), tf.float32)
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    return tf.nest.map_structure(
+        lambda tensor: tf.TensorSpec(tensor.shape, tf.as_dtype(tensor.dtype)), inputs
+    )
 
 
 def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
     """Returns the layers of a model that Grad-CAM can explain, and the default one.
 
     Args:
-        model: A built Keras model with one image input.
+        model: A built Keras model.
 
     Returns:
         The calls in order, and the one that `GradCAM(model)` takes.
@@ -168,11 +199,17 @@ def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
     Raises:
         UserError: The model is not built, or has no feature map.
     """
-    spec = input_spec(model)
-    if spec is None:
+    specs = input_specs(model)
+    if specs is None:
         raise UserError("model is not built: call it once on a batch of images, then list layers.")
-    with record_calls(model) as calls:
-        tf.function(
-            lambda images: model(images, training=False), autograph=False
-        ).get_concrete_function(spec)
-    return calls, default_call(calls)
+    default = []
+
+    def trace(inputs: Any) -> None:
+        with record_calls(model) as calls:
+            outputs = model(inputs, training=False)
+        default.append(default_call(calls, inputs, outputs))
+        recorded.extend(calls)
+
+    recorded: list[LayerCall] = []
+    tf.function(trace, autograph=False).get_concrete_function(specs)
+    return recorded, default[0]

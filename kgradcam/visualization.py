@@ -10,8 +10,8 @@ import numpy as np
 from kgradcam.boxes import normalize
 from kgradcam.datasets import open_dataset
 from kgradcam.errors import UserError
-from kgradcam.gradcam import GradCAM
 from kgradcam.images import read_image
+from kgradcam.methods import find_method
 from kgradcam.models import Classifier
 from kgradcam.pictures import ExplanationRow, Panel, draw_explanations, draw_gallery
 from kgradcam.runs import ClassHeatmap, Run
@@ -98,6 +98,7 @@ def explain_images(
     classes: Sequence[str] = (),
     layer: str | None = None,
     image_size: int | None = None,
+    method: str = "gradcam",
 ) -> tuple["Figure", list[list[tuple[str, float]]]]:
     """Draws pictures beside the heatmaps of some classes.
 
@@ -108,6 +109,7 @@ def explain_images(
             each picture.
         layer: The layer to explain. Default: see `GradCAM`.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
+        method: One of `methods.METHODS`.
 
     Returns:
         A figure with a row for each picture, and for each picture the explained classes with their
@@ -118,7 +120,7 @@ def explain_images(
     """
     count = classifier.model.output_shape[-1]
     targets = [parse_target(text, classifier.class_names, count) for text in classes]
-    cam = GradCAM(classifier.model, layer, preprocess=classifier.preprocess)
+    cam = find_method(method)(classifier.model, layer, preprocess=classifier.preprocess)
     rows, named = [], []
     for path in paths:
         photograph = read_image(path)

@@ -80,8 +80,37 @@ def test_a_failing_model_leaves_keras_as_it_was() -> None:
     assert keras.Layer.__call__ is door
 
 
-def test_several_inputs_are_refused() -> None:
-    inputs = [keras.Input((8, 8, 3)), keras.Input((8, 8, 3))]
-    model = keras.Model(inputs, keras.layers.add(inputs))
-    with pytest.raises(UserError, match="one input, an image. Received: 2 inputs"):
-        list_layers(model)
+def test_a_layer_that_is_called_twice_is_listed_twice() -> None:
+    inputs = [keras.Input((16, 16, 3), name=name) for name in ("left", "right")]
+    shared = backbone("shared")
+    pooled = [keras.layers.GlobalAveragePooling2D()(shared(each)) for each in inputs]
+    calls, default = list_layers(
+        keras.Model(inputs, keras.layers.Dense(2)(keras.layers.add(pooled)))
+    )
+    assert [call.path for call in calls if "last" in call.path] == ["shared/last", "shared/last#2"]
+    assert default.path == "shared/last#2"
+
+
+def test_a_map_aside_is_not_the_default() -> None:
+    inputs = keras.Input((16, 16, 3))
+    maps = keras.layers.Conv2D(2, 3, name="main")(inputs)
+    outputs = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(maps))
+
+    class Aside(keras.Model):
+        """Makes another map after the main one, and throws it away."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.main = keras.Model(inputs, outputs)
+            self.extra = keras.layers.Conv2D(4, 3, name="extra")
+
+        def call(self, images):
+            result = self.main(images)
+            self.extra(images)
+            return result
+
+    functional_inputs = keras.Input((16, 16, 3))
+    model = keras.Model(functional_inputs, Aside()(functional_inputs))
+    calls, default = list_layers(model)
+    assert calls[-1].path.endswith("/extra")
+    assert default.path.endswith("/main")

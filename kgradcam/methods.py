@@ -1,0 +1,189 @@
+"""The family of class activation maps: each a few lines over the trace that `GradCAM` makes.
+
+To add one, derive from `GradCAM` and say in `heatmap` what becomes of feature maps and gradients;
+or, without gradients, in `heatmaps` what becomes of a trace. Then list it in `METHODS`.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+from kgradcam.errors import UserError, did_you_mean
+from kgradcam.gradcam import GradCAM, Trace, space
+
+
+class GradCAMPlusPlus(GradCAM):
+    """Grad-CAM++ (Chattopadhyay et al., WACV 2018, equations 10 and 19).
+
+    With g = d y / d A^k_ij, and the exponential of y as the class score::
+
+        a_ij = g^2 / (2 g^2 + g^3 sum over a, b of A^k_ab)
+        alpha_k = sum over i, j of  a_ij ReLU(g)
+
+    It counts several instances of a class alike, where a mean favours the largest. The common
+    factor exp(y) is left out: it scales a heatmap and does not change its shape.
+    """
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        axes = space(feature_maps)
+        total = tf.reduce_sum(feature_maps, axis=axes, keepdims=True)
+        weights = tf.math.divide_no_nan(gradients**2, 2.0 * gradients**2 + gradients**3 * total)
+        alphas = tf.reduce_sum(weights * tf.nn.relu(gradients), axis=axes, keepdims=True)
+        return tf.reduce_sum(alphas * feature_maps, axis=-1)
+
+
+class XGradCAM(GradCAM):
+    """XGrad-CAM (Fu et al., BMVC 2020, equation 7): gradients weighted by activations.
+
+    ::
+
+        alpha_k = sum over i, j of  g_ij A^k_ij / (sum over a, b of A^k_ab)
+    """
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        axes = space(feature_maps)
+        weighted = tf.reduce_sum(gradients * feature_maps, axis=axes, keepdims=True)
+        total = tf.reduce_sum(feature_maps, axis=axes, keepdims=True)
+        return tf.reduce_sum(tf.math.divide_no_nan(weighted, total) * feature_maps, axis=-1)
+
+
+class HiResCAM(GradCAM):
+    """HiResCAM (Draelos & Carin, 2020): sum over k of g A^k, without a mean over space.
+
+    Faithful to what the network used at each place; equal to Grad-CAM on a GAP + Dense head.
+    """
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        return tf.reduce_sum(gradients * feature_maps, axis=-1)
+
+
+class LayerCAM(GradCAM):
+    """LayerCAM (Jiang et al., IEEE TIP 2021, equation 6): sum over k of ReLU(g) A^k.
+
+    Sharp on early layers too, where a mean of the gradients over space means little.
+    """
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        return tf.reduce_sum(tf.nn.relu(gradients) * feature_maps, axis=-1)
+
+
+class CounterfactualCAM(GradCAM):
+    """What speaks against a class (Selvaraju et al., section 3.3): alpha of the negated gradient.
+
+    Without these regions the model would be more confident.
+    """
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        return super().heatmap(feature_maps, -gradients)
+
+
+class EigenCAM(GradCAM):
+    """Eigen-CAM (Muhammad & Yeasin, IJCNN 2020): the first principal component of the features.
+
+    The feature maps, one row a place, are projected onto the first right singular vector, after
+    their mean is taken off. It needs no class and no gradient, so all classes share one heatmap.
+    The sign of a component is arbitrary: the one chosen makes hot what activates more.
+    """
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """See `GradCAM.heatmaps`."""
+        shape = tf.shape(trace.feature_maps)
+        rows = tf.reshape(trace.feature_maps, [shape[0], -1, shape[-1]])
+        centred = rows - tf.reduce_mean(rows, axis=1, keepdims=True)
+        # The left singular vectors, from the small matrix of products between places.
+        values, vectors = tf.linalg.eigh(tf.matmul(centred, centred, transpose_b=True))
+        projected = vectors[:, :, -1] * tf.sqrt(tf.nn.relu(values[:, -1:]))
+        activity = tf.reduce_sum(rows, axis=-1)
+        agreement = tf.reduce_sum(projected * activity, axis=1, keepdims=True)
+        projected *= tf.where(agreement < 0, -1.0, 1.0)
+        heatmap = tf.reshape(projected, shape[:-1])
+        classes = tf.shape(trace.scores)[1]
+        return tf.repeat(heatmap[tf.newaxis], classes, axis=0)
+
+
+class ScoreCAM(GradCAM):
+    """Score-CAM (Wang et al., CVPR workshops 2020, equations 5 and 7), without gradients.
+
+    Each feature map, enlarged to the image and stretched to [0, 1], masks the image; the softmax
+    over the scores of the masked images weighs the maps. One forward pass a channel.
+    """
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """See `GradCAM.heatmaps`."""
+        if not tf.is_tensor(trace.inputs) or trace.feature_maps.shape.rank != 4:
+            raise UserError("Score-CAM masks one image, and needs feature maps of two axes.")
+        size = tf.shape(trace.inputs)[1:3]
+
+        def masked_scores(channel: Any) -> Any:
+            enlarged = tf.image.resize(trace.feature_maps[..., channel, None], size)
+            lowest = tf.reduce_min(enlarged, axis=[1, 2], keepdims=True)
+            span = tf.reduce_max(enlarged, axis=[1, 2], keepdims=True) - lowest
+            mask = tf.math.divide_no_nan(enlarged - lowest, span)
+            return trace.rescore(inputs=trace.inputs * mask)
+
+        scores = _for_each_channel(masked_scores, trace)
+        weights = tf.nn.softmax(scores, axis=0)
+        return tf.einsum("kbc,bhwk->cbhw", weights, trace.feature_maps)
+
+
+class AblationCAM(GradCAM):
+    """Ablation-CAM (Desai & Ramaswamy, WACV 2020, equation 6), without gradients.
+
+    A channel weighs as much as the score drops without it: (y - y without k) / y. One forward pass
+    a channel.
+    """
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """See `GradCAM.heatmaps`."""
+        if self._reshape is not None:
+            raise UserError("Ablation-CAM puts feature maps back, so it takes no reshape=.")
+        channels = tf.shape(trace.feature_maps)[-1]
+
+        def ablated_scores(channel: Any) -> Any:
+            kept = 1.0 - tf.one_hot(channel, channels)
+            return trace.rescore(feature_maps=trace.feature_maps * kept)
+
+        drops = trace.scores - _for_each_channel(ablated_scores, trace)
+        weights = tf.math.divide_no_nan(drops, tf.abs(trace.scores))
+        return tf.einsum("kbc,b...k->cb...", weights, trace.feature_maps)
+
+
+def _for_each_channel(scores_of: Any, trace: Trace) -> Any:
+    """Scores `[channels, batch, classes]`, one channel at a time to keep memory small."""
+    return tf.map_fn(
+        scores_of,
+        tf.range(tf.shape(trace.feature_maps)[-1]),
+        fn_output_signature=tf.float32,
+        parallel_iterations=1,
+    )
+
+
+METHODS: dict[str, type[GradCAM]] = {
+    "gradcam": GradCAM,
+    "gradcam++": GradCAMPlusPlus,
+    "xgradcam": XGradCAM,
+    "hirescam": HiResCAM,
+    "layercam": LayerCAM,
+    "counterfactual": CounterfactualCAM,
+    "eigencam": EigenCAM,
+    "scorecam": ScoreCAM,
+    "ablationcam": AblationCAM,
+}
+
+
+def find_method(name: str) -> type[GradCAM]:
+    """Returns a method by name.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in METHODS:
+        raise UserError(
+            f"method={name!r} is none of {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
+        )
+    return METHODS[name]
