@@ -260,8 +260,8 @@ def test_an_interrupted_run_exits_with_130_and_leaves_nothing(
     make_voc, tiny_model: Path, tmp_path: Path
 ) -> None:
     folder = make_voc("many")
-    for i in range(400):
-        folder.add(f"{i:04}", [("dog", (2, 2, 200, 200))], size=(400 + i, 300))
+    for i in range(3000):
+        folder.add(f"{i:04}", [("dog", (2, 2, 9, 9))])
     command = [
         *(sys.executable, "-c", "from kgradcam.cli import main; main()"),
         *("detect", "--dataset", folder.root, "--class", "dog=2", "--model", tiny_model),
@@ -270,12 +270,12 @@ def test_an_interrupted_run_exits_with_130_and_leaves_nothing(
     running = subprocess.Popen(
         [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    deadline = time.monotonic() + 60
-    while not (tmp_path / ".run.partial").exists():
+    # The first file of heatmaps is there, and five more are to come.
+    deadline = time.monotonic() + 120
+    while not (tmp_path / ".run.partial/heatmaps/00000.npz").exists():
         assert running.poll() is None
         assert time.monotonic() < deadline
-        time.sleep(0.05)
-    time.sleep(1.5)
+        time.sleep(0.01)
     running.send_signal(signal.SIGINT)
     out, err = running.communicate(timeout=60)
     assert (running.returncode, out) == (130, "")
