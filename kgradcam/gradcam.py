@@ -239,11 +239,13 @@ class GradCAM:
     def _check_inputs(self, images: Any) -> Any:
         if self._inputs is None:
             # A model that does not know its inputs yet: any size, and these last axes.
-            tensors = tf.nest.map_structure(tf.convert_to_tensor, images)
+            tensors = tf.nest.map_structure(_as_input, images)
+            if not self.model.built:  # its weights must not be made inside the trace
+                self.model(tensors if self._preprocess is None else self._preprocess(tensors))
             self._trace(
                 tf.nest.map_structure(
                     lambda each: tf.TensorSpec(
-                        [None] * (each.shape.rank - 1) + each.shape[-1:], _input_dtype(each.dtype)
+                        [None] * (each.shape.rank - 1) + each.shape[-1:], each.dtype
                     ),
                     tensors,
                 )
@@ -362,6 +364,7 @@ def space(feature_maps: Any) -> list[int]:
     return list(range(1, feature_maps.shape.rank - 1))
 
 
-def _input_dtype(dtype: tf.DType) -> tf.DType:
+def _as_input(images: Any) -> tf.Tensor:
     """Pictures may come as uint8 and float64; indices stay integers."""
-    return dtype if dtype in (tf.int32, tf.int64) else tf.float32
+    tensor = tf.convert_to_tensor(images)
+    return tensor if tensor.dtype in (tf.int32, tf.int64) else tf.cast(tensor, tf.float32)

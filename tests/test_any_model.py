@@ -146,6 +146,21 @@ def test_a_subclassed_model() -> None:
     assert cam.trace_count == 1
 
 
+def test_a_model_that_was_never_called() -> None:
+    """Its weights are made at the first call, and not inside the trace."""
+    features = backbone(size=None)
+    model, images = Subclassed(features), pictures()
+    cam = GradCAM(model)
+    explanation = cam(images, classes=[0, 1, 2])
+    assert (cam.layer, cam.trace_count) == ("block/backbone/last", 1)
+    expected = cam_of(features, model.dense, images)
+    np.testing.assert_allclose(explanation.heatmaps, expected, atol=1e-6)
+    lazy = keras.Sequential(
+        [keras.layers.Conv2D(4, 3), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2)]
+    )
+    assert GradCAM(lazy)(images, classes=[0]).heatmaps.shape == (2, 1, 10, 10)
+
+
 def test_an_image_and_a_vector() -> None:
     """Multi-modal models: Selvaraju et al., section 8 (visual question answering)."""
     keras.utils.set_random_seed(0)
