@@ -18,7 +18,6 @@ from kgradcam import voc
 from kgradcam.errors import UserError
 from kgradcam.images import image_size, read_image
 
-_POSES = ("frontal", "rear", "left", "right", "unspecified")
 _MIRROR_TIMEOUT_SECONDS = 10
 
 
@@ -74,7 +73,7 @@ def _require_mirror(name: str) -> None:
 
 
 def _features(class_names: Sequence[str]) -> Any:
-    """The features of `voc` in tensorflow-datasets that kgradcam reads, for any classes."""
+    """The features of `voc` in tensorflow-datasets, for any classes, without those of the image."""
     return tfds.features.FeaturesDict(
         {
             "image": tfds.features.Image(),
@@ -83,6 +82,8 @@ def _features(class_names: Sequence[str]) -> Any:
                 {
                     "label": tfds.features.ClassLabel(names=class_names),
                     "bbox": tfds.features.BBoxFeature(),
+                    "pose": tfds.features.ClassLabel(names=voc.POSES),
+                    "is_truncated": np.bool_,
                     "is_difficult": np.bool_,
                 }
             ),
@@ -91,14 +92,16 @@ def _features(class_names: Sequence[str]) -> Any:
 
 
 def _read_folder(
-    folder: voc.VocFolder, split: str
+    folder: voc.VocFolder, split: str, annotated: bool = True
 ) -> tuple[list[tuple[Path, voc.Objects, tuple[int, int]]], list[tuple[str, str]]]:
     """Reads a split's annotations and image sizes; what cannot be read is named with its reason."""
     records, skipped = [], []
     for image_id in folder.image_ids(split):
         image = folder.image_path(image_id)
         try:
-            objects = voc.parse_annotation(folder.annotation_path(image_id))
+            objects = voc.NO_OBJECTS
+            if annotated:
+                objects = voc.parse_annotation(folder.annotation_path(image_id))
             records.append((image, objects, image_size(image)))
         except UserError as error:
             skipped.append((image.name, str(error)))
@@ -150,23 +153,25 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
         self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
     ) -> tf.data.Dataset:
         features = self.info.features
-        label_of = {name: i for i, name in enumerate(features["objects"]["label"].names)}
+        label, pose = features["objects"]["label"], features["objects"]["pose"]
         paths = tf.constant([str(image) for image, _, _ in self._folder_records], tf.string)
         annotated = [(objects, size) for _, objects, size in self._folder_records]
-        boxes = [_normalized(box, size) for objects, size in annotated for box in objects.boxes]
-        lengths = [len(objects.names) for objects, _ in annotated]
+        lengths = np.array([len(objects.names) for objects, _ in annotated], np.int64)
 
-        def ragged(values: Any) -> tf.RaggedTensor:
-            return tf.RaggedTensor.from_row_lengths(values, np.array(lengths, np.int64))
+        def ragged(rows: Any, dtype: Any, *shape: int) -> tf.RaggedTensor:
+            values = np.array([value for row in rows for value in row], dtype)
+            return tf.RaggedTensor.from_row_lengths(values.reshape(-1, *shape), lengths)
 
         objects = {
-            "label": ragged(
-                np.array([label_of[name] for each, _ in annotated for name in each.names], np.int64)
+            "label": ragged((map(label.str2int, each.names) for each, _ in annotated), np.int64),
+            "bbox": ragged(
+                ([_normalized(box, size) for box in each.boxes] for each, size in annotated),
+                np.float32,
+                4,
             ),
-            "bbox": ragged(np.array(boxes, np.float32).reshape(-1, 4)),
-            "is_difficult": ragged(
-                np.concatenate([[], *(each.difficult for each, _ in annotated)]).astype(bool)
-            ),
+            "pose": ragged((map(pose.str2int, each.poses) for each, _ in annotated), np.int64),
+            "is_truncated": ragged((each.truncated for each, _ in annotated), np.bool_),
+            "is_difficult": ragged((each.difficult for each, _ in annotated), np.bool_),
         }
 
         def read(path: Any, objects: Any) -> Any:
@@ -230,7 +235,9 @@ def prepare(
             return {split: self._generate_examples(name) for split, name in splits.items()}
 
         def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-            records, unread = _read_folder(folder, list_name)
+            # VOC keeps the annotations of the test images of 2012 to itself.
+            annotated = list_name != "test" or self.builder_config.has_test_annotations
+            records, unread = _read_folder(folder, list_name, annotated)
             for name, reason in unread:
                 skip(name, reason)
             for image, objects, size in records:
@@ -253,8 +260,8 @@ def _voc_example(image: Path, objects: voc.Objects, size: tuple[int, int]) -> di
     """An example as `voc` of tensorflow-datasets has it.
 
     Raises:
-        UserError: The image does not decode, or an object cannot be written: its class or pose is
-            not one of VOC's, or its box leaves the image.
+        UserError: The image does not decode, or an object cannot be written: its class is not one
+            of VOC's, or its box leaves the image.
     """
     read_image(image)
     described = []
@@ -262,12 +269,13 @@ def _voc_example(image: Path, objects: voc.Objects, size: tuple[int, int]) -> di
         objects.names,
         objects.boxes,
         objects.poses,
-        objects.truncated if objects.truncated is not None else objects.difficult,
+        objects.truncated,
         objects.difficult,
         strict=True,
     ):
-        if name not in voc.CLASSES or pose not in _POSES:
-            raise UserError(f"{image.name}: {name!r}, {pose!r} is no class and pose of VOC.")
+        name = name.lower()
+        if name not in voc.CLASSES:
+            raise UserError(f"{image.name}: {name!r} is no class of VOC.")
         bbox = _normalized(box, size)
         if min(bbox) < 0 or max(bbox) > 1:
             raise UserError(f"{image.name}: the box {box.tolist()} leaves the image of {size}.")

@@ -91,14 +91,14 @@ class Dataset:
             boxes = np.round(
                 np.stack([xmin * width, ymin * height, xmax * width, ymax * height], axis=1), 2
             ) - np.array([1.0, 1.0, 0.0, 0.0])
-            names = tuple(self.class_names[label] for label in objects["label"])
-            yield Example(
-                index,
-                file_name,
-                width,
-                height,
-                voc.Objects(names, boxes, objects["is_difficult"]),
+            annotated = voc.Objects(
+                names=tuple(self.class_names[label] for label in objects["label"]),
+                boxes=boxes,
+                difficult=objects["is_difficult"],
+                poses=tuple(voc.POSES[pose] for pose in objects["pose"]),
+                truncated=objects["is_truncated"],
             )
+            yield Example(index, file_name, width, height, annotated)
 
     def batches(
         self, examples: Sequence[Example], batch_size: int, size: int | None = None

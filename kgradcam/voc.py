@@ -38,6 +38,7 @@ CLASSES = (
     "train",
     "tvmonitor",
 )
+POSES = ("frontal", "rear", "left", "right", "unspecified")
 WHOLE_FOLDER = "all"
 """The split that holds every annotated image of a folder."""
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
@@ -51,15 +52,19 @@ class Objects:
         names: The class name of each object.
         boxes: float64 `[objects, 4]`, xyxy in pixels from 0, half-open.
         difficult: bool `[objects]`; false where the annotation does not say.
-        poses: VOC's pose of each object, lower case; `"unspecified"` where it does not say.
+        poses: The pose of each object, one of `POSES`; `"unspecified"` where it says nothing else.
         truncated: bool `[objects]`; false where the annotation does not say.
     """
 
     names: tuple[str, ...]
     boxes: npt.NDArray[np.float64]
     difficult: npt.NDArray[np.bool_]
-    poses: tuple[str, ...] = ()
-    truncated: npt.NDArray[np.bool_] | None = None
+    poses: tuple[str, ...]
+    truncated: npt.NDArray[np.bool_]
+
+
+NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
+"""What an image without annotation holds."""
 
 
 def parse_annotation(path: Path) -> Objects:
@@ -91,11 +96,14 @@ def parse_annotation(path: Path) -> Objects:
         names=names,
         boxes=boxes.reshape(-1, 4),
         difficult=np.array([_is_set(element, "difficult") for element in elements], dtype=bool),
-        poses=tuple(
-            (element.findtext("pose") or "unspecified").strip().lower() for element in elements
-        ),
+        poses=tuple(_parse_pose(element) for element in elements),
         truncated=np.array([_is_set(element, "truncated") for element in elements], dtype=bool),
     )
+
+
+def _parse_pose(element: ET.Element) -> str:
+    pose = (element.findtext("pose") or "").strip().lower()
+    return pose if pose in POSES else "unspecified"
 
 
 def _is_set(element: ET.Element, tag: str) -> bool:

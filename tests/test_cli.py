@@ -268,7 +268,12 @@ def test_an_interrupted_run_exits_with_130_and_leaves_nothing(
         *("--out", tmp_path / "run"),
     ]
     running = subprocess.Popen(
-        [*map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Who runs the tests in the background ignores Ctrl-C, and so would this process.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     # The first file of heatmaps is there, and five more are to come.
     deadline = time.monotonic() + 120

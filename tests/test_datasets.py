@@ -142,6 +142,8 @@ def test_a_prepared_devkit_is_the_genuine_dataset(devkit: Path, tmp_path: Path) 
             assert example.objects.boxes.tolist() == objects.boxes.tolist()
             assert example.objects.names == objects.names
             assert example.objects.difficult.tolist() == objects.difficult.tolist()
+            assert example.objects.truncated.tolist() == objects.truncated.tolist()
+            assert example.objects.poses == objects.poses
     # Plain tensorflow-datasets, in another process, without kgradcam.
     program = f"""
 import tensorflow_datasets as tfds
@@ -186,6 +188,22 @@ def test_what_cannot_be_prepared_is_said(devkit: Path, tmp_path: Path) -> None:
         prepare(devkit, "2010", data_dir)
     with pytest.raises(UserError, match=r"No folder .*VOC2012"):
         prepare(devkit, "2012", data_dir)
+
+
+def test_the_test_images_of_2012_have_no_annotation(make_voc: Callable, tmp_path: Path) -> None:
+    folder = make_voc("VOCdevkit/VOC2012")
+    folder.add("x", [("Dog", (1, 2, 20, 20))])
+    folder.add("y")
+    (folder.root / "Annotations/y.xml").unlink()
+    folder.split("val", "x")
+    folder.split("test", "y")
+    _, counts, skipped = prepare(tmp_path / "VOCdevkit", "2012", tmp_path)
+    assert (counts, skipped) == ({"validation": 1, "test": 1}, [])
+    (annotated,) = open_dataset("voc/2012", "val", tmp_path).examples
+    assert annotated.objects.names == ("dog",)
+    assert annotated.objects.boxes.tolist() == [[1, 2, 20, 20]]
+    (bare,) = open_dataset("voc/2012", "test", tmp_path).examples
+    assert bare.objects.names == ()
 
 
 def test_unknown_splits_of_voc_get_a_hint(devkit: Path, tmp_path: Path) -> None:

@@ -41,6 +41,11 @@ def test_what_voc_says_is_read(tmp_path: Path) -> None:
     assert objects.difficult.tolist() == [True]
 
 
+def test_a_pose_that_voc_does_not_know_is_unspecified(tmp_path: Path) -> None:
+    objects = parse_annotation(annotation(tmp_path, BARE.format("<pose>asleep</pose>" + BOX)))
+    assert objects.poses == ("unspecified",)
+
+
 def test_parts_have_boxes_of_their_own_and_do_not_count(tmp_path: Path) -> None:
     part = BOX.replace("48", "60").join(["<part><name>head</name>", "</part>"])
     objects = parse_annotation(annotation(tmp_path, BARE.format(BOX + part)))
