@@ -173,7 +173,7 @@ def _fit_input(model: Any, name: str, image_size: int | None) -> Any:
     try:
         flexible = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 3)))
         flexible.set_weights(model.get_weights())
-    except ValueError as error:
+    except (ValueError, TypeError) as error:  # the latter from Keras before 3.7
         asked = f"{image_size}x{image_size}" if image_size else "any size"
         raise UserError(
             f"{name} takes pictures of {fixed[0]}x{fixed[1]} only, not of {asked}. "
