@@ -51,7 +51,7 @@ class Evaluation:
         rows = []
         for row in self.rows:
             fields = asdict(row)
-            fields["class"] = fields.pop("class_name")
+            fields = {"class": fields.pop("class_name"), **fields}
             rows.append(
                 {
                     name: None if isinstance(value, float) and math.isnan(value) else value

@@ -1,7 +1,8 @@
 """The 1000 classes of ImageNet-1k: their names, and which of them stand for VOC's classes.
 
 `imagenet_classes.txt` lists the synsets of ILSVRC-2012 (Russakovsky et al., IJCV 2015) in the order
-of the outputs of every ImageNet classifier, with their WordNet 3.0 lemmas.
+of the outputs of every ImageNet classifier, with their WordNet 3.0 lemmas. What counts as one of
+VOC's classes follows its annotation guidelines (Everingham et al., IJCV 2010).
 """
 
 from collections import defaultdict
@@ -34,14 +35,16 @@ VOC_GROUPS = {
     "bicycle": _group(444, 671),  # tandem, mountain bike
     "bird": _group(range(7, 25), range(80, 101), range(127, 147)),  # cock to owl, grouse to swan,
     # stork to albatross
-    "boat": _group(472, 484, 554, 576, 625, 628, 724, 780, 814, 871, 914),  # canoe, catamaran,
-    # fireboat, gondola, lifeboat, liner, pirate ship, schooner, speedboat, trimaran, yawl
+    "boat": _group(472, 484, 510, 554, 576, 625, 628, 724, 780, 814, 871, 914),  # canoe, catamaran,
+    # container ship, fireboat, gondola, lifeboat, liner, pirate ship, schooner, speedboat,
+    # trimaran, yawl
     "bottle": _group(
         440, 720, 737, 898, 899, 901, 907
     ),  # beer, pill, pop, water bottle; jugs; wine
     "bus": _group(654, 779, 874),  # minibus, school bus, trolleybus
-    "car": _group(407, 436, 468, 511, 609, 627, 656, 661, 717, 751, 817),  # ambulance, wagon, cab,
-    # convertible, jeep, limousine, minivan, Model T, pickup, racer, sports car
+    "car": _group(436, 468, 511, 609, 627, 656, 661, 717, 751, 817),  # beach wagon, cab,
+    # convertible, jeep, limousine, minivan, Model T, pickup, racer, sports car; VOC leaves out
+    # emergency vehicles
     "cat": _group(range(281, 286)),  # tabby, tiger, Persian, Siamese, Egyptian
     "chair": _group(423, 559, 765, 857),  # barber, folding, rocking chair, throne
     "cow": _group(345, 346),  # ox, water buffalo

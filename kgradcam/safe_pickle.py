@@ -26,6 +26,10 @@ _OPCODES = frozenset(
 )
 
 
+# Hashing a tuple of tuples descends through all of them in C: far enough, and Python itself crashes.
+_Key = str | bytes | int | float | None
+
+
 class Stateful:
     """A stand-in that takes the state which a pickle gives it, by its `__setstate__`.
 
@@ -51,16 +55,16 @@ def load(
     Args:
         file: A seekable binary file; several pickles may follow one another in it.
         allowed: For each `(module, name)` that the pickle may refer to, the function or type that
-            stands for it. Give functions of your own that check their arguments: the pickle chooses
-            what they are called with.
+            stands for it. Give functions of your own that check their arguments before they hash
+            or compare them: the pickle chooses what they are called with.
         persistent_load: Resolves persistent ids; without it a pickle that holds one is refused.
 
     Returns:
         What the pickle describes, built from plain Python values and the results of `allowed`.
 
     Raises:
-        UnsafePickleError: The pickle uses an opcode or a global that is not admitted, or is
-            damaged.
+        UnsafePickleError: The pickle uses an opcode or a global that is not admitted, has a dict
+            with keys other than numbers and strings, or is damaged.
 
     Example:
         >>> load(io.BytesIO(pickle.dumps([1, "a"])), allowed={})
@@ -87,7 +91,7 @@ def load(
 
 
 class _Unpickler(pickle._Unpickler):
-    """The unpickler in Python: a huge memo index costs it no table, and BUILD can be kept in."""
+    """The unpickler in Python: a huge memo index costs it no table, and opcodes can be kept in."""
 
     stack: list[Any]
 
@@ -105,8 +109,9 @@ class _Unpickler(pickle._Unpickler):
         try:
             return self._allowed[module_name, global_name]
         except KeyError:
+            name = f"{module_name}.{global_name}"
             raise UnsafePickleError(
-                f"The pickle refers to {module_name}.{global_name}, which is not admitted."
+                f"The pickle refers to {name!r}, which is not admitted."
             ) from None
 
     def load_build(self) -> None:
@@ -115,12 +120,27 @@ class _Unpickler(pickle._Unpickler):
             raise UnsafePickleError("The pickle gives state to an object that takes none.")
         self.stack[-1].__setstate__(state)
 
+    def load_setitem(self) -> None:
+        _check_keys(self.stack[-2:-1])
+        super().load_setitem()
+
+    def load_setitems(self) -> None:
+        _check_keys(self.stack[::2])
+        super().load_setitems()
+
     dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: load_build,
+        pickle.SETITEM[0]: load_setitem,
+        pickle.SETITEMS[0]: load_setitems,
     }
 
     def persistent_load(self, pid: Any) -> Any:
         if self._persistent_load is None:
             raise UnsafePickleError("The pickle holds a persistent id, which is not admitted.")
         return self._persistent_load(pid)
+
+
+def _check_keys(keys: list[Any]) -> None:
+    if not all(isinstance(key, _Key) for key in keys):
+        raise UnsafePickleError("The pickle has a dict with a key that is no number or string.")

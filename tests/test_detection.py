@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from kgradcam.boxes import BoxOptions, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.builders import prepare
 from kgradcam.detection import Configuration, detect
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
@@ -180,6 +181,20 @@ def test_a_class_without_objects_is_named(
     pets.split("empty", "d")
     with pytest.raises(UserError, match=r"'dog' does not occur in this split .* classes: none"):
         detect(replace(configuration, classes=("dog=2",), split="empty"), tmp_path / "run")
+
+
+def test_a_class_of_voc_without_objects_is_named(
+    configuration: Configuration, make_voc, tmp_path: Path
+) -> None:
+    folder = make_voc("VOCdevkit/VOC2007")
+    folder.add("x", [("dog", (1, 1, 20, 20))])
+    folder.split("test", "x")
+    prepare(tmp_path / "VOCdevkit", "2007", tmp_path)
+    voc = replace(configuration, dataset="voc/2007", split="test", classes=("cat=0",))
+    with pytest.raises(UserError, match="No image of split 'test' of voc/2007 holds .* 'cat'"):
+        detect(voc, tmp_path / "run", data_dir=tmp_path)
+    found = detect(replace(voc, classes=("dog=2",)), tmp_path / "run", data_dir=tmp_path)
+    assert [image.file_name for image in found.ground_truth.images] == ["x.jpg"]
 
 
 def test_a_limit_draws_by_its_seed(configuration: Configuration, tmp_path: Path) -> None:
