@@ -26,7 +26,7 @@ _OPCODES = frozenset(
 )
 
 
-# Hashing a tuple of tuples descends through all of them in C: far enough, and Python itself crashes.
+# The hash of a tuple descends through all tuples within, in C: deep enough ones crash Python.
 _Key = str | bytes | int | float | None
 
 
@@ -109,9 +109,10 @@ class _Unpickler(pickle._Unpickler):
         try:
             return self._allowed[module_name, global_name]
         except KeyError:
-            name = f"{module_name}.{global_name}"
+            # Escaped, for a stranger's text may hold what commands a terminal.
+            name = f"{module_name}.{global_name}".encode("unicode_escape").decode()
             raise UnsafePickleError(
-                f"The pickle refers to {name!r}, which is not admitted."
+                f"The pickle refers to {name}, which is not admitted."
             ) from None
 
     def load_build(self) -> None:
@@ -122,11 +123,11 @@ class _Unpickler(pickle._Unpickler):
 
     def load_setitem(self) -> None:
         _check_keys(self.stack[-2:-1])
-        super().load_setitem()
+        super().load_setitem()  # type: ignore[misc] # typeshed lacks it
 
     def load_setitems(self) -> None:
         _check_keys(self.stack[::2])
-        super().load_setitems()
+        super().load_setitems()  # type: ignore[misc]
 
     dispatch: ClassVar[dict[int, Callable[..., Any]]] = {
         **pickle._Unpickler.dispatch,

@@ -14,21 +14,36 @@ from hypothesis import strategies as st
 
 from kgradcam.safe_pickle import Stateful, UnsafePickleError, load
 
-plain = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers()
-    | st.floats(allow_nan=False)
-    | st.text()
-    | st.binary(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.tuples(inner, inner),
-    max_leaves=12,
-)
+scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
 
 
-@given(plain, st.sampled_from([3, 4, 5]))
+def nested(leaves: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.recursive(
+        leaves,
+        lambda inner: (
+            st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner) | st.tuples(inner)
+        ),
+        max_leaves=12,
+    )
+
+
+@given(nested(scalars | st.binary()), st.sampled_from([3, 4, 5]))
 def test_plain_values_come_back(value: Any, protocol: int) -> None:
     assert load(io.BytesIO(pickle.dumps(value, protocol)), {}) == value
+
+
+@given(nested(scalars))
+def test_protocol_2_comes_back_where_it_needs_no_call(value: Any) -> None:
+    assert load(io.BytesIO(pickle.dumps(value, 2)), {}) == value
+
+
+def test_one_object_in_two_places_and_a_list_in_itself() -> None:
+    twice = load(io.BytesIO(pickle.dumps([[1]] * 2, 2)), {})
+    assert twice[0] is twice[1]
+    endless: list[Any] = []
+    endless.append(endless)
+    ring = load(io.BytesIO(pickle.dumps(endless, 2)), {})
+    assert ring[0] is ring
 
 
 def test_several_pickles_in_a_row() -> None:
@@ -69,6 +84,30 @@ def test_calls_are_refused_before_they_run(
     assert not trace.exists()
 
 
+def test_a_name_made_on_the_stack_is_refused_like_any_other(tmp_path: Path) -> None:
+    """Strings that are joined only in the unpickler: no GLOBAL tells the name beforehand."""
+    trace = tmp_path / "trace"
+    hostile = b"\x80\x04\x8c\x02os\x8c\x06system\x93X"
+    command = f"touch {trace}".encode()
+    hostile += struct.pack("<I", len(command)) + command + b"\x85R."
+    with pytest.raises(UnsafePickleError, match="refers to os.system"):
+        load(io.BytesIO(hostile), {("os", "getcwd"): os.getcwd})
+    assert not trace.exists()
+
+
+def test_a_dotted_name_reaches_no_attribute_of_an_admitted_one() -> None:
+    hostile = b"\x80\x04\x8c\x01m\x8c\x0etext.__class__\x93."
+    with pytest.raises(UnsafePickleError, match="refers to m.text.__class__"):
+        load(io.BytesIO(hostile), {("m", "text"): str})
+
+
+def test_a_refused_name_is_escaped_for_the_terminal() -> None:
+    with pytest.raises(UnsafePickleError) as refused:
+        load(io.BytesIO(b"\x80\x04\x8c\x04\x1b[2J\x8c\x03\xed\xa0\x80\x93."), {})
+    assert str(refused.value).isascii()
+    assert str(refused.value).isprintable()
+
+
 def test_only_the_admitted_name_is_admitted_and_stood_for() -> None:
     data = pickle.dumps(Call(os.getcwd), 4)
     assert load(io.BytesIO(data), {("posix", "getcwd"): lambda: "stand-in"}) == "stand-in"
@@ -95,6 +134,40 @@ def test_a_memo_bomb_does_not_go_off() -> None:
     """The unpickler in C would make a table for every entry up to this one: 16 GB."""
     bomb = b"\x80\x02K\x01r" + struct.pack("<I", 2**31 - 1) + b"."
     assert load(io.BytesIO(bomb), {}) == 1
+
+
+DEEP = 200_000
+DEEP_TUPLE = b")" + b"\x85" * DEEP
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "kind"), [(b"]" * DEEP + b"a" * (DEEP - 1), list), (DEEP_TUPLE, tuple)]
+)
+def test_depth_is_no_danger(opcodes: bytes, kind: type) -> None:
+    value = load(io.BytesIO(b"\x80\x02" + opcodes + b"."), {})
+    depth = 1
+    while value:
+        assert type(value) is kind
+        value, depth = value[0], depth + 1
+    assert depth >= DEEP
+
+
+SHARED_TUPLE = b")q\x00" + b"h\x00h\x00\x86q\x00" * 200  # 2 ** 200 steps to hash
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        DEEP_TUPLE + b"K\x01s",  # hashing it would crash Python
+        b"(" + DEEP_TUPLE + b"K\x01u",
+        b"(K\x01K\x01" + DEEP_TUPLE + b"K\x01u",
+        b"(" + SHARED_TUPLE + b"K\x01u",
+        b"(]K\x01u",
+    ],
+)
+def test_keys_are_numbers_and_strings(item: bytes) -> None:
+    with pytest.raises(UnsafePickleError):
+        load(io.BytesIO(b"\x80\x02}" + item + b"."), {})
 
 
 class Taker(Stateful):
