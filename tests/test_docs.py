@@ -7,6 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from kgradcam import GradCAM, list_layers
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
@@ -44,6 +46,40 @@ def test_the_readme() -> None:
     for snippet in found:
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert np.shape(namespace["picture"]) == (32, 48, 3)
+
+
+DEFAULT_LAYERS = re.findall(
+    r"^\| (\w+) \| `(\w+)`.*\| (\w+ x \w+ x \d+) \|$",
+    (ROOT / "docs" / "layers.md").read_text("utf-8"),
+    re.MULTILINE,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("network", "layer", "shape"), DEFAULT_LAYERS)
+def test_the_default_layer_of_every_family(network: str, layer: str, shape: str) -> None:
+    """The table holds, and the explainer runs on each: heatmaps of the layer's size, finite."""
+    model = getattr(keras.applications, network)(weights=None)
+    cam = GradCAM(model)
+    calls, default = list_layers(model)
+    # Keras numbers the layers that have no name of their own through the session.
+    numbered = layer.startswith("activation_")
+    assert re.sub(r"_\d+$", "", cam.layer) == "activation" if numbered else cam.layer == layer
+    assert default.path == cam.layer
+    assert " x ".join(str(side or "any") for side in default.shape) == shape
+    size = model.input_shape[1] or 64
+    heatmaps = cam(np.random.default_rng(0).uniform(0, 255, (1, size, size, 3))).heatmaps
+    assert heatmaps.shape[2:] == tuple(side or 2 for side in default.shape[:2])
+    assert np.isfinite(heatmaps).all()
+    assert len(calls) > 10
+
+
+def test_the_table_names_every_family() -> None:
+    families = {re.match(r"[A-Za-z]+", network)[0] for network, _, _ in DEFAULT_LAYERS}
+    assert families >= {
+        *("ConvNeXtTiny", "DenseNet", "EfficientNetB", "EfficientNetV", "InceptionResNetV"),
+        *("InceptionV", "MobileNet", "MobileNetV", "NASNetMobile", "ResNet", "VGG", "Xception"),
+    }
 
 
 def test_links_lead_somewhere() -> None:
