@@ -167,7 +167,7 @@ def write_demo_dataset(folder: Path, seed: int = 0, scenes: int = 48) -> None:
         UserError: The folder exists, or scikit-image is not installed.
     """
     if folder.exists():
-        raise UserError(f"{folder} is already there.")
+        raise UserError(f"{folder} is already there. Choose another, or remove it.")
     maker = SceneMaker()
     generator = np.random.default_rng(seed)
     names = [f"{i:06}" for i in range(1, scenes + 1)]

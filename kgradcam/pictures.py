@@ -31,6 +31,7 @@ _TITLE_INCHES = 0.27
 _HEADER_INCHES = 0.55
 _GAP_INCHES = 0.06
 _MARGIN_INCHES = 0.16
+_LABEL_INSET_INCHES = 0.04
 
 
 @dataclass(frozen=True)
@@ -285,6 +286,8 @@ def _draw_boxes(axes: "Axes", boxes: Boxes, color: str, dashed: bool) -> None:
 def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) -> None:
     """Writes each score in a corner of its box where it fits; the least confident may find none."""
     taken: list[Bbox] = []
+    # The longer side fills its place, whatever the picture's resolution.
+    inset = _LABEL_INSET_INCHES / _PICTURE_INCHES * max(axes.get_xlim()[1], axes.get_ylim()[0])
     for i in np.argsort(-scores, kind="stable"):
         label = axes.text(
             0,
@@ -294,7 +297,7 @@ def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) ->
             color="black",
             bbox={"boxstyle": "square,pad=0.15", "facecolor": PREDICTION_COLOR, "linewidth": 0},
         )
-        for x, y, horizontal, vertical in _corners(boxes[i]):
+        for x, y, horizontal, vertical in _corners(boxes[i], inset):
             label.set(x=x, y=y, ha=horizontal, va=vertical)
             extent = _extent(label).padded(4)
             frame = axes.get_window_extent().padded(1)
@@ -307,9 +310,8 @@ def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) ->
             label.remove()
 
 
-def _corners(box: Boxes) -> Iterator[tuple[float, float, str, str]]:
+def _corners(box: Boxes, inset: float) -> Iterator[tuple[float, float, str, str]]:
     xmin, ymin, xmax, ymax = box
-    inset_x, inset_y = min(7, (xmax - xmin) / 4), min(7, (ymax - ymin) / 4)
-    for y, vertical in ((ymin + inset_y, "top"), (ymax - inset_y, "bottom")):
-        for x, horizontal in ((xmin + inset_x, "left"), (xmax - inset_x, "right")):
+    for y, vertical in ((ymin + inset, "top"), (ymax - inset, "bottom")):
+        for x, horizontal in ((xmin + inset, "left"), (xmax - inset, "right")):
             yield x, y, horizontal, vertical

@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,55 @@ def test_a_box_is_where_the_cat_is() -> None:
     rows, columns = np.flatnonzero(changed.any(axis=1)), np.flatnonzero(changed.any(axis=0))
     around = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
     np.testing.assert_allclose(boxes[0], around, atol=3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_box_holds_all_that_the_mask_covers_and_no_more(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    masks, place = [], SceneMaker._place_cat
+
+    def watched(*arguments):
+        pasted, alpha = place(*arguments)
+        masks.append(alpha > 0.5)
+        return pasted, alpha
+
+    monkeypatch.setattr(SceneMaker, "_place_cat", watched)
+    _, boxes = SceneMaker().compose(np.random.default_rng(seed), cats=1)
+    rows, columns = np.nonzero(masks[0])
+    bounds = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_array_equal(boxes, [bounds])
+
+
+def test_cats_look_both_ways_tilt_a_little_and_differ_in_brightness() -> None:
+    """Seen on a card, bright at its left and dark at its right, in place of the cat."""
+    maker = SceneMaker()
+    middle = maker._cat.shape[1] // 2
+    maker._cat[:] = 255
+    maker._cat[:, :middle, :3], maker._cat[:, middle:, :3] = 200, 50
+    maker._backgrounds = [np.zeros((600, 600, 3), np.uint8)]
+    across, brightness = [], []
+    for seed in range(24):
+        grey = maker.compose(np.random.default_rng(seed), cats=1)[0].mean(axis=2)
+        bright, dark = grey > 120, (grey > 25) & (grey < 75)
+        centers = [np.argwhere(part).mean(axis=0) for part in (bright, dark)]
+        across.append(centers[1] - centers[0])
+        brightness.append(np.median(grey[bright]) / 200)
+    down, right = np.array(across).T
+    tilts = np.abs(np.rad2deg(np.arctan(down / right)))
+    assert 6 < (right > 0).sum() < 18
+    assert 8 < tilts.max() < 16
+    assert 0.74 < min(brightness) < 0.85
+    assert 1.1 < max(brightness) < 1.21
+
+
+def test_without_scikit_image_the_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "skimage", None)
+    with pytest.raises(UserError, match=r"pip install 'kgradcam\[demo\]'"):
+        write_demo_dataset(tmp_path / "demo")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_is_not_overwritten_and_a_failure_leaves_nothing(

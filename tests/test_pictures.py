@@ -1,5 +1,6 @@
 """Pictures: the blend by value, boxes where they belong, nothing overlapping."""
 
+import dataclasses
 import io
 
 import matplotlib
@@ -102,28 +103,86 @@ def test_nothing_overlaps_and_all_is_inside(count: int) -> None:
         assert not one.count_overlaps(things[i + 1 :])
 
 
-def test_scores_stay_inside_and_apart() -> None:
-    crowded = panel(boxes=12)
-    figure = draw_gallery([crowded], "title")
+def score_labels(figure: Figure) -> list[Text]:
+    """The scores, all on the plain picture; the most confident first."""
     figure.canvas.draw()
     plain, hot = figure.axes
-    labels = [text for text in plain.findobj(Text) if text.get_text() and text.get_visible()]
-    assert (
-        next(text.get_text() for text in labels) == "0.90"
-    )  # the most confident is never left out
     assert not [text for text in hot.findobj(Text) if text.get_text()]
-    extents = [text.get_window_extent() for text in labels]
-    frame = plain.get_window_extent().padded(1)
+    return [text for text in plain.findobj(Text) if text.get_text()]
+
+
+def test_scores_stay_inside_and_apart() -> None:
+    # Boxes on one another, and slim ones along each border.
+    boxes = [[x, y, x + 14, y + 10] for x, y in ((5, 5), (5.2, 5.2), (5.4, 5.4), (6, 5), (5, 6))]
+    boxes += [[0, 0, 40, 0.5], [39, 0, 40, 30], [10, 29.5, 30, 30], [0, 0, 0.5, 30]]
+    scores = np.linspace(0.9, 0.1, len(boxes))
+    crowded = dataclasses.replace(panel(), predictions=np.array(boxes), scores=scores)
+    figure = draw_gallery([crowded], "title")
+    labels = score_labels(figure)
+    # Each box has four corners: of five that share them, the least confident goes without.
+    assert [text.get_text() for text in labels[:4]] == ["0.90", "0.80", "0.70", "0.60"]
+    assert "0.50" not in [text.get_text() for text in labels]
+    assert len(labels) == 8  # one for each slim box
+    extents = [text.get_bbox_patch().get_window_extent() for text in labels]
+    frame = figure.axes[0].get_window_extent().padded(1)
     for i, extent in enumerate(extents):
         assert not extent.count_overlaps(extents[i + 1 :])
         assert frame.x0 <= extent.x0 <= extent.x1 <= frame.x1
         assert frame.y0 <= extent.y0 <= extent.y1 <= frame.y1
 
 
+@pytest.mark.parametrize(
+    ("confident", "slim"),
+    [
+        pytest.param([1, 10, 20, 25], [0, 10, 0.5, 11], id="left"),
+        pytest.param([10, 1, 25, 20], [10, 0, 13, 0.5], id="top"),
+    ],
+)
+def test_a_score_that_fits_only_outside_is_left_out(
+    confident: list[float], slim: list[float]
+) -> None:
+    boxes = np.array([slim, confident], np.float64)
+    both = dataclasses.replace(panel(), predictions=boxes, scores=np.array([0.1, 0.9]))
+    assert [each.get_text() for each in score_labels(draw_gallery([both], ""))] == ["0.90"]
+    alone = dataclasses.replace(both, predictions=boxes[:1], scores=np.array([0.1]))
+    assert [each.get_text() for each in score_labels(draw_gallery([alone], ""))] == ["0.10"]
+
+
+def test_scores_keep_their_distance_from_the_line_at_any_resolution() -> None:
+    coarse, fine = panel((30, 40)), panel((600, 800))
+    (small,), (large,) = (score_labels(draw_gallery([each], "title")) for each in (coarse, fine))
+    np.testing.assert_allclose(small.get_window_extent(), large.get_window_extent(), atol=1)
+    # The label's background lies inside the box, whose upper left corner is at (4, 3).
+    axes = small.axes
+    left, top = axes.transData.transform((4, 3))
+    background = small.get_bbox_patch().get_window_extent()
+    assert left + 1 < background.x0 < left + 9
+    assert top - 9 < background.y1 < top - 1
+
+
+def test_ground_truth_is_dashed_and_predictions_are_solid() -> None:
+    figure = draw_gallery([panel()], "title")
+    pixels = rendered(figure).astype(int)
+    axes = figure.axes[0]
+    painted = {}
+    for color, xmin, xmax, y in (
+        (GROUND_TRUTH_COLOR, 11, 29, 22.5),
+        (PREDICTION_COLOR, 5, 17, 13.5),
+    ):
+        (left, row), (right, _) = axes.transData.transform([(xmin, y), (xmax, y)])
+        row = round(pixels.shape[0] - row)
+        line = pixels[row - 4 : row + 5, round(left) : round(right)]
+        distance = np.abs(line - np.array(to_rgb(color)) * 255).sum(axis=2).min(axis=0)
+        painted[color] = (distance < 60).mean()
+    assert 0.4 < painted[GROUND_TRUTH_COLOR] < 0.85
+    assert painted[PREDICTION_COLOR] > 0.9
+
+
 def test_a_title_is_text_and_no_formula() -> None:
-    figure = draw_gallery([panel(title="$x_1$ {a}")], "cost: $5 or 5$")
+    """As a formula these would fail: a fraction of nothing."""
+    figure = draw_gallery([panel(title=r"$\frac$")], r"cost: $\frac$")
     rendered(figure)
-    assert "$x_1$ {a}" in [text.get_text() for text in figure.texts]
+    assert [text.get_text() for text in figure.texts] == [r"cost: $\frac$", r"$\frac$"]
 
 
 def test_explanations_are_rows_of_pictures_with_titles() -> None:
