@@ -1,6 +1,7 @@
 """Builders of tensorflow-datasets for VOC: genuine ones, and one that reads a folder in place."""
 
 import contextlib
+import importlib
 import os
 import sys
 import urllib.error
@@ -59,7 +60,7 @@ def _download_and_prepare(builder: Any) -> None:
 
 def _require_mirror(name: str) -> None:
     """Fails in seconds where the network is missing; the downloader alone would try for minutes."""
-    module = __import__(tfds.builder_cls("voc").__module__, fromlist=["_VOC_DATA_URL"])
+    module = importlib.import_module(tfds.builder_cls("voc").__module__)
     try:
         urllib.request.urlopen(module._VOC_DATA_URL, timeout=_MIRROR_TIMEOUT_SECONDS).close()
     except urllib.error.HTTPError:

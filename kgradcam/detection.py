@@ -106,7 +106,7 @@ def detect(
         )
         examples = _choose(dataset, targets, configuration)
         cam = GradCAM(classifier.model, configuration.layer, preprocess=classifier.preprocess)
-        categories = tuple(targets)
+        category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []
         with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
@@ -114,7 +114,7 @@ def detect(
                 examples, configuration.batch_size, configuration.image_size
             ):
                 _stop_if_strict(configuration, dataset)
-                for record in _explain(cam, batch, images, targets, image_ids):
+                for record in _explain(cam, batch, images, targets, category_ids, image_ids):
                     writer.add(record)
                 seen.extend(batch)
                 advance(len(batch))
@@ -122,7 +122,7 @@ def detect(
         if not seen:
             raise UserError(f"None of the {len(examples)} images could be decoded.")
         ground_truth = _ground_truth(
-            sorted(seen, key=lambda each: each.index), categories, image_ids
+            sorted(seen, key=lambda each: each.index), category_ids, image_ids
         )
         maps = sum(len(_annotated(example, targets)) for example in seen)
         info = {
@@ -178,6 +178,7 @@ def _explain(
     batch: Sequence[Example],
     images: Any,
     targets: dict[str, tuple[int, ...]],
+    category_ids: dict[str, int],
     image_ids: dict[int, int],
 ) -> list[ClassHeatmap]:
     names = [_annotated(example, targets) for example in batch]
@@ -194,11 +195,10 @@ def _explain(
             f"{cam.model.name} does not take images of {width}x{height}; give --image-size. "
             f"TensorFlow says: {error.message}"
         ) from error
-    categories = {name: i for i, name in enumerate(targets, start=1)}
     return [
         ClassHeatmap(
             image_id=image_ids[example.index],
-            category_id=categories[name],
+            category_id=category_ids[name],
             heatmap=explanation.heatmaps[i, j],
             score=float(explanation.scores[i, j]),
             probability=float(explanation.probabilities[i, j]),
@@ -209,9 +209,8 @@ def _explain(
 
 
 def _ground_truth(
-    examples: Sequence[Example], categories: tuple[str, ...], image_ids: dict[int, int]
+    examples: Sequence[Example], category_ids: dict[str, int], image_ids: dict[int, int]
 ) -> GroundTruth:
-    category_ids = {name: i for i, name in enumerate(categories, start=1)}
     rows = [
         (image_ids[example.index], category_ids[name], box, difficult)
         for example in examples
@@ -225,7 +224,7 @@ def _ground_truth(
             Image(image_ids[example.index], example.file_name, example.width, example.height)
             for example in examples
         ),
-        categories=categories,
+        categories=tuple(category_ids),
         image_ids=np.array([row[0] for row in rows], np.int64),
         category_ids=np.array([row[1] for row in rows], np.int64),
         boxes=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),

@@ -41,7 +41,7 @@ def visualize_run(
         A figure.
 
     Raises:
-        UserError: The dataset is not there any more, or lacks an image of the run.
+        UserError: The dataset is not there any more, or an image of the run is not, or is damaged.
     """
     threshold = max(run.thresholds) if threshold is None else threshold
     chosen = _choose_heatmaps(run, count, seed)
@@ -50,14 +50,14 @@ def visualize_run(
     dataset = open_dataset(source["name"], source["split"], data_dir)
     by_name = {example.file_name: example for example in dataset.examples}
     images = {image.id: image for image in truth.images}
-    missing = [i for i in chosen if images[i].file_name not in by_name]
-    if missing:
-        name = images[missing[0]].file_name
-        raise UserError(f"{source['name']} does not hold the image {name} of the run any more.")
-    examples = [by_name[images[i].file_name] for i in chosen]
+    names = [images[i].file_name for i in chosen]
+    examples = [by_name[name] for name in names if name in by_name]
     photographs = {
-        batch[0].file_name: photographs[0] for batch, photographs in dataset.batches(examples, 1)
+        batch[0].file_name: decoded[0] for batch, decoded in dataset.batches(examples, 1)
     }
+    for name in names:
+        if name not in photographs:
+            raise UserError(f"{source['name']} does not hold a readable {name} any more.")
     panels = []
     for image_id, record in chosen.items():
         image = images[image_id]
@@ -74,8 +74,8 @@ def visualize_run(
                 scores=found.scores[of_found],
             )
         )
-    model, data = run.info["model"], run.info["dataset"]
-    title = f"{model['name']}, {data['name']} {data['split']}, threshold {threshold:g}"
+    model = run.info["model"]["name"]
+    title = f"{model}, {source['name']} {source['split']}, threshold {threshold:g}"
     return draw_gallery(panels, title)
 
 

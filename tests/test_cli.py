@@ -169,6 +169,18 @@ def test_visualize_draws_the_run(run_folder: Path, kgradcam, tmp_path: Path) -> 
     assert kgradcam("visualize", run_folder, "--out", out, "--force").code == 0
 
 
+def test_visualize_names_an_image_that_is_gone_or_damaged(
+    run_folder: Path, kgradcam, pets, tmp_path: Path
+) -> None:
+    path = pets.root / "JPEGImages/e.jpg"
+    whole = path.read_bytes()
+    for damage in (lambda: path.write_bytes(whole[:-60]), path.unlink):
+        damage()
+        result = kgradcam("visualize", run_folder, "--out", tmp_path / "x.png")
+        assert (result.code, result.out) == (1, "")
+        assert f"{pets.root} does not hold a readable e.jpg any more." in result.err
+
+
 def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:
     pictures = [pets.root / "JPEGImages" / name for name in ("a.jpg", "c.jpg")]
     out = tmp_path / "overlay.png"
