@@ -58,7 +58,7 @@ def boxes_from_heatmap(heatmap: Heatmap, threshold: float, smooth_radius: int = 
 
     Args:
         heatmap: float32 `[height, width]` in [0, 1], at the image's size.
-        threshold: In [0, 1]; what exceeds it is hot.
+        threshold: In [0, 1]; what exceeds it, compared in float32, is hot.
         smooth_radius: Width of the box filter in pixels; 0 for none.
 
     Returns:
@@ -76,8 +76,10 @@ def boxes_from_heatmap(heatmap: Heatmap, threshold: float, smooth_radius: int = 
     if not (heatmap > threshold).any():
         return np.array([[0.0, 0.0, width, height]])
     if smooth_radius > 1:
-        # For an even width the extra pixel lies to the left and above, as in SciPy.
-        heatmap = cv2.blur(heatmap, (smooth_radius, smooth_radius), borderType=cv2.BORDER_REFLECT)
+        # Down, then across, each rounded to float32, as SciPy's uniform filter does it; and for an
+        # even width the extra pixel lies above and to the left.
+        for window in ((1, smooth_radius), (smooth_radius, 1)):
+            heatmap = cv2.blur(heatmap, window, borderType=cv2.BORDER_REFLECT)
     mask = fill_holes(heatmap > threshold)
     _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
     left, top, widths, heights = stats[:0:-1, :4].T  # row 0 is the background

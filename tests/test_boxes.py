@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import scipy.ndimage
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -66,11 +66,11 @@ def test_heat_that_smoothing_washes_out_leaves_no_box() -> None:
 
 
 def as_the_seed(heatmap: np.ndarray, threshold: float, radius: int) -> list[list[float]]:
-    """SPEC.md's rules in SciPy's own words."""
+    """SPEC.md's rules in SciPy's own words, in float32 throughout, as the seed's heatmaps were."""
     height, width = heatmap.shape
     if not (heatmap > threshold).any():
         return [[0, 0, width, height]]
-    smooth = scipy.ndimage.uniform_filter(heatmap.astype(np.float64), radius) if radius else heatmap
+    smooth = scipy.ndimage.uniform_filter(heatmap, radius) if radius else heatmap
     labels, _ = scipy.ndimage.label(scipy.ndimage.binary_fill_holes(smooth > threshold))
     slices = scipy.ndimage.find_objects(labels)
     return [[x.start, y.start, x.stop, y.stop] for y, x in reversed(slices)]
@@ -86,6 +86,9 @@ def test_components_are_those_of_scipy(mask: np.ndarray) -> None:
 
 
 @settings(deadline=None)
+@example(354047488, 0.3, 2)  # smoothed values of exactly float32's 0.3, which is not above 0.3
+@example(4942, 0.06, 2)  # a last bit that depends on rounding between down and across
+@example(8435, 0.3, 2)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.06, 0.3]), st.sampled_from([2, 5, 20]))
 def test_whole_heatmaps_are_boxed_as_with_scipy(seed: int, threshold: float, radius: int) -> None:
     generator = np.random.default_rng(seed)
