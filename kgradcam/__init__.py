@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from kgradcam.boxes import boxes_from_heatmap, normalize
     from kgradcam.errors import UserError
     from kgradcam.gradcam import Explanation, GradCAM
+    from kgradcam.importance import neuron_importance
     from kgradcam.layers import list_layers
     from kgradcam.pictures import overlay
 
@@ -18,6 +19,7 @@ __all__ = [
     "UserError",
     "boxes_from_heatmap",
     "list_layers",
+    "neuron_importance",
     "normalize",
     "overlay",
 ]
@@ -28,6 +30,7 @@ _HOMES = {
     "UserError": "errors",
     "boxes_from_heatmap": "boxes",
     "list_layers": "layers",
+    "neuron_importance": "importance",
     "normalize": "boxes",
     "overlay": "pictures",
 }

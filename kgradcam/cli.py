@@ -14,7 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from kgradcam import __version__
-from kgradcam.errors import UsageError, UserError
+from kgradcam.errors import UsageError, UserError, did_you_mean
 
 app = typer.Typer(
     help="Grad-CAM for every Keras 3 model: explain, localize, measure.",
@@ -30,11 +30,19 @@ _WEIGHTS = "imagenet, or a weights file. A .keras file brings its own."
 _PREPROCESS = (
     "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
 )
-_LAYER = "The layer to explain. Default: the last one with space; see `kgradcam layers`."
+_LAYER = (
+    "The layer to explain; repeat to fuse several. Default: the last one with space; see "
+    "`kgradcam layers`."
+)
+_METHOD = (
+    "gradcam, guided-gradcam, cam, gradcam++, xgradcam, hirescam, layercam, counterfactual, "
+    "eigencam, scorecam or ablationcam."
+)
 
 Weights = Annotated[str, typer.Option(help=_WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=_PREPROCESS, metavar="NAME")]
-Layer = Annotated[str | None, typer.Option(help=_LAYER, metavar="NAME")]
+Layer = Annotated[list[str] | None, typer.Option(help=_LAYER, metavar="NAME", show_default=False)]
+Method = Annotated[str, typer.Option(help=_METHOD, metavar="NAME")]
 ImageSize = Annotated[
     str,
     typer.Option(
@@ -109,6 +117,7 @@ def detect(
     model: Annotated[str, typer.Option(help=_MODEL)] = "resnet50",
     weights: Weights = "imagenet",
     preprocess: Preprocess = None,
+    method: Method = "gradcam",
     layer: Layer = None,
     image_size: ImageSize = "native",
     batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
@@ -149,7 +158,8 @@ def detect(
             model=model,
             weights=weights,
             preprocess=preprocess,
-            layer=layer,
+            method=method,
+            layer=_layer(layer),
             image_size=_image_size(image_size),
             batch_size=batch_size,
             thresholds=tuple(dict.fromkeys(threshold or (0.01, 0.02, 0.06))),
@@ -166,8 +176,8 @@ def detect(
     _report_skipped(run.info["skipped"])
     counts = run.info["counts"]
     _note(
-        f"{counts['images']} images, {counts['heatmaps']} heatmaps, layer "
-        f"{run.info['model']['layer']}, {len(run.thresholds)} thresholds.",
+        f"{counts['images']} images, {counts['heatmaps']} heatmaps of {run.info['model']['layer']} "
+        f"by {method}, {len(run.thresholds)} thresholds.",
         quiet,
     )
     typer.echo(out)
@@ -208,6 +218,20 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
     ] = "voc2010",
+    explanation_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--explanation-metrics",
+            help="Instead of AP: how faithful the heatmaps are to the model, and where their heat "
+            "is. It runs the model again.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="For --explanation-metrics: so many images, drawn by --seed.", min=1),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For the draw of --limit.")] = 0,
+    data_dir: DataDir = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
     quiet: Quiet = False,
@@ -217,7 +241,7 @@ def evaluate(
     [dim]kgradcam evaluate runs/cat --iou 0.5 --threshold 0.2[/dim]
     """
     from kgradcam.evaluation import evaluate_detections, evaluate_run
-    from kgradcam.metrics import find_protocol
+    from kgradcam.metrics.boxes import find_protocol
     from kgradcam.runs import Run
 
     if as_json and as_markdown:
@@ -225,6 +249,11 @@ def evaluate(
     given = detections is not None and ground_truth is not None
     if (run is None) != given or (detections is None) != (ground_truth is None):
         raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
+    if explanation_metrics:
+        if run is None:
+            raise UsageError("--explanation-metrics needs RUN: given detections have no heatmaps.")
+        _evaluate_explanations(run, limit, seed, data_dir, as_json, as_markdown, quiet)
+        return
     chosen = find_protocol(protocol)
     ious = iou or [0.3, 0.4, 0.5]
     if run is not None:
@@ -235,12 +264,36 @@ def evaluate(
         assert detections is not None
         assert ground_truth is not None
         result = evaluate_detections(*_read_given(detections, ground_truth, rows), ious, chosen)
+    _print_result(result, f"Protocol {result.protocol}, percent", as_json, as_markdown)
+
+
+def _evaluate_explanations(
+    run: Path,
+    limit: int | None,
+    seed: int,
+    data_dir: Path | None,
+    as_json: bool,
+    as_markdown: bool,
+    quiet: bool,
+) -> None:
+    _import_tensorflow()
+    from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.runs import Run
+    from kgradcam.scorecard import score_run
+
+    card = score_run(Run(run), limit=limit, seed=seed, data_dir=data_dir, quiet=quiet)
+    for name, meaning in MEASURES.items():
+        _note(f"{name}: {meaning}", quiet)
+    _print_result(card, f"Method {card.method}", as_json, as_markdown)
+
+
+def _print_result(result: Any, title: str, as_json: bool, as_markdown: bool) -> None:
     if as_json:
         typer.echo(result.to_json())
     elif as_markdown:
         typer.echo(result.to_markdown())
     else:
-        _print_table(f"Protocol {result.protocol}, percent", *result.table())
+        _print_table(title, *result.table())
 
 
 def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
@@ -307,14 +360,19 @@ def explain(
     ] = None,
     layer: Layer = None,
     image_size: ImageSize = "native",
-    method: Annotated[
-        str,
+    method: Method = "gradcam",
+    compare: Annotated[
+        list[str] | None,
         typer.Option(
-            help="gradcam, gradcam++, xgradcam, hirescam, layercam, counterfactual, eigencam, "
-            "scorecam or ablationcam.",
-            metavar="NAME",
+            help="Draw another method or model beside; repeat for more. MODEL=FILE says which "
+            "weights.",
+            metavar="METHOD|MODEL[=FILE]",
+            show_default=False,
         ),
-    ] = "gradcam",
+    ] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are.")
+    ] = False,
     force: Force = False,
 ) -> None:
     """Show where a model sees a class in any picture.
@@ -322,17 +380,48 @@ def explain(
     [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
     """
     _import_tensorflow()
-    from kgradcam.models import load_classifier
+    from kgradcam.methods import METHODS
+    from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.models import load_classifier, model_names
     from kgradcam.pictures import save
     from kgradcam.visualization import explain_images
 
     _require_absent(out, force)
     size = _image_size(image_size)
-    classifier = load_classifier(model, weights, size, preprocess)
-    figure, named = explain_images(images, classifier, classes or (), layer, size, method)
+    others = [name.partition("=") for name in compare or () if name not in METHODS]
+    for name, _, _ in others:
+        if name not in model_names() and not name.endswith(".keras"):
+            options = [*METHODS, *model_names()]
+            raise UserError(
+                f"--compare {name!r} is no method, no model by name and no .keras file."
+                f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
+            )
+    classifiers = [load_classifier(model, weights, size, preprocess)]
+    classifiers += [load_classifier(name, file or "imagenet", size) for name, _, file in others]
+    methods = [method, *(name for name in compare or () if name in METHODS)]
+    figure, findings = explain_images(
+        images, classifiers, classes or (), _layer(layer), size, methods, metrics
+    )
     save(figure, out)
-    for path, row in zip(images, named, strict=True):
-        typer.echo(f"{path}: " + ", ".join(f"{name} {value:.1%}" for name, value in row), err=True)
+    if metrics:
+        for name, meaning in MEASURES.items():
+            if name in findings[0].measures:
+                _note(f"{name}: {meaning}")
+        _print_table(
+            "Faithfulness",
+            ["image", "model", "method", "class", "probability", *findings[0].measures],
+            [
+                [
+                    *(each.image.name, each.model, each.method, each.class_name),
+                    *(f"{value:.3f}" for value in (each.probability, *each.measures.values())),
+                ]
+                for each in findings
+            ],
+        )
+    else:
+        for each in findings:
+            what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
+            _note(f"{each.image}: {what} {each.probability:.1%}")
     typer.echo(out)
 
 
@@ -407,6 +496,12 @@ def env() -> None:
 
     for name, value in describe().items():
         typer.echo(f"{name:24}{value}")
+
+
+def _layer(names: Sequence[str] | None) -> str | tuple[str, ...] | None:
+    if not names:
+        return None
+    return names[0] if len(names) == 1 else tuple(names)
 
 
 def _image_size(text: str) -> int | None:

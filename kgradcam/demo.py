@@ -7,7 +7,7 @@ from kgradcam.demo_scenes import CLASS_NAME
 from kgradcam.detection import Configuration, detect
 from kgradcam.errors import UserError
 from kgradcam.evaluation import Evaluation, evaluate_run
-from kgradcam.metrics import find_protocol
+from kgradcam.metrics.boxes import find_protocol
 from kgradcam.models import EFFICIENTNET_LITE0
 from kgradcam.pictures import save
 from kgradcam.visualization import visualize_run

@@ -18,6 +18,7 @@ from kgradcam.boxes import BoxOptions
 from kgradcam.datasets import Dataset, Example, open_dataset
 from kgradcam.errors import UserError
 from kgradcam.gradcam import GradCAM
+from kgradcam.methods import find_method
 from kgradcam.models import IMAGENET, Classifier, load_classifier
 from kgradcam.records import GroundTruth, Image
 from kgradcam.runs import ClassHeatmap, Run, RunWriter
@@ -36,7 +37,8 @@ class Configuration:
         model: See `models.load_classifier`, as for `weights` and `preprocess`.
         weights: See there.
         preprocess: See there.
-        layer: The layer to explain. Default: see `GradCAM`.
+        method: One of `methods.METHODS`.
+        layer: The layer to explain, or several. Default: see `GradCAM`.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         batch_size: Images of equal shape that go through the model together, at most.
         thresholds: Heat thresholds in [0, 1] to draw boxes for.
@@ -52,7 +54,8 @@ class Configuration:
     model: str = "resnet50"
     weights: str | None = IMAGENET
     preprocess: str | None = None
-    layer: str | None = None
+    method: str = "gradcam"
+    layer: str | tuple[str, ...] | None = None
     image_size: int | None = None
     batch_size: int = 16
     thresholds: tuple[float, ...] = (0.01, 0.02, 0.06)
@@ -105,7 +108,9 @@ def detect(
             classifier.model.output_shape[-1],
         )
         examples = _choose(dataset, targets, configuration)
-        cam = GradCAM(classifier.model, configuration.layer, preprocess=classifier.preprocess)
+        cam = find_method(configuration.method)(
+            classifier.model, configuration.layer, preprocess=classifier.preprocess
+        )
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 from kgradcam import progress
-from kgradcam.metrics import Protocol, evaluate
+from kgradcam.metrics.boxes import Protocol, evaluate
 from kgradcam.records import Detections, GroundTruth, keep_rows
 from kgradcam.runs import Run
+from kgradcam.tables import markdown
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,7 @@ class Evaluation:
 
     def to_markdown(self) -> str:
         """Returns the table as Markdown, below a line that names the protocol."""
-        header, lines = self.table()
-        rule = ["---", *["---:"] * (len(header) - 1)]
-        body = "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
-        return f"Protocol `{self.protocol}`, percent.\n\n{body}"
+        return f"Protocol `{self.protocol}`, percent.\n\n{markdown(*self.table())}"
 
 
 def _percent(fraction: float) -> str:

@@ -1,8 +1,9 @@
 """Grad-CAM (Selvaraju et al., IJCV 2020, section 3): heatmaps from gradients."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -32,7 +33,7 @@ class Explanation:
     Attributes:
         heatmaps: float32 `[batch, classes, height, width]` at the layer's own resolution, ReLU
             applied, not normalized: values from 0 up, in units of the score. For series and
-            volumes, with their own axes for height and width.
+            volumes, with their own axes for height and width. Of several layers: in [0, 1].
         scores: float32 `[batch, classes]`, the explained scores: logits, before any softmax or
             sigmoid; for a group, the log-sum-exp of its logits.
         probabilities: float32 `[batch, classes]` in [0, 1], what the model's own head makes of
@@ -55,6 +56,7 @@ class Trace:
     Attributes:
         inputs: What the model got, preprocessed.
         feature_maps: float32 `[batch, height, width, channels]`.
+        logits: float32 `[batch, outputs]`, what the scores are made of; `None` with `score=`.
         scores: float32 `[batch, classes]`.
         gradients: Maps weights `[classes]` of the scores to the gradient of their weighted sum at
             the feature maps, of their shape.
@@ -64,6 +66,7 @@ class Trace:
 
     inputs: Any
     feature_maps: Any
+    logits: Any
     scores: Any
     gradients: Callable[[Any], Any]
     rescore: Callable[..., Any]
@@ -88,22 +91,28 @@ class GradCAM:
             nested, with one input or several.
         layer: The layer to explain, by name, or by path where models are nested
             (`"backbone/conv5_block3_out"`). Default: the last layer whose feature map still has
-            space, pooling and dropout left aside. `GradCAM.layer` names it.
+            space, pooling and dropout left aside. `GradCAM.layer` names it. Several layers are
+            fused: their heatmaps, each divided by its highest value and resized to the largest,
+            are averaged.
         output: Which of several outputs `[batch, classes]` the classes are of, by name or place.
         score: Explains something else than a class: a function of the model's outputs, as the
             model returns them, to `[batch]`, or to `[batch, scores]` for several heatmaps. For
             example the mean of a class over a region of a segmentation map.
         reshape: Maps feature maps, and gradients likewise, to `[batch, height, width, channels]`,
             where they are not so already: `lambda tokens: tf.reshape(tokens[:, 1:], (-1, 14, 14,
-            768))` for a vision transformer.
+            768))` for a vision transformer. Without it, maps of layers with channels first are
+            transposed.
         preprocess: Maps float32 RGB images in [0, 255] to what the model takes, on tensors. It
             becomes a part of the compiled function. Default: the inputs go in as they are.
+        relu: Whether evidence against a class is cut off, as in the paper; else heatmaps are
+            signed.
         jit_compile: Compiles with XLA. It then compiles once more for each new shape.
 
     Attributes:
-        layer: The path of the explained layer; `None` before the first call of a model that is not
-            built.
-        trace_count: How often the computation was traced: 1, once it has run.
+        layer: The path of the explained layer, or of each; `None` before the first call of a model
+            that is not built.
+        trace_count: How often the computation was traced: 1, once it has run, and 1 more once
+            `predict` has.
 
     Raises:
         UserError: The layer does not exist, does not lead to the score, or there is none to choose;
@@ -125,12 +134,13 @@ class GradCAM:
     def __init__(
         self,
         model: keras.Model,
-        layer: str | None = None,
+        layer: str | Sequence[str] | None = None,
         *,
         output: str | int | None = None,
         score: Callable[[Any], Any] | None = None,
         reshape: Callable[[Any], Any] | None = None,
         preprocess: Callable[[Any], Any] | None = None,
+        relu: bool = True,
         jit_compile: bool = False,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
@@ -139,12 +149,13 @@ class GradCAM:
                 f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
             )
         self.model = model
-        self.layer = layer
+        self.layer = layer if layer is None or isinstance(layer, str) else tuple(layer)
         self.trace_count = 0
         self._output = output
         self._score = score
         self._reshape = reshape
         self._preprocess = preprocess
+        self._relu = relu
         self._jit_compile = jit_compile
         self._inputs: Any = None
         if (specs := input_specs(model)) is not None:
@@ -203,16 +214,47 @@ class GradCAM:
         Raises:
             UserError: The images do not fit the model, or a class is out of range.
         """
+        inputs, masks, targets = self._check(images, classes, class_per_image, classes_per_image)
+        heatmaps, scores, probabilities, top = self._compiled(inputs, masks)
+        if not targets and self._score is None:
+            targets = [[int(index)] for index in top.numpy()]
+        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets)
+
+    def predict(
+        self,
+        images: Any,
+        classes: Sequence[ClassTarget] | None = None,
+        *,
+        class_per_image: Sequence[ClassTarget] | None = None,
+        classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Returns the scores and probabilities that a call would explain, without explaining.
+
+        Args:
+            images: As for a call, and likewise the classes.
+            classes: See there.
+            class_per_image: See there.
+            classes_per_image: See there.
+
+        Returns:
+            Scores and probabilities, float32 `[batch, classes]`; see `Explanation`.
+
+        Raises:
+            UserError: As for a call.
+        """
+        inputs, masks, _ = self._check(images, classes, class_per_image, classes_per_image)
+        scores, probabilities = self._compiled_scores(inputs, masks)
+        return scores.numpy(), probabilities.numpy()
+
+    def _check(
+        self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
+    ) -> tuple[Any, npt.NDArray[np.bool_], list[list[ClassTarget]]]:
         inputs = self._check_inputs(images)
         batch = int(tf.nest.flatten(inputs)[0].shape[0])
         targets = self._check_targets(batch, classes, class_per_image, classes_per_image)
         # Classes that all images share need one row of masks.
         rows = targets[:1] if classes is not None else targets
-        masks = make_class_masks(rows or [[]], self._class_count)
-        heatmaps, scores, probabilities, top = self._compiled(inputs, masks)
-        if not targets and self._score is None:
-            targets = [[int(index)] for index in top.numpy()]
-        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets)
+        return inputs, make_class_masks(rows or [[]], self._class_count), targets
 
     def _check_targets(
         self, batch: int, classes: Any, class_per_image: Any, classes_per_image: Any
@@ -272,55 +314,72 @@ class GradCAM:
 
     def _trace(self, specs: Any) -> None:
         self._inputs = specs
-        self._compiled = tf.function(
-            self._explain,
+        compiled = functools.partial(
+            tf.function,
             input_signature=[specs, tf.TensorSpec([None, None, None], tf.bool)],
             jit_compile=self._jit_compile,
             autograph=False,
         )
+        self._compiled = compiled(self._explain)
+        self._compiled_scores = compiled(self._predict)
         # The outputs of the trace tell how many classes there are.
         self._class_count = 0
         self._compiled.get_concrete_function()
+
+    def _predict(self, inputs: Any, class_masks: Any) -> tuple[Any, Any]:
+        self.trace_count += 1
+        if self._preprocess is not None:
+            inputs = self._preprocess(inputs)
+        scored = self._score_outputs(self.model(inputs, training=False), class_masks)
+        return scored.scores, scored.probabilities
 
     def _explain(self, inputs: Any, class_masks: Any) -> tuple[Any, Any, Any, Any]:
         self.trace_count += 1
         if self._preprocess is not None:
             inputs = self._preprocess(inputs)
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
+        # Persistent for several layers; it lives no longer than the trace.
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
 
             def watch(path: str, feature_maps: Any) -> Any:
                 tape.watch(feature_maps)
                 return feature_maps
 
-            with record_calls(self.model, watch) as calls:
+            with record_calls(self.model, watch) as recorded:
                 outputs = self.model(inputs, training=False)
-            if self.layer is not None:
-                call = find_call(calls, self.layer)
+            if self.layer is None:
+                calls = [default_call(recorded, inputs, outputs)]
             else:
-                call = default_call(calls, inputs, outputs)
-            scores, probabilities, top, masks = self._score_outputs(outputs, class_masks)
-        self.layer = call.path
+                paths = [self.layer] if isinstance(self.layer, str) else self.layer
+                calls = [find_call(recorded, path) for path in paths]
+            scored = self._score_outputs(outputs, class_masks)
+        found = [call.path for call in calls]
+        self.layer = found[0] if len(found) == 1 else tuple(found)
+        maps = [self.heatmaps(self._follow(call, tape, inputs, scored)) for call in calls]
+        if self._relu:
+            maps = [tf.nn.relu(each) for each in maps]
+        # From classes first to the batch first.
+        heatmaps = tf.einsum("cb...->bc...", maps[0] if len(maps) == 1 else _fuse(maps))
+        return heatmaps, scored.scores, scored.probabilities, scored.top
 
+    def _follow(self, call: LayerCall, tape: Any, inputs: Any, scored: "_Scored") -> Trace:
         def gradients(weights: Any) -> Any:
-            return self._gradients(tape, call, scores, weights)
+            return self._gradients(tape, call, scored.scores, weights)
 
         def rescore(inputs: Any = inputs, feature_maps: Any = None) -> Any:
             def replace(path: str, original: Any) -> Any:
                 if path != call.path or feature_maps is None:
                     return original
-                return tf.cast(feature_maps, original.dtype)
+                maps = _channels_first(feature_maps) if call.channels_first else feature_maps
+                return tf.cast(maps, original.dtype)
 
             with record_calls(self.model, replace):
-                return self._score_outputs(self.model(inputs, training=False), masks)[0]
+                outputs = self.model(inputs, training=False)
+            return self._score_outputs(outputs, scored.masks).scores
 
-        trace = Trace(inputs, self._as_grid(call.feature_maps), scores, gradients, rescore)
-        heatmaps = tf.nn.relu(self.heatmaps(trace))
-        # From classes first to the batch first.
-        heatmaps = tf.einsum("cb...->bc...", heatmaps)
-        return heatmaps, scores, probabilities, top
+        feature_maps = self._as_grid(call, call.feature_maps)
+        return Trace(inputs, feature_maps, scored.logits, scored.scores, gradients, rescore)
 
-    def _score_outputs(self, outputs: Any, class_masks: Any) -> tuple[Any, Any, Any, Any]:
-        """Scores `[batch, targets]`, their probabilities, the top class, and the masks used."""
+    def _score_outputs(self, outputs: Any, class_masks: Any) -> "_Scored":
         if self._score is not None:
             scores = tf.cast(self._score(outputs), tf.float32)
             if scores.shape.rank not in (1, 2):
@@ -330,14 +389,15 @@ class GradCAM:
                 )
             scores = scores[:, None] if scores.shape.rank == 1 else scores
             undefined = tf.fill(tf.shape(scores), np.float32(np.nan))
-            return scores, undefined, tf.zeros(tf.shape(scores)[:1], tf.int64), class_masks
+            top = tf.zeros(tf.shape(scores)[:1], tf.int64)
+            return _Scored(None, scores, undefined, top, class_masks)
         output = select_output(outputs, getattr(self.model, "output_names", ()), self._output)
         logits, activation = before_activation(output)
         self._class_count = logits.shape[-1]
         top = tf.argmax(logits, axis=-1)
         masks = with_top_class(tf.ensure_shape(class_masks, [None, None, self._class_count]), top)
         probabilities = class_probabilities(logits, masks, activation)
-        return class_scores(logits, masks), probabilities, top, masks
+        return _Scored(logits, class_scores(logits, masks), probabilities, top, masks)
 
     def _gradients(self, tape: Any, call: LayerCall, scores: Any, weights: Any) -> Any:
         scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
@@ -352,16 +412,54 @@ class GradCAM:
                 "it, or only through an operation without a gradient (stop_gradient, integers, "
                 "argmax). Choose another layer: `kgradcam layers` lists them."
             )
-        return self._as_grid(gradients) / scale
+        return self._as_grid(call, gradients) / scale
 
-    def _as_grid(self, tensor: Any) -> Any:
+    def _as_grid(self, call: LayerCall, tensor: Any) -> Any:
         tensor = tf.cast(tensor, tf.float32)
-        return tensor if self._reshape is None else self._reshape(tensor)
+        if self._reshape is not None:
+            return self._reshape(tensor)
+        return _channels_last(tensor) if call.channels_first else tensor
+
+
+class _Scored(NamedTuple):
+    """What is explained: scores and probabilities `[batch, classes]`, and what they are made of."""
+
+    logits: Any
+    scores: Any
+    probabilities: Any
+    top: Any
+    masks: Any
 
 
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
+
+
+def _channels_last(tensor: Any) -> Any:
+    return tf.transpose(tensor, [0, *range(2, tensor.shape.rank), 1])
+
+
+def _channels_first(tensor: Any) -> Any:
+    return tf.transpose(tensor, [0, tensor.shape.rank - 1, *range(1, tensor.shape.rank - 1)])
+
+
+def _fuse(maps: Sequence[Any]) -> Any:
+    """The mean of heatmaps `[classes, batch, height, width]` of several sizes, each scaled to 1."""
+    if any(each.shape.rank != 4 for each in maps):
+        raise UserError("Several layers are fused on images only, not on series or volumes.")
+    sizes = tf.stack([tf.shape(each)[2:] for each in maps])
+    size = sizes[tf.argmax(tf.reduce_prod(sizes, axis=1))]
+
+    def scaled(heatmaps: Any) -> Any:
+        highest = tf.reduce_max(tf.abs(heatmaps), axis=[2, 3], keepdims=True)
+        flat = tf.reshape(heatmaps, [-1, *tf.unstack(tf.shape(heatmaps)[2:]), 1])
+        resized = tf.reshape(
+            tf.image.resize(flat, size), [*tf.unstack(tf.shape(heatmaps)[:2]), *tf.unstack(size)]
+        )
+        return tf.math.divide_no_nan(resized, highest)
+
+    return tf.add_n([scaled(each) for each in maps]) / len(maps)
 
 
 def _as_input(images: Any) -> tf.Tensor:

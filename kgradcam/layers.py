@@ -1,14 +1,14 @@
 """Which layers a model calls, in what order, with what feature maps.
 
 Keras models come as graphs, as nests of graphs, and as plain Python. What they share is that every
-layer runs through `keras.Layer.__call__`: watching that one door while the model is traced finds
-each feature map of any model, without rebuilding or changing it.
+layer runs through `keras.Operation.__call__`: watching that one door while the model is traced
+finds each feature map of any model, without rebuilding or changing it.
 """
 
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import keras
@@ -40,19 +40,22 @@ class LayerCall:
         path: The layer's name, behind the names of the models it is nested in:
             `"conv5_block3_out"`, `"backbone/conv5_block3_out"`. The second call of a layer that is
             used several times ends in `"#2"`, in the order in which the model runs them.
-        layer: The layer.
+        layer: The layer; or the operation, for a sum of residual branches written with `+`.
         feature_maps: Its output, a symbolic tensor `[batch, height, width, channels]`, or with
             another number of axes between the batch and the channels.
+        channels_first: Whether its axes are `[batch, channels, height, width]`.
     """
 
     path: str
     layer: Any
     feature_maps: Any
+    channels_first: bool = False
 
     @property
     def shape(self) -> tuple[int | None, ...]:
         """`(height, width, channels)`; `None` where it depends on the input."""
-        return tuple(self.feature_maps.shape[1:])
+        axes = tuple(self.feature_maps.shape[1:])
+        return (*axes[1:], axes[0]) if self.channels_first else axes
 
 
 @contextmanager
@@ -61,8 +64,8 @@ def record_calls(
 ) -> Iterator[list[LayerCall]]:
     """Records every call that makes a feature map with space, while `model` is traced.
 
-    `keras.Layer.__call__` is wrapped for the length of the `with` block, one block at a time, and
-    only calls made by this thread are recorded.
+    `keras.Operation.__call__` is wrapped for the length of the `with` block, one block at a time,
+    and only calls made by this thread are recorded.
 
     Args:
         model: The model about to be called; its own name is left out of the paths.
@@ -75,8 +78,11 @@ def record_calls(
     counts: dict[str, int] = {}
     stack: list[Any] = []
     thread = threading.get_ident()
+    # Activations and sums do not say in which order their axes are: it is that of the layer before.
+    data_format = keras.config.image_data_format()
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal data_format
         if threading.get_ident() != thread:
             return original(layer, *args, **kwargs)
         stack.append(layer)
@@ -84,29 +90,33 @@ def record_calls(
             output = original(layer, *args, **kwargs)
         finally:
             stack.pop()
-        if _has_space(output) and not any(output is made.feature_maps for made in calls):
+        data_format = getattr(layer, "data_format", data_format)
+        made = LayerCall("", layer, output, data_format == "channels_first")
+        if _makes_feature_maps(made) and not any(output is each.feature_maps for each in calls):
             path = "/".join(each.name for each in (*stack, layer) if each is not model)
             counts[path] = counts.get(path, 0) + 1
             if counts[path] > 1:
                 path = f"{path}#{counts[path]}"
             output = tap(path, output)
-            calls.append(LayerCall(path, layer, output))
+            calls.append(replace(made, path=path, feature_maps=output))
         return output
 
     with _tracing:
-        original = keras.Layer.__call__
-        keras.Layer.__call__ = call
+        original = keras.Operation.__call__
+        keras.Operation.__call__ = call
         try:
             yield calls
         finally:
-            keras.Layer.__call__ = original
+            keras.Operation.__call__ = original
 
 
-def _has_space(output: Any) -> bool:
-    """Whether a layer's output is a feature map of more than one place."""
-    if not tf.is_tensor(output) or not output.dtype.is_floating:
+def _makes_feature_maps(call: LayerCall) -> bool:
+    """Whether it is a layer, or a sum of branches, whose output has more than one place."""
+    if not isinstance(call.layer, keras.Layer) and type(call.layer).__name__ != "Add":
         return False
-    return output.shape.rank in (3, 4, 5) and set(output.shape[1:-1]) != {1}
+    if not tf.is_tensor(call.feature_maps) or not call.feature_maps.dtype.is_floating:
+        return False
+    return call.feature_maps.shape.rank in (3, 4, 5) and set(call.shape[:-1]) != {1}
 
 
 def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall:

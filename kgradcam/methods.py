@@ -4,12 +4,56 @@ To add one, derive from `GradCAM` and say in `heatmap` what becomes of feature m
 or, without gradients, in `heatmaps` what becomes of a trace. Then list it in `METHODS`.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.gradcam import GradCAM, Trace, space
+
+
+class CAM(GradCAM):
+    """CAM (Zhou et al., CVPR 2016, equation 2): sum over k of w_k A^k, where there is such a w.
+
+    The model must end in a global average pooling of the layer and one linear layer, dense or a
+    1x1 convolution, whose weights for the class are w_k. There Grad-CAM is CAM divided by the
+    number of places, and explains any other model as well.
+    """
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """See `GradCAM.heatmaps`."""
+        if trace.logits is None or not _ends_in_pooling_and_one_linear_layer(trace):
+            raise UserError(
+                "CAM needs a model that ends in a global average pooling of the explained layer "
+                f"and one linear layer. Received: layer={self.layer!r} of {self.model.name!r}, "
+                "which does not. Grad-CAM is the same where CAM exists: method gradcam."
+            )
+        return super().heatmaps(trace)
+
+    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
+        """See `GradCAM.heatmap`."""
+        # The gradient of a mean is w_k over the number of places, at each of them.
+        weights = tf.reduce_sum(gradients, axis=space(feature_maps), keepdims=True)
+        return tf.reduce_sum(weights * feature_maps, axis=-1)
+
+
+def _ends_in_pooling_and_one_linear_layer(trace: Trace) -> bool:
+    passing = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
+    product = _origin(trace.logits, (*passing, "BiasAdd", "AddV2"))
+    if product.op.type not in ("MatMul", "Conv2D"):
+        return False
+    pooled = _origin(product.op.inputs[0], passing)
+    if pooled.op.type != "Mean":
+        return False
+    return _origin(pooled.op.inputs[0], passing) is _origin(trace.feature_maps, passing)
+
+
+def _origin(tensor: Any, passing: Sequence[str]) -> Any:
+    """Goes back to where a symbolic tensor comes from, past operations that only pass it on."""
+    while tensor.op.type in passing:
+        tensor = tensor.op.inputs[0]
+    return tensor
 
 
 class GradCAMPlusPlus(GradCAM):
@@ -80,6 +124,52 @@ class CounterfactualCAM(GradCAM):
     def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
         """See `GradCAM.heatmap`."""
         return super().heatmap(feature_maps, -gradients)
+
+
+def _guided_relu(operation: Any, gradient: Any) -> Any:
+    return tf.where((gradient > 0) & (operation.outputs[0] > 0), gradient, 0.0)
+
+
+tf.RegisterGradient("KgradcamGuidedRelu")(_guided_relu)
+
+
+class GuidedGradCAM(GradCAM):
+    """Guided Grad-CAM (Selvaraju et al., section 3.1): Grad-CAM times guided backpropagation.
+
+    Guided backpropagation (Springenberg et al., ICLR workshops 2015) is the gradient of the score
+    at the image, where each ReLU lets back only what is positive, and only where it was active. Of
+    its colours the one with the largest size counts. The heatmap has the image's resolution. One
+    more forward and one whole backward pass a class.
+    """
+
+    def heatmaps(self, trace: Trace) -> Any:
+        """See `GradCAM.heatmaps`."""
+        if not tf.is_tensor(trace.inputs) or trace.inputs.shape.rank != 4:
+            raise UserError("Guided Grad-CAM needs a model of one image.")
+        where = tf.einsum("cbhw->bhwc", tf.nn.relu(super().heatmaps(trace)))
+        where = tf.image.resize(where, tf.shape(trace.inputs)[1:3])
+        return tf.einsum("bhwc->cbhw", where) * self._guided_gradients(trace)
+
+    def _guided_gradients(self, trace: Trace) -> Any:
+        guided = {"Relu": "KgradcamGuidedRelu", "Relu6": "KgradcamGuidedRelu"}
+
+        def of_class(one_hot: Any) -> Any:
+            graph = tf.compat.v1.get_default_graph()
+            with graph.gradient_override_map(guided):
+                scores = trace.rescore()
+            if not any(operation.type in guided for operation in graph.get_operations()):
+                raise UserError(
+                    "Guided Grad-CAM needs ReLUs to guide, and this model has none. Other methods "
+                    "explain it."
+                )
+            weights = tf.broadcast_to(one_hot, tf.shape(scores))
+            # Unlike a tape, it heeds the override.
+            gradients = tf.gradients(scores, trace.inputs, grad_ys=weights)[0]
+            return tf.reduce_max(tf.abs(gradients), axis=-1)
+
+        return tf.map_fn(
+            of_class, tf.eye(tf.shape(trace.scores)[1]), fn_output_signature=tf.float32
+        )
 
 
 class EigenCAM(GradCAM):
@@ -165,6 +255,8 @@ def _for_each_channel(scores_of: Any, trace: Trace) -> Any:
 
 METHODS: dict[str, type[GradCAM]] = {
     "gradcam": GradCAM,
+    "guided-gradcam": GuidedGradCAM,
+    "cam": CAM,
     "gradcam++": GradCAMPlusPlus,
     "xgradcam": XGradCAM,
     "hirescam": HiResCAM,

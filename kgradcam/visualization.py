@@ -2,19 +2,22 @@
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kgradcam.boxes import normalize
+from kgradcam.boxes import Heatmap, normalize
 from kgradcam.datasets import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
 from kgradcam.methods import find_method
+from kgradcam.metrics.faithfulness import measure
 from kgradcam.models import Classifier
 from kgradcam.pictures import ExplanationRow, Panel, draw_explanations, draw_gallery
 from kgradcam.runs import ClassHeatmap, Run
+from kgradcam.scores import ClassTarget
 from kgradcam.targets import parse_target
 
 if TYPE_CHECKING:
@@ -92,57 +95,113 @@ def _choose_heatmaps(run: Run, count: int, seed: int) -> dict[int, ClassHeatmap]
     }
 
 
+@dataclass(frozen=True)
+class Finding:
+    """What `explain_images` drew in one place.
+
+    Attributes:
+        image: The file.
+        model: The model's name.
+        method: The method's name.
+        class_name: The explained class.
+        probability: Of the class, in [0, 1].
+        measures: By name, if asked for; see `metrics.faithfulness.MEASURES`.
+    """
+
+    image: Path
+    model: str
+    method: str
+    class_name: str
+    probability: float
+    measures: dict[str, float]
+
+
 def explain_images(
     paths: Sequence[Path],
-    classifier: Classifier,
+    classifiers: Sequence[Classifier],
     classes: Sequence[str] = (),
-    layer: str | None = None,
+    layer: str | Sequence[str] | None = None,
     image_size: int | None = None,
-    method: str = "gradcam",
-) -> tuple["Figure", list[list[tuple[str, float]]]]:
-    """Draws pictures beside the heatmaps of some classes.
+    methods: Sequence[str] = ("gradcam",),
+    measured: bool = False,
+) -> tuple["Figure", list[Finding]]:
+    """Draws pictures beside the heatmaps of some classes, by some methods, of some models.
 
     Args:
         paths: Image files.
-        classifier: The model to explain.
+        classifiers: The models to explain.
         classes: What to explain, as `targets.parse_target` reads it. Default: the top class of
-            each picture.
-        layer: The layer to explain. Default: see `GradCAM`.
+            each picture by the first model.
+        layer: The layer to explain, or several. Default: see `GradCAM`.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
-        method: One of `methods.METHODS`.
+        methods: Of `methods.METHODS`.
+        measured: Also measures how faithful the heatmaps are.
 
     Returns:
-        A figure with a row for each picture, and for each picture the explained classes with their
-        probabilities.
+        A figure with a row for each picture, and what is in it, row by row.
 
     Raises:
-        UserError: A picture cannot be read, or a class is unknown.
+        UserError: A picture cannot be read, a class is unknown, or models with different outputs
+            are compared without one.
     """
-    count = classifier.model.output_shape[-1]
-    targets = [parse_target(text, classifier.class_names, count) for text in classes]
-    cam = find_method(method)(classifier.model, layer, preprocess=classifier.preprocess)
-    rows, named = [], []
+    if not classes and len({each.model.output_shape[-1] for each in classifiers}) > 1:
+        raise UserError(
+            "Models with different outputs have no top class in common: give --class. Received: "
+            + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
+        )
+    explainers = [
+        (each, name, find_method(name)(each.model, layer, preprocess=each.preprocess))
+        for each in classifiers
+        for name in methods
+    ]
+    rows, findings = [], []
     for path in paths:
         photograph = read_image(path)
-        height, width = photograph.shape[:2]
-        seen = photograph if image_size is None else read_image(path, image_size)
-        explanation = cam(seen[np.newaxis], classes=targets or None)
-        names = list(classes) or [_class_name(classifier, explanation.classes[0][0])]
-        probabilities = [float(each) for each in explanation.probabilities[0]]
-        rows.append(
-            ExplanationRow(
-                image=photograph,
-                title=path.name,
-                heatmaps=np.stack(
-                    [normalize(each, (width, height)) for each in explanation.heatmaps[0]]
-                ),
-                heatmap_titles=[
-                    f"{name}  {each:.1%}" for name, each in zip(names, probabilities, strict=True)
-                ],
-            )
-        )
-        named.append(list(zip(names, probabilities, strict=True)))
-    return draw_explanations(rows), named
+        seen = (photograph if image_size is None else read_image(path, image_size))[np.newaxis]
+        names = list(classes)
+        top: list[ClassTarget] = []
+        heatmaps: list[Heatmap] = []
+        in_row: list[Finding] = []
+        for classifier, method, explainer in explainers:
+            count = classifier.model.output_shape[-1]
+            targets = [parse_target(text, classifier.class_names, count) for text in classes]
+            explanation = explainer(seen, classes=targets or top or None)
+            if not names:
+                top = explanation.classes[0]
+                names = [_class_name(classifier, top[0])]
+            measures = measure(explainer, seen, explanation) if measured else {}
+            for j, name in enumerate(names):
+                heatmaps.append(
+                    _visible(explanation.heatmaps[0, j], photograph.shape[1::-1], seen.shape[1:3])
+                )
+                in_row.append(
+                    Finding(
+                        path,
+                        classifier.name,
+                        method,
+                        name,
+                        float(explanation.probabilities[0, j]),
+                        {key: float(values[0, j]) for key, values in measures.items()},
+                    )
+                )
+        titles = [_title(each, len(classifiers) > 1, len(methods) > 1) for each in in_row]
+        rows.append(ExplanationRow(photograph, path.name, np.stack(heatmaps), titles))
+        findings += in_row
+    return draw_explanations(rows), findings
+
+
+def _visible(heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...]) -> Heatmap:
+    if heatmap.shape == seen:  # single pixels outshine all others: draw up to the brightest percent
+        heatmap = np.minimum(heatmap, np.quantile(heatmap, 0.99))
+    return normalize(heatmap, size)
+
+
+def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
+    """What tells a heatmap from its neighbours; a long class name is cut last."""
+    parts = [finding.model] * with_model + [finding.method] * with_method
+    if not parts:
+        return f"{finding.class_name}  {finding.probability:.1%}"
+    return f"{'  '.join(parts)}  {finding.probability:.1%}  {finding.class_name}"
 
 
 def _class_name(classifier: Classifier, class_index: object) -> str:

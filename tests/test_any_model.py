@@ -3,6 +3,7 @@
 The names say which complaints about other packages they answer (tf-keras-vis, tf-explain, Keras).
 """
 
+import re
 import threading
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import tensorflow as tf
 
 from kgradcam.errors import UserError
 from kgradcam.gradcam import GradCAM
-from kgradcam.methods import HiResCAM
+from kgradcam.layers import list_layers
+from kgradcam.methods import AblationCAM, HiResCAM
 
 RANDOM = np.random.default_rng(5)
 
@@ -389,7 +391,7 @@ def test_a_missing_gradient_is_told_with_its_layer() -> None:
 
 def test_threads_and_explainers_do_not_disturb_one_another(nested: keras.Model) -> None:
     """Also while one of them traces; Keras is as it was in the end."""
-    images, door = pictures(), keras.Layer.__call__
+    images, door = pictures(), keras.Operation.__call__
     expected = {
         layer: GradCAM(nested, layer=layer)(images, classes=[0, 1]).heatmaps
         for layer in ("backbone/first", "backbone/last")
@@ -408,7 +410,7 @@ def test_threads_and_explainers_do_not_disturb_one_another(nested: keras.Model) 
     for thread in threads:
         thread.join()
     assert failures == []
-    assert keras.Layer.__call__ is door
+    assert keras.Operation.__call__ is door
 
 
 def test_a_thousand_calls_leave_no_growth(nested: keras.Model) -> None:
@@ -424,3 +426,79 @@ def test_a_thousand_calls_leave_no_growth(nested: keras.Model) -> None:
     gc.collect()
     assert len(gc.get_objects()) - before < 200
     assert cam.trace_count == 1
+
+
+@pytest.mark.parametrize("method", [GradCAM, AblationCAM])
+def test_channels_first(method: type[GradCAM]) -> None:
+    """Activations and normalizations do not say where their channels are; the layer before does."""
+
+    def build(data_format: str) -> keras.Model:
+        keras.utils.set_random_seed(0)
+        first = data_format == "channels_first"
+        return keras.Sequential(
+            [
+                keras.Input((3, 12, 10) if first else (12, 10, 3)),
+                keras.layers.Conv2D(4, 3, data_format=data_format, name="conv"),
+                keras.layers.BatchNormalization(axis=1 if first else -1),
+                keras.layers.Activation("relu", name="maps"),
+                keras.layers.GlobalAveragePooling2D(data_format=data_format),
+                keras.layers.Dense(2),
+            ]
+        )
+
+    images = pictures(2, 12, 10, 3)
+    expected = method(build("channels_last"))(images, classes=[0, 1])
+    model = build("channels_first")
+    cam = method(model)
+    assert cam.layer == "maps"
+    assert list_layers(model)[1].shape == (10, 8, 4)
+    found = cam(images.transpose(0, 3, 1, 2), classes=[0, 1])
+    assert expected.heatmaps.max() > 0
+    np.testing.assert_allclose(found.heatmaps, expected.heatmaps, atol=1e-6)
+
+
+def test_an_exported_backbone(tmp_path: Path) -> None:
+    """A SavedModel is sealed: its output is a feature map, its inside is not."""
+    keras.utils.set_random_seed(0)
+    features = backbone()
+    features.export(tmp_path / "features", verbose=False)
+    sealed = keras.layers.TFSMLayer(tmp_path / "features", call_endpoint="serve", name="sealed")
+    inputs = keras.Input((12, 12, 3))
+    model = keras.Model(inputs, head(sealed(inputs)))
+    cam, images = GradCAM(model), pictures()
+    assert cam.layer == "sealed"
+    expected = cam_of(features, model.get_layer("head"), images)
+    np.testing.assert_allclose(cam(images, classes=[0, 1, 2]).heatmaps, expected, atol=1e-6)
+
+    model.export(tmp_path / "whole", verbose=False)
+    whole = keras.layers.TFSMLayer(tmp_path / "whole", call_endpoint="serve")
+    with pytest.raises(UserError, match="no layer with a feature map"):
+        GradCAM(keras.Sequential([keras.Input((12, 12, 3)), whole]))
+
+
+def test_a_sum_of_branches_is_a_feature_map() -> None:
+    """ConvNeXt adds its branches with a plain +, and no layer holds the sum."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(5, 3, padding="same", activation="relu", name="stem")(inputs)
+    summed = x + keras.layers.Conv2D(5, 3, padding="same", activation="relu", name="branch")(x)
+    model = keras.Model(inputs, head(summed))
+    cam, images = GradCAM(model), pictures()
+    assert re.fullmatch(r"add(_\d+)?", cam.layer)
+    expected = cam_of(keras.Model(inputs, summed), model.get_layer("head"), images)
+    np.testing.assert_allclose(cam(images, classes=[0, 1, 2]).heatmaps, expected, atol=1e-6)
+
+
+def test_predict_tells_what_a_call_would(nested: keras.Model) -> None:
+    cam, images = GradCAM(nested), pictures(3)
+    for how in (
+        {"classes": [0, [1, 2]]},
+        {"class_per_image": [2, 0, 1]},
+        {"classes_per_image": [[0, 1], [1, 2], [2, 0]]},
+        {},
+    ):
+        explanation = cam(images, **how)
+        scores, probabilities = cam.predict(images, **how)
+        np.testing.assert_allclose(scores, explanation.scores, rtol=1e-5)
+        np.testing.assert_allclose(probabilities, explanation.probabilities, rtol=1e-5)
+    assert cam.trace_count == 2

@@ -192,6 +192,53 @@ def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path:
     assert out.is_file()
 
 
+def test_explain_compares_methods_classes_and_models(
+    pets, tiny_model: Path, kgradcam, tmp_path: Path
+) -> None:
+    picture, out = pets.root / "JPEGImages/a.jpg", tmp_path / "overlay.png"
+    other = tmp_path / "other.keras"
+    other.write_bytes(tiny_model.read_bytes())
+    result = kgradcam(
+        "explain", picture, "--model", tiny_model, "--class", 0, "--class", 2, "--out", out,
+        "--compare", "layercam", "--compare", other,
+    )  # fmt: skip
+    assert (result.code, result.out) == (0, f"{out}\n"), result.err
+    told = [line.removeprefix(f"{picture}: ").split(" ")[:3] for line in result.err.splitlines()]
+    assert told == [
+        [str(model), method, name]
+        for model in (tiny_model, other)
+        for method in ("gradcam", "layercam")
+        for name in ("0", "2")
+    ]
+    with PIL.Image.open(out) as image:
+        assert image.width > 9 * 400  # the photograph and eight heatmaps
+
+
+def test_explain_measures(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:
+    result = kgradcam(
+        "explain", pets.root / "JPEGImages/a.jpg", "--model", tiny_model, "--metrics",
+        "--layer", "maps", "--out", tmp_path / "x.png",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    assert "insertion: AUC, high is good" in result.err
+    (line,) = [line for line in result.out.splitlines() if "a.jpg" in line]
+    cells = [cell.strip() for cell in line.strip("│ ").split("│")]
+    assert cells[2:4] == ["gradcam", "class 2"]
+    assert len(cells) == 11
+    assert all(-1 <= float(cell) <= 1 for cell in cells[4:])
+
+
+def test_evaluate_measures_explanations(run_folder: Path, kgradcam) -> None:
+    result = kgradcam("evaluate", run_folder, "--explanation-metrics", "--json", "--limit", 2)
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["rows"]
+    assert {"insertion", "randomized", "energy"} < set(rows[0])
+    result = kgradcam(
+        "evaluate", "--explanation-metrics", "--detections", "x.json", "--ground-truth", "y.json"
+    )
+    assert (result.code, "--explanation-metrics needs RUN" in result.err) == (2, True)
+
+
 def test_layers_marks_the_default(tiny_model: Path, kgradcam) -> None:
     result = kgradcam("layers", tiny_model)
     assert result.code == 0
@@ -244,6 +291,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["evaluate", "--detections", "a.json", "--ground-truth", "b.json"], 1, "No file b.json"),
         (["visualize", "nowhere", "--out", "x.png"], 1, "nowhere is no run"),
         (["explain", "no.jpg", "--model", "resnet5O", "--out", "x.png"], 1, "mean 'resnet50'"),
+        (["explain", "no.jpg", "--compare", "layercan", "--out", "x.png"], 1, "mean 'layercam'"),
         (["layers", "resnet5O"], 1, "Did you mean 'resnet50'"),
         (["prepare", "--devkit", "nowhere", "--year", "2007"], 1, "No folder nowhere"),
     ],

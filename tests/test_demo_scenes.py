@@ -11,7 +11,7 @@ import pytest
 from kgradcam.demo_scenes import SceneMaker, write_demo_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
-from kgradcam.metrics import box_iou
+from kgradcam.metrics.boxes import box_iou
 from kgradcam.voc import VocFolder, parse_annotation
 
 

@@ -11,7 +11,7 @@ from test_records import found, truth
 from kgradcam.boxes import BoxOptions
 from kgradcam.detection import Configuration, detect
 from kgradcam.evaluation import Evaluation, Row, evaluate_detections, evaluate_run
-from kgradcam.metrics import PROTOCOLS
+from kgradcam.metrics.boxes import PROTOCOLS
 from kgradcam.runs import Run
 
 EVALUATION = Evaluation(
@@ -105,7 +105,7 @@ def test_one_row_for_each_image(run: Run) -> None:
 
 def test_curves_stay_within_reach(run: Run) -> None:
     """Precision and recall after each detection follow from the hits that a result keeps."""
-    from kgradcam.metrics import evaluate
+    from kgradcam.metrics.boxes import evaluate
 
     detections = run.detections([0.5])[0.5]
     dog = evaluate(run.ground_truth, detections, PROTOCOLS["voc2010"], [0.3])[1]

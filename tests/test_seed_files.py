@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from kgradcam.errors import UserError
-from kgradcam.metrics import PROTOCOLS, evaluate
+from kgradcam.metrics.boxes import PROTOCOLS, evaluate
 from kgradcam.records import keep_rows
 from kgradcam.seed_files import read_seed_detections, read_seed_ground_truth
 

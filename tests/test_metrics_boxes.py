@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from test_records import found, truth
 
 from kgradcam.errors import UserError
-from kgradcam.metrics import PROTOCOLS, average_precision, box_iou, evaluate, find_protocol
+from kgradcam.metrics.boxes import PROTOCOLS, average_precision, box_iou, evaluate, find_protocol
 from kgradcam.records import Detections, GroundTruth
 
 VOC2010, VOC2007, SEED = (PROTOCOLS[name] for name in ("voc2010", "voc2007", "seed"))

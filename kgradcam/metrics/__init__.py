@@ -1,0 +1,1 @@
+"""Measures: `boxes` against annotations, `heatmaps` against them, and `faithfulness` to a model."""
