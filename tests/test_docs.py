@@ -63,8 +63,11 @@ def test_the_default_layer_of_every_family(network: str, layer: str, shape: str)
     cam = GradCAM(model)
     calls, default = list_layers(model)
     # Keras numbers the layers that have no name of their own through the session.
-    numbered = layer.startswith("activation_")
-    assert re.sub(r"_\d+$", "", cam.layer) == "activation" if numbered else cam.layer == layer
+    numbered = re.match(r"(activation|add)_\d+$", layer)
+    if numbered:
+        assert re.sub(r"_\d+$", "", cam.layer) == numbered[1]
+    else:
+        assert cam.layer == layer
     assert default.path == cam.layer
     assert " x ".join(str(side or "any") for side in default.shape) == shape
     size = model.input_shape[1] or 64
