@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -55,9 +56,78 @@ DataDir = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+
+
+class _Numbers(list[float]):
+    """What an option of numbers takes: one, several by commas, or START:STOP:STEP."""
+
+
+def _numbers(text: str | _Numbers) -> _Numbers:
+    if isinstance(text, _Numbers):
+        return text
+    found = _Numbers()
+    for item in text.split(","):
+        try:
+            start, *rest = map(Decimal, item.split(":"))
+            stop, step = rest or (start, Decimal(1))
+        except (ArithmeticError, ValueError):
+            raise typer.BadParameter(f"{item!r} is no number and no START:STOP:STEP.") from None
+        if not (start.is_finite() and stop.is_finite() and step > 0 and start <= stop):
+            raise typer.BadParameter(f"{item!r} is no range upwards.")
+        count = int((stop - start) / step) + 1
+        if count > 10_000:
+            raise typer.BadParameter(f"{item!r} is more than 10,000 numbers.")
+        # Decimal, so that 0.1:0.3:0.1 ends in 0.3 and not in 0.30000000000000004.
+        found += [float(start + i * step) for i in range(count)]
+    return found
+
+
+def _fractions(text: str | _Numbers) -> _Numbers:
+    found = _numbers(text)
+    if not all(0 <= each <= 1 for each in found):
+        raise typer.BadParameter(f"{text} is not in 0 to 1.")
+    return found
+
+
+def _pixels(text: str | _Numbers) -> _Numbers:
+    found = _numbers(text)
+    if not all(each >= 0 and each == int(each) for each in found):
+        raise typer.BadParameter(f"{text} is not a whole number of pixels.")
+    return found
+
+
 Thresholds = Annotated[
-    list[float] | None,
-    typer.Option("--threshold", help="Heat threshold; repeat for several.", min=0.0, max=1.0),
+    list[_Numbers] | None,
+    typer.Option(
+        *("--threshold", "--thresholds"),
+        help="Heat threshold; several: 0.1,0.2 or 0.01:0.60:0.01, or repeat.",
+        parser=_fractions,
+        metavar="NUMBERS",
+        show_default=False,
+    ),
+]
+Radii = Annotated[
+    list[_Numbers] | None,
+    typer.Option(
+        *("--radius", "--radii"),
+        help="Smoothing radius in pixels, likewise. Default: the run's.",
+        parser=_pixels,
+        metavar="NUMBERS",
+        show_default=False,
+    ),
+]
+Ious = Annotated[
+    list[_Numbers] | None,
+    typer.Option(
+        *("--iou", "--ious"),
+        help="IoU at which a box is right, likewise.",
+        parser=_fractions,
+        metavar="NUMBERS",
+        show_default="0.3,0.4,0.5",
+    ),
+]
+Protocol = Annotated[
+    str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010|coco|wsol")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]
 
@@ -122,9 +192,7 @@ def detect(
     image_size: ImageSize = "native",
     batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
     threshold: Thresholds = None,
-    smooth_radius: Annotated[
-        int, typer.Option(help="Width of the smoothing filter in pixels.", min=0)
-    ] = 20,
+    radius: Annotated[int, typer.Option(help="Smoothing radius in pixels.", min=0)] = 20,
     score: Annotated[
         str, typer.Option(help="heat ranks the boxes; constant does not.", metavar="heat|constant")
     ] = "heat",
@@ -162,8 +230,8 @@ def detect(
             layer=_layer(layer),
             image_size=_image_size(image_size),
             batch_size=batch_size,
-            thresholds=tuple(dict.fromkeys(threshold or (0.01, 0.02, 0.06))),
-            boxes=BoxOptions(smooth_radius, score),
+            thresholds=tuple(_joined(threshold) or (0.01, 0.02, 0.06)),
+            boxes=BoxOptions(radius, score),
             limit=limit,
             seed=seed,
             strict=strict,
@@ -201,23 +269,69 @@ def evaluate(
     rows: Annotated[
         str,
         typer.Option(
-            help="Which boxes of each image and class count: all, the last, or the largest.",
-            metavar="all|last|largest",
+            help="Which boxes of each image and class count: all, the last, the largest, or the "
+            "most confident.",
+            metavar="all|last|largest|top",
         ),
     ] = "all",
     threshold: Thresholds = None,
-    iou: Annotated[
-        list[float] | None,
+    radius: Radii = None,
+    box_options: Annotated[
+        Path | None,
+        typer.Option(help="Threshold, radius and rows that tune has chosen.", metavar="FILE"),
+    ] = None,
+    iou: Ious = None,
+    protocol: Protocol = "voc2010",
+    difficult: Annotated[
+        str | None,
         typer.Option(
-            help="IoU at which a box is right; repeat.",
-            min=0.0,
-            max=1.0,
-            show_default="0.3 0.4 0.5",
+            help="Whether difficult objects count.",
+            metavar="ignore|count",
+            show_default="as the protocol",
         ),
     ] = None,
-    protocol: Annotated[
-        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
-    ] = "voc2010",
+    ap: Annotated[
+        str | None,
+        typer.Option(
+            help="At how many recalls precision is taken.",
+            metavar="11|area|101",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    inclusive: Annotated[
+        bool | None,
+        typer.Option(
+            "--inclusive/--exclusive",
+            help="Whether an overlap equal to --iou suffices.",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="Whether a box has a second choice.",
+            metavar="devkit|coco",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Also score the full frame, a centre box and random heatmaps.",
+        ),
+    ] = False,
+    bootstrap: Annotated[
+        int, typer.Option(help="Samples of the images to draw for intervals.", min=0)
+    ] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with 1 if the best mean is lower; repeat.",
+            metavar="ap@IOU=VALUE",
+            show_default=False,
+        ),
+    ] = None,
     explanation_metrics: Annotated[
         bool,
         typer.Option(
@@ -230,41 +344,257 @@ def evaluate(
         int | None,
         typer.Option(help="For --explanation-metrics: so many images, drawn by --seed.", min=1),
     ] = None,
-    seed: Annotated[int, typer.Option(help="For the draw of --limit.")] = 0,
+    seed: Annotated[int, typer.Option(help="For --limit, --bootstrap and random heatmaps.")] = 0,
     data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json, .csv and .md and charts there.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
     as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    force: Force = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure AP and recall of a run, or of anyone's detections.
 
-    [dim]kgradcam evaluate runs/cat --iou 0.5 --threshold 0.2[/dim]
+    [dim]kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap[/dim]
     """
     from kgradcam.evaluation import evaluate_detections, evaluate_run
-    from kgradcam.metrics.boxes import find_protocol
     from kgradcam.runs import Run
+    from kgradcam.tuning import read_choice
 
-    if as_json and as_markdown:
-        raise UsageError("Give either --json or --markdown.")
+    form = _form(json=as_json, csv=as_csv, markdown=as_markdown)
     given = detections is not None and ground_truth is not None
     if (run is None) != given or (detections is None) != (ground_truth is None):
         raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
+    if run is None and (threshold or radius or box_options or explanation_metrics):
+        raise UsageError(
+            "--threshold, --radius, --box-options and --explanation-metrics need RUN: given "
+            "detections have no heatmaps."
+        )
     if explanation_metrics:
-        if run is None:
-            raise UsageError("--explanation-metrics needs RUN: given detections have no heatmaps.")
-        _evaluate_explanations(run, limit, seed, data_dir, as_json, as_markdown, quiet)
+        assert run is not None
+        _evaluate_explanations(run, limit, seed, data_dir, form, quiet)
         return
-    chosen = find_protocol(protocol)
-    ious = iou or [0.3, 0.4, 0.5]
+    if out is not None:
+        _require_absent(out / "evaluation.json", force)
+    chosen = None
+    if box_options is not None:
+        if threshold or radius:
+            raise UsageError("Give either --box-options, or --threshold and --radius.")
+        chosen = read_choice(box_options)
+        rows = chosen.rows
+    thresholds = [chosen.threshold] if chosen else _joined(threshold) or None
+    radii = [chosen.radius] if chosen else _radii(radius)
+    if protocol in ("coco", "wsol"):
+        _evaluate_otherwise(
+            protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, form, quiet
+        )
+        return
+    rules = _rules(protocol, difficult, ap, inclusive, match)
+    ious = _joined(iou) or [0.3, 0.4, 0.5]
     if run is not None:
-        result = evaluate_run(Run(run), threshold, ious, chosen, rows, quiet=quiet)
+        opened = Run(run)
+        result = evaluate_run(
+            opened,
+            thresholds,
+            ious,
+            rules,
+            rows,
+            radii=radii,
+            baselines=baselines,
+            bootstrap=bootstrap,
+            seed=seed,
+            quiet=quiet,
+        )
+        if chosen is not None and chosen.chosen_on(opened):
+            _note(f"Note: {box_options} was selected on the data it is scored on.")
     else:
-        if threshold:
-            raise UsageError("--threshold needs RUN: given detections have no heatmaps.")
         assert detections is not None
         assert ground_truth is not None
-        result = evaluate_detections(*_read_given(detections, ground_truth, rows), ious, chosen)
-    _print_result(result, f"Protocol {result.protocol}, percent", as_json, as_markdown)
+        result = evaluate_detections(
+            *_read_given(detections, ground_truth, rows),
+            ious,
+            rules,
+            baselines=baselines,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    _print_result(result, form)
+    if result.chosen_on_the_test:
+        _, best_radius, best_threshold = result.best
+        _note(
+            f"Best: threshold {best_threshold:g}, radius {best_radius}; selected on the data it is "
+            "scored on. `kgradcam tune` selects on another split.",
+            quiet,
+        )
+    if out is not None:
+        _write_evaluation(out, result)
+    _fail_under(result, fail_under or ())
+
+
+def _form(**wanted: bool) -> str:
+    """Which form of output is asked for; a table, if none."""
+    given = [name for name, is_wanted in wanted.items() if is_wanted]
+    if len(given) > 1:
+        raise UsageError(f"Give one of --{' and --'.join(given)}.")
+    return given[0] if given else "table"
+
+
+def _rules(
+    protocol: str,
+    difficult: str | None = None,
+    ap: str | None = None,
+    inclusive: bool | None = None,
+    match: str | None = None,
+) -> Any:
+    from kgradcam.metrics.boxes import find_protocol
+
+    for name, value, options in (
+        ("--difficult", difficult, ("ignore", "count")),
+        ("--ap", ap, ("11", "area", "101")),
+        ("--match", match, ("devkit", "coco")),
+    ):
+        if value is not None and value not in options:
+            raise UsageError(f"{name} must be {' or '.join(options)}. Received: {value!r}.")
+    return find_protocol(protocol).changed(
+        difficult=difficult, ap=ap, inclusive=inclusive, match=match
+    )
+
+
+def _evaluate_otherwise(
+    protocol: str,
+    run: Path | None,
+    detections: Path | None,
+    ground_truth: Path | None,
+    rows: str,
+    thresholds: list[float] | None,
+    radii: list[int] | None,
+    difficult: str | None,
+    form: str,
+    quiet: bool,
+) -> None:
+    """The protocols that measure other things than AP and recall at some IoU."""
+    from kgradcam import localization
+    from kgradcam.runs import Run
+
+    if run is not None:
+        result = localization.evaluate_run(
+            Run(run), protocol, thresholds, radii, rows, difficult == "ignore", quiet=quiet
+        )
+    else:
+        assert detections is not None
+        assert ground_truth is not None
+        truth, found = _read_given(detections, ground_truth, rows)
+        result = localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
+    _print_result(result, form)
+
+
+def _write_evaluation(folder: Path, result: Any) -> None:
+    from kgradcam.charts import draw_charts
+    from kgradcam.files import write_atomically
+    from kgradcam.pictures import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in draw_charts(result).items():
+        save(figure, folder / f"{name}.png")
+    write_atomically(folder / "evaluation.csv", result.to_csv())
+    write_atomically(folder / "evaluation.md", result.to_markdown() + "\n")
+    write_atomically(folder / "evaluation.json", result.to_json() + "\n")
+    typer.echo(folder, err=True)
+
+
+def _fail_under(result: Any, demands: Sequence[str]) -> None:
+    for demand in demands:
+        metric, _, least = demand.partition("=")
+        try:
+            wanted = float(least)
+        except ValueError:
+            raise UsageError(f"--fail-under must be as ap@0.5=0.4. Received: {demand!r}.") from None
+        value = result.value(metric)
+        if not value >= wanted:
+            raise UserError(f"{metric} is {value:.4f}, under {wanted:g}.")
+
+
+@app.command()
+def tune(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The options to write.", metavar="FILE.json")],
+    metric: Annotated[
+        str, typer.Option(help="What to maximize, in the mean over classes.", metavar="ap@IOU")
+    ] = "ap@0.5",
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    protocol: Annotated[
+        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
+    ] = "voc2010",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose box options on one run, to evaluate another with them.
+
+    [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
+    """
+    from kgradcam.runs import Run
+    from kgradcam.tuning import tune as choose
+    from kgradcam.tuning import write_choice
+
+    _require_absent(out, force)
+    thresholds = _joined(threshold) or _numbers("0.01:0.60:0.01")
+    choice, _ = choose(
+        Run(run), metric, thresholds, _radii(radius) or [0, 5, 10, 20, 40], _rules(protocol), quiet
+    )
+    write_choice(out, choice)
+    _note(
+        f"threshold {choice.threshold:g}, radius {choice.radius}, rows {choice.rows}: {metric} "
+        f"{choice.value:.4f} on {choice.dataset} {choice.split}",
+        quiet,
+    )
+    typer.echo(out)
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    iou: Ious = None,
+    protocol: Annotated[
+        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
+    ] = "voc2010",
+    bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold runs on the same images against the first: which differ really?
+
+    [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
+    """
+    from kgradcam.comparison import compare_runs
+    from kgradcam.runs import Run
+
+    form = _form(json=as_json, markdown=as_markdown)
+    if len(runs) < 2:
+        raise UsageError("Give two runs or more.")
+    result = compare_runs(
+        [Run(folder) for folder in runs],
+        _joined(iou) or [0.3, 0.4, 0.5],
+        _rules(protocol),
+        _joined(threshold) or None,
+        _radii(radius),
+        bootstrap,
+        seed,
+    )
+    _print_result(result, form)
+    if len(_joined(threshold)) != 1:
+        _note("Each run has its best threshold, selected on the data it is scored on.", quiet)
 
 
 def _evaluate_explanations(
@@ -272,8 +602,7 @@ def _evaluate_explanations(
     limit: int | None,
     seed: int,
     data_dir: Path | None,
-    as_json: bool,
-    as_markdown: bool,
+    form: str,
     quiet: bool,
 ) -> None:
     _import_tensorflow()
@@ -284,16 +613,14 @@ def _evaluate_explanations(
     card = score_run(Run(run), limit=limit, seed=seed, data_dir=data_dir, quiet=quiet)
     for name, meaning in MEASURES.items():
         _note(f"{name}: {meaning}", quiet)
-    _print_result(card, f"Method {card.method}", as_json, as_markdown)
+    _print_result(card, form)
 
 
-def _print_result(result: Any, title: str, as_json: bool, as_markdown: bool) -> None:
-    if as_json:
-        typer.echo(result.to_json())
-    elif as_markdown:
-        typer.echo(result.to_markdown())
+def _print_result(result: Any, form: str) -> None:
+    if form == "table":
+        _print_table(result.title, *result.table())
     else:
-        _print_table(title, *result.table())
+        typer.echo(getattr(result, f"to_{form}")().rstrip("\n"))
 
 
 def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
@@ -437,7 +764,7 @@ def demo(
     from kgradcam.demo import run_demo
 
     evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
-    _print_table(f"Protocol {evaluation.protocol}, percent", *evaluation.table())
+    _print_table(evaluation.title, *evaluation.table())
     typer.echo(picture)
 
 
@@ -496,6 +823,15 @@ def env() -> None:
 
     for name, value in describe().items():
         typer.echo(f"{name:24}{value}")
+
+
+def _joined(lists: Sequence[_Numbers] | None) -> list[float]:
+    """All numbers of a repeated option, each once, in the order given."""
+    return list(dict.fromkeys(each for numbers in lists or () for each in numbers))
+
+
+def _radii(lists: Sequence[_Numbers] | None) -> list[int] | None:
+    return [int(each) for each in _joined(lists)] or None
 
 
 def _layer(names: Sequence[str] | None) -> str | tuple[str, ...] | None:

@@ -137,21 +137,23 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
 
     Args:
         detections: Any detections.
-        rows: `"all"`; `"last"`, the last one in the table; or `"largest"`, the one with the largest
-            area, the first of equals.
+        rows: `"all"`; `"last"`, the last one in the table; `"largest"`, the one with the largest
+            area; or `"top"`, the most confident; the first of equals.
 
     Raises:
         UserError: `rows` is something else.
     """
     if rows == "all":
         return detections
-    if rows not in ("last", "largest"):
-        raise UserError(f"rows must be all, last or largest. Received: {rows!r}.")
     if rows == "last":
         best_first = np.arange(len(detections.boxes))[::-1]
-    else:
+    elif rows == "largest":
         areas = (detections.boxes[:, 2:] - detections.boxes[:, :2]).prod(axis=1)
         best_first = np.argsort(-areas, kind="stable")
+    elif rows == "top":
+        best_first = np.argsort(-detections.scores, kind="stable")
+    else:
+        raise UserError(f"rows must be all, last, largest or top. Received: {rows!r}.")
     groups = np.stack([detections.image_ids, detections.category_ids], axis=1)
     _, firsts = np.unique(groups[best_first], axis=0, return_index=True)
     return detections.select(np.sort(best_first[firsts]))

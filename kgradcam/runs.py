@@ -16,7 +16,7 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes import Boxes, BoxOptions, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.boxes import Boxes, BoxOptions, boxes_by_threshold, normalize, score_boxes
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 from kgradcam.progress import Advance, ignore
@@ -106,48 +106,87 @@ class Run:
             yield from _read_heatmaps(path)
 
     def detections(
-        self, thresholds: Sequence[float], advance: Advance = ignore
-    ) -> dict[float, Detections]:
-        """Returns the boxes for some thresholds: stored ones, or drawn from the heatmaps.
+        self,
+        thresholds: Sequence[float],
+        radii: Sequence[int] | None = None,
+        advance: Advance = ignore,
+    ) -> dict[tuple[int, float], Detections]:
+        """Returns the boxes for some options: stored ones, or drawn from the heatmaps.
 
         Args:
-            thresholds: Any thresholds in [0, 1].
+            thresholds: Any heat thresholds in [0, 1].
+            radii: Widths of the smoothing filter in pixels. Default: the run's own.
             advance: Called with the number of heatmaps done, if any are needed.
+
+        Returns:
+            By smoothing radius and threshold.
         """
-        missing = [threshold for threshold in thresholds if threshold not in self.thresholds]
-        drawn = self.draw_boxes(missing, advance) if missing else {}
-        return {
-            threshold: drawn[threshold]
-            if threshold in drawn
-            else read_detections(self.folder / detections_name(threshold), self.ground_truth)
-            for threshold in thresholds
-        }
+        own = self.options.smooth_radius
+        radii = [own] if radii is None else radii
+        if set(radii) == {own} and set(thresholds) <= set(self.thresholds):
+            return {
+                (own, threshold): read_detections(
+                    self.folder / detections_name(threshold), self.ground_truth
+                )
+                for threshold in thresholds
+            }
+        return self.draw_boxes(thresholds, radii, advance)
 
     def draw_boxes(
-        self, thresholds: Sequence[float], advance: Advance = ignore
-    ) -> dict[float, Detections]:
-        """Draws the boxes of every heatmap for some thresholds, without the model."""
-        sizes = {image.id: (image.width, image.height) for image in self.ground_truth.images}
-        rows: dict[float, list[_Row]] = {threshold: [] for threshold in thresholds}
+        self, thresholds: Sequence[float], radii: Sequence[int], advance: Advance = ignore
+    ) -> dict[tuple[int, float], Detections]:
+        """Draws the boxes of every heatmap for some options, without the model."""
+        return draw_boxes(
+            self.heatmaps(), self.ground_truth, thresholds, radii, self.options.score, advance
+        )
 
-        def draw(record: ClassHeatmap) -> list[_Row]:
-            heatmap = normalize(record.heatmap, sizes[record.image_id])
-            found = []
-            for threshold in thresholds:
-                boxes = boxes_from_heatmap(heatmap, threshold, self.options.smooth_radius)
-                scores = score_boxes(heatmap, boxes, record.probability, self.options.score)
-                found.append((record.image_id, record.category_id, boxes, scores))
-            return found
 
-        records = self.heatmaps()
-        with ThreadPoolExecutor() as pool:
-            # A block at a time, so that the maps of a long run are never all in memory.
-            while block := list(islice(records, MAPS_PER_FILE)):
-                for found in pool.map(draw, block):
-                    for threshold, row in zip(thresholds, found, strict=True):
-                        rows[threshold].append(row)
-                    advance(1)
-        return {threshold: _table(rows[threshold]) for threshold in thresholds}
+def draw_boxes(
+    records: Iterable[ClassHeatmap],
+    ground_truth: GroundTruth,
+    thresholds: Sequence[float],
+    radii: Sequence[int],
+    score: str,
+    advance: Advance = ignore,
+) -> dict[tuple[int, float], Detections]:
+    """Draws the boxes of heatmaps, all options in one pass.
+
+    Args:
+        records: The heatmaps.
+        ground_truth: Holds the sizes of their images.
+        thresholds: Heat thresholds in [0, 1].
+        radii: Widths of the smoothing filter in pixels.
+        score: As in `BoxOptions`.
+        advance: Called with the number of heatmaps done.
+
+    Returns:
+        By smoothing radius and threshold.
+    """
+    sizes = {image.id: (image.width, image.height) for image in ground_truth.images}
+    options = [(radius, threshold) for radius in radii for threshold in thresholds]
+    rows: dict[tuple[int, float], list[_Row]] = {option: [] for option in options}
+
+    def draw(record: ClassHeatmap) -> list[_Row]:
+        heatmap = normalize(record.heatmap, sizes[record.image_id])
+        found = [
+            boxes for radius in radii for boxes in boxes_by_threshold(heatmap, thresholds, radius)
+        ]
+        scores = score_boxes(heatmap, np.concatenate(found), record.probability, score)
+        parts = np.split(scores, np.cumsum([len(boxes) for boxes in found])[:-1])
+        return [
+            (record.image_id, record.category_id, boxes, part)
+            for boxes, part in zip(found, parts, strict=True)
+        ]
+
+    waiting = iter(records)
+    with ThreadPoolExecutor() as pool:
+        # A block at a time, so that the maps of a long run are never all in memory.
+        while block := list(islice(waiting, MAPS_PER_FILE)):
+            for found in pool.map(draw, block):
+                for option, row in zip(options, found, strict=True):
+                    rows[option].append(row)
+                advance(1)
+    return {option: _table(rows[option]) for option in options}
 
 
 _Row = tuple[int, int, Boxes, Boxes]
@@ -233,7 +272,8 @@ class RunWriter:
         write_atomically(self._partial / "run.json", text)
         write_ground_truth(self._partial / "ground_truth.json", ground_truth)
         run = Run(self._partial)
-        for threshold, detections in run.draw_boxes(run.thresholds, advance).items():
+        drawn = run.draw_boxes(run.thresholds, [run.options.smooth_radius], advance)
+        for (_, threshold), detections in drawn.items():
             write_detections(self._partial / detections_name(threshold), detections)
         if self.folder.exists():
             shutil.rmtree(self.folder)

@@ -61,7 +61,12 @@ class Scorecard:
 
     def to_markdown(self) -> str:
         """Returns the table as Markdown, below a line that names the method."""
-        return f"Method `{self.method}`.\n\n{markdown(*self.table())}"
+        return f"{self.title}.\n\n{markdown(*self.table())}"
+
+    @property
+    def title(self) -> str:
+        """Names the method."""
+        return f"Method {self.method}"
 
 
 def _number(value: float) -> str:

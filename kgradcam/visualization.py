@@ -48,7 +48,7 @@ def visualize_run(
     """
     threshold = max(run.thresholds) if threshold is None else threshold
     chosen = _choose_heatmaps(run, count, seed)
-    truth, found = run.ground_truth, run.detections([threshold])[threshold]
+    truth, found = run.ground_truth, next(iter(run.detections([threshold]).values()))
     source = run.info["dataset"]
     dataset = open_dataset(source["name"], source["split"], data_dir)
     by_name = {example.file_name: example for example in dataset.examples}

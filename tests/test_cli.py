@@ -42,7 +42,7 @@ def kgradcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def run_folder(kgradcam, pets, tiny_model: Path, tmp_path: Path) -> Path:
     result = kgradcam(
         "detect", "--dataset", pets.root, "--split", "all", "--class", "cat=0", "--class", "dog=2",
-        "--model", tiny_model, "--threshold", 0.5, "--smooth-radius", 0, "--out", tmp_path / "run",
+        "--model", tiny_model, "--threshold", 0.5, "--radius", 0, "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.code == 0, result.err
     return tmp_path / "run"

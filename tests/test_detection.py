@@ -31,7 +31,7 @@ def configuration(pets, tiny_model: Path) -> Configuration:
 
 
 def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:
-    found = run.detections([threshold])[threshold]
+    found = run.detections([threshold])[run.options.smooth_radius, threshold]
     return [
         (int(image), int(category), box.tolist())
         for image, category, box in zip(
@@ -87,14 +87,14 @@ def test_any_threshold_is_drawn_from_the_stored_maps(
 ) -> None:
     run = detect(configuration, tmp_path / "run")
     stored = run.detections([0.3, 0.5])
-    drawn = run.draw_boxes([0.3, 0.5])
-    for threshold in (0.3, 0.5):
-        for name, values in vars(stored[threshold]).items():
-            np.testing.assert_array_equal(values, getattr(drawn[threshold], name), err_msg=name)
+    drawn = run.draw_boxes([0.3, 0.5], [0])
+    for option in ((0, 0.3), (0, 0.5)):
+        for name, values in vars(stored[option]).items():
+            np.testing.assert_array_equal(values, getattr(drawn[option], name), err_msg=name)
     asked_at_once = detect(
         replace(configuration, thresholds=(0.4,)), tmp_path / "other"
-    ).detections([0.4])[0.4]
-    later = run.detections([0.4])[0.4]
+    ).detections([0.4])[0, 0.4]
+    later = run.detections([0.4])[0, 0.4]
     np.testing.assert_array_equal(later.boxes, asked_at_once.boxes)
     np.testing.assert_array_equal(later.scores, asked_at_once.scores)
 
@@ -103,7 +103,7 @@ def test_boxes_and_scores_are_those_of_the_heatmap(
     configuration: Configuration, tmp_path: Path
 ) -> None:
     run = detect(replace(configuration, boxes=BoxOptions(5)), tmp_path / "run")
-    found = run.detections([0.3])[0.3]
+    found = run.detections([0.3])[run.options.smooth_radius, 0.3]
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
     for record in run.heatmaps():
         heatmap = normalize(record.heatmap, sizes[record.image_id])
@@ -116,7 +116,7 @@ def test_boxes_and_scores_are_those_of_the_heatmap(
 
 def test_the_constant_score(configuration: Configuration, tmp_path: Path) -> None:
     run = detect(replace(configuration, boxes=BoxOptions(0, "constant")), tmp_path / "run")
-    assert set(run.detections([0.5])[0.5].scores) == {1.0}
+    assert set(run.detections([0.5])[run.options.smooth_radius, 0.5].scores) == {1.0}
 
 
 @pytest.mark.parametrize("batch_size", [1, 16])

@@ -59,14 +59,14 @@ def test_half_open_iou_is_the_devkits_plus_one_on_vocs_integers() -> None:
 def test_average_precision_by_hand(hits, total, area, eleven) -> None:
     ranked = np.array(hits, bool)
     assert average_precision(ranked, total, "area") == pytest.approx(area)
-    assert average_precision(ranked, total, "11-point") == pytest.approx(eleven)
+    assert average_precision(ranked, total, "11") == pytest.approx(eleven)
 
 
 @pytest.mark.parametrize("tenths", [3, 6, 7])
 def test_a_recall_of_exactly_tenths_reaches_its_point(tenths: int) -> None:
     """0.1 * 3 is 0.30000000000000004, which 3/10 does not reach: a trap of floating point."""
     hits = np.ones(tenths, bool)
-    assert average_precision(hits, 10, "11-point") == pytest.approx((tenths + 1) / 11)
+    assert average_precision(hits, 10, "11") == pytest.approx((tenths + 1) / 11)
 
 
 def test_without_ground_truth_nothing_is_defined() -> None:
@@ -194,15 +194,15 @@ def naive(ground_truth, detections, protocol, iou):
                 value = overlap(tuple(detections.boxes[i]), box)
                 if value > best_overlap:
                     best, best_overlap = j, value
-        right = best_overlap > iou if protocol.strict else best_overlap >= iou
+        right = best_overlap >= iou if protocol.inclusive else best_overlap > iou
         if best is None or not right:
             hits.append(False)
-        elif objects[best][2] and protocol.ignore_difficult:
+        elif objects[best][2] and protocol.difficult == "ignore":
             continue
         else:
             hits.append(best not in taken)
             taken.add(best)
-    counted = [hard and protocol.ignore_difficult for _, _, hard in objects].count(False)
+    counted = [hard and protocol.difficult == "ignore" for _, _, hard in objects].count(False)
     return hits, counted
 
 

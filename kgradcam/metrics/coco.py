@@ -1,0 +1,90 @@
+"""COCO's own evaluation, through pycocotools."""
+
+import contextlib
+import io
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from kgradcam.errors import UserError
+from kgradcam.metrics.bootstrap import mean_over_classes
+from kgradcam.records import Detections, GroundTruth, write_detections, write_ground_truth
+
+MEASURES = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
+"""AP at IoU .50:.05:.95, at .50 and at .75; AR with 1, 10 and 100 detections an image."""
+
+
+def evaluate_coco(
+    ground_truth: GroundTruth, detections: Detections, ignore_difficult: bool = False
+) -> dict[str, dict[str, float]]:
+    """Evaluates as COCO does.
+
+    Args:
+        ground_truth: The annotated boxes.
+        detections: The predicted ones.
+        ignore_difficult: Whether difficult objects are COCO's crowds, which count neither way;
+            COCO itself knows nothing of them.
+
+    Returns:
+        By class, and `"mean"` over the classes where there are several: `MEASURES`, 0 to 1; NaN
+        without an object.
+
+    Raises:
+        UserError: pycocotools is not installed.
+    """
+    try:
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+    except ImportError:
+        raise UserError(
+            "protocol='coco' needs pycocotools: pip install 'kgradcam[coco]'."
+        ) from None
+    # Its own readers, so that what is measured is what anyone measures on these files.
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        path = Path(folder)
+        write_ground_truth(path / "truth.json", replace(ground_truth, file_category_ids=()))
+        if ignore_difficult:
+            _mark_crowds(path / "truth.json")
+        write_detections(path / "found.json", detections)
+        truth = COCO(str(path / "truth.json"))
+        empty = len(detections.boxes) == 0
+        found = COCO() if empty else truth.loadRes(str(path / "found.json"))
+        if empty:
+            found.dataset = {**truth.dataset, "annotations": []}
+            found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+    # Precision [IoU, recall, class, area, detections]; recall without the second.
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    recall = evaluation.eval["recall"][:, :, 0, :]
+    by_class = {}
+    for k, name in enumerate(ground_truth.categories):
+        values = [
+            precision[:, :, k],
+            precision[0, :, k],
+            precision[5, :, k],
+            *(recall[:, k, m] for m in range(3)),
+        ]
+        by_class[name] = {
+            measure: float(value.mean()) if (value > -1).all() else float("nan")
+            for measure, value in zip(MEASURES, values, strict=True)
+        }
+    if len(by_class) > 1:
+        by_class["mean"] = {
+            measure: float(
+                mean_over_classes([np.array(each[measure]) for each in by_class.values()])
+            )
+            for measure in MEASURES
+        }
+    return by_class
+
+
+def _mark_crowds(path: Path) -> None:
+    content = json.loads(path.read_text("utf-8"))
+    for annotation in content["annotations"]:
+        annotation["iscrowd"] = annotation["difficult"]
+    path.write_text(json.dumps(content), "utf-8")
