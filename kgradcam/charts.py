@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _PANEL_INCHES = 3.6
-_MOST_PANELS = 4
+_MOST_PANELS = 3
 _ACROSS = 4
 
 
@@ -44,7 +45,7 @@ def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
     import matplotlib
 
     ious = _some(evaluation.ious)
-    figure, panels = _panels(len(ious), f"AP over the heat threshold, {_subject(evaluation)}")
+    figure, panels = _panels(len(ious), f"AP over the heat threshold\n{_subject(evaluation)}")
     radii = sorted({row.radius or 0 for row in rows})
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(radii)))
     baselines = [
@@ -67,25 +68,19 @@ def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
             axes.axhline(100 * row.ap, color="0.45", linestyle=style, linewidth=1, label=row.boxes)
         best = max((row for row in rows if row.iou == iou), key=_ap)
         axes.plot(best.threshold or 0.0, 100 * best.ap, "o", color="#d6336c", markersize=6)
-        axes.annotate(
-            f"{100 * best.ap:.1f}",
-            (best.threshold or 0.0, 100 * best.ap),
-            textcoords="offset points",
-            xytext=(6, 5),
-            fontsize=8,
-            color="#d6336c",
-        )
-        axes.set(title=f"IoU {iou:g}", xlabel="heat threshold", ylabel="AP, percent")
+        name = f"IoU {iou:g}: best {100 * best.ap:.1f} at {best.threshold:g}"
+        axes.set_title(name, fontsize=10)
+        axes.set(xlabel="heat threshold", ylabel="AP, percent")
         axes.set_ylim(bottom=0)
         axes.margins(y=0.12)
         axes.grid(alpha=0.25)
-    panels[0].legend(fontsize=7, frameon=False)
+    _legend(figure, panels[0])
     return figure
 
 
 def _draw_options(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
     ious = _some(evaluation.ious)
-    figure, panels = _panels(len(ious), f"AP over radius and threshold, {_subject(evaluation)}")
+    figure, panels = _panels(len(ious), f"AP over radius and threshold\n{_subject(evaluation)}")
     thresholds = sorted({row.threshold or 0.0 for row in rows})
     radii = sorted({row.radius or 0 for row in rows})
     for axes, iou in zip(panels, ious, strict=True):
@@ -115,7 +110,7 @@ def _draw_precision_recall(evaluation: Evaluation) -> "Figure":
     colors = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, len(ious)))
     boxes, radius, threshold = evaluation.best
     at = f"threshold {threshold:g}, radius {radius}" if boxes == HEATMAP else "given boxes"
-    figure, panels = _panels(len(names), f"Precision over recall, {_subject(evaluation)}, {at}")
+    figure, panels = _panels(len(names), f"Precision over recall, {_subject(evaluation)}\n{at}")
     for axes, name in zip(panels, names, strict=True):
         for curve in evaluation.curves:
             if curve.class_name == name:
@@ -129,8 +124,14 @@ def _draw_precision_recall(evaluation: Evaluation) -> "Figure":
         axes.set(title=name, xlabel="recall, percent", ylabel="precision, percent")
         axes.set(xlim=(0, 100), ylim=(0, 103))
         axes.grid(alpha=0.25)
-    panels[0].legend(fontsize=7, frameon=False, loc="lower left")
+    _legend(figure, panels[0])
     return figure
+
+
+def _legend(figure: "Figure", panel: "Axes") -> None:
+    """Beside the panels, which share it, so that it hides nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
 
 
 def _panels(count: int, title: str) -> "tuple[Figure, list[Axes]]":
@@ -140,7 +141,7 @@ def _panels(count: int, title: str) -> "tuple[Figure, list[Axes]]":
     across = min(count, _ACROSS)
     down = math.ceil(count / across)
     figure = Figure(
-        figsize=(max(across, 1.6) * _PANEL_INCHES, down * _PANEL_INCHES * 0.85 + 0.4),
+        figsize=(across * _PANEL_INCHES + 1.2, down * _PANEL_INCHES * 0.85 + 0.4),
         layout="constrained",
     )
     FigureCanvasAgg(figure)
@@ -160,7 +161,12 @@ def _some(ious: Sequence[float]) -> list[float]:
 
 def _subject(evaluation: Evaluation) -> str:
     source = evaluation.source
-    where = f"{source['dataset']} {source['split']}" if "dataset" in source else "given boxes"
+    where = "given boxes"
+    if "dataset" in source:
+        name = str(source["dataset"])
+        # Of a folder its own name; `voc/2007` is no path.
+        name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
+        where = f"{name} {source['split']}"
     return f"{where}, {evaluation.headline}, {evaluation.protocol.name}"
 
 

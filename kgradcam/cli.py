@@ -453,8 +453,13 @@ def _rules(
     inclusive: bool | None = None,
     match: str | None = None,
 ) -> Any:
-    from kgradcam.metrics.boxes import find_protocol
+    from kgradcam.metrics.boxes import PROTOCOLS, find_protocol
 
+    names = [*PROTOCOLS, "coco", "wsol"]
+    if protocol not in names:
+        raise UserError(
+            f"--protocol {protocol!r} is none of {', '.join(names)}.{did_you_mean(protocol, names)}"
+        )
     for name, value, options in (
         ("--difficult", difficult, ("ignore", "count")),
         ("--ap", ap, ("11", "area", "101")),

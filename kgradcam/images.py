@@ -43,6 +43,21 @@ def read_image(source: Path | bytes, size: int | None = None) -> npt.NDArray[np.
     return np.asarray(rgb)
 
 
+def read_labels(path: Path) -> npt.NDArray[np.uint8]:
+    """Decodes an image whose pixels are labels: the indices of a palette, or grey levels.
+
+    Raises:
+        UserError: It is missing, damaged, or of another kind.
+    """
+    with _open(path) as image:
+        if image.mode not in ("P", "L"):
+            raise UserError(f"{path} must hold labels, palette or grey. Received: {image.mode}.")
+        try:
+            return np.asarray(image)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"{path} does not decode: {error}.") from error
+
+
 def _open(source: Path | bytes) -> PIL.Image.Image:
     try:
         return PIL.Image.open(io.BytesIO(source) if isinstance(source, bytes) else source)

@@ -4,15 +4,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from kgradcam import progress
+from kgradcam import progress, voc
 from kgradcam.boxes import normalize
+from kgradcam.images import read_labels
 from kgradcam.metrics import wsol
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.coco import evaluate_coco
 from kgradcam.metrics.heatmaps import pointing_hit
+from kgradcam.metrics.masks import PixelCounts
 from kgradcam.records import Detections, GroundTruth, keep_rows
 from kgradcam.runs import Run
 from kgradcam.tables import markdown
@@ -118,10 +121,10 @@ def evaluate_run(
             for threshold in thresholds
         }
     else:
-        pointing = _pointing_game(run)
+        of_heat = _of_heat(run)
         searched = {threshold: found[threshold] for threshold in THRESHOLDS}
         of_maps = {
-            name: _of_maps(truth, searched, i, pointing[name])
+            name: {**_of_maps(truth, searched, i), **of_heat[name]}
             for i, name in enumerate(truth.categories, start=1)
         }
         measured = {
@@ -178,33 +181,54 @@ def _of_boxes(truth: GroundTruth, found: Detections, category_id: int) -> dict[s
 
 
 def _of_maps(
-    truth: GroundTruth,
-    searched: Mapping[float, Detections],
-    category_id: int,
-    pointing: float,
+    truth: GroundTruth, searched: Mapping[float, Detections], category_id: int
 ) -> dict[str, float]:
     best, threshold = wsol.max_box_acc(truth, searched, category_id)
     return {
         "MaxBoxAcc": best,
         "at": threshold,
         "MaxBoxAccV2": wsol.max_box_acc_v2(truth, searched, category_id),
-        "pointing": pointing,
     }
 
 
-def _pointing_game(run: Run) -> dict[str, float]:
-    """The share of hits by class, over the images with an object that is not difficult."""
+def _of_heat(run: Run) -> dict[str, dict[str, float]]:
+    """The pointing game, over images with an object that is not difficult; PxAP and mask IoU."""
     truth = run.ground_truth
-    sizes = {image.id: (image.width, image.height) for image in truth.images}
+    images = {image.id: image for image in truth.images}
+    masks = _mask_folder(run)
     hits: dict[str, list[bool]] = {name: [] for name in truth.categories}
+    pixels = {name: PixelCounts() for name in truth.categories}
     for record in run.heatmaps():
+        image, name = images[record.image_id], truth.categories[record.category_id - 1]
+        heatmap = normalize(record.heatmap, (image.width, image.height))
         rows = truth.image_ids == record.image_id
         rows &= (truth.category_ids == record.category_id) & ~truth.difficult
         if rows.any():
-            heatmap = normalize(record.heatmap, sizes[record.image_id])
-            name = truth.categories[record.category_id - 1]
             hits[name].append(pointing_hit(heatmap, truth.boxes[rows]))
-    return {name: sum(each) / len(each) if each else math.nan for name, each in hits.items()}
+        if masks is not None and name in voc.CLASSES:
+            path = masks.mask_path(Path(image.file_name).stem)
+            if path.is_file():
+                pixels[name].add(heatmap, *voc.class_mask(read_labels(path), name))
+    return {
+        name: {
+            "pointing": sum(each) / len(each) if each else math.nan,
+            **(_of_pixels(pixels[name]) if masks is not None else {}),
+        }
+        for name, each in hits.items()
+    }
+
+
+def _of_pixels(counts: PixelCounts) -> dict[str, float]:
+    return {"PxAP": counts.pixel_ap(), "mask IoU": counts.best_iou()[0]}
+
+
+def _mask_folder(run: Run) -> voc.VocFolder | None:
+    """The folder of the run's dataset, if it is one with masks."""
+    path = Path(run.info["dataset"]["name"])
+    if not path.is_dir():
+        return None
+    folder = voc.VocFolder(path)
+    return folder if (folder.root / "SegmentationClass").is_dir() else None
 
 
 def _with_mean(by_class: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -14,6 +14,7 @@ map, and `values` (float32), the maps one after another in row order.
 
 import io
 import json
+import os
 import shutil
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -179,7 +180,7 @@ def draw_boxes(
         ]
 
     waiting = iter(records)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
         # A block at a time, so that the maps of a long run are never all in memory.
         while block := list(islice(waiting, MAPS_PER_FILE)):
             for found in pool.map(draw, block):

@@ -224,6 +224,25 @@ class VocFolder:
         ]
         return next((path for path in candidates if path.is_file()), candidates[0])
 
+    def mask_path(self, image_id: str) -> Path:
+        """Returns where the mask of an image's classes belongs; see `class_mask`."""
+        return self.root / "SegmentationClass" / f"{image_id}.png"
+
+
+def class_mask(
+    labels: npt.NDArray[np.uint8], class_name: str
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Reads a mask of `SegmentationClass`.
+
+    Args:
+        labels: uint8 `[height, width]`: 0 is the background, 1 to 20 are `CLASSES`, 255 is void.
+        class_name: One of `CLASSES`.
+
+    Returns:
+        Where the class is, and what is void; bool `[height, width]` both.
+    """
+    return labels == CLASSES.index(class_name) + 1, labels == 255
+
 
 def _lists_images(path: Path) -> bool:
     """Whether a list names one image a line, and not an image and a label as `dog_train.txt`."""

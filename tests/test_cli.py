@@ -112,12 +112,13 @@ def test_evaluate_prints_json_alone(run_folder: Path, kgradcam) -> None:
     result = kgradcam("evaluate", run_folder, "--json", "--iou", 0.3, "--threshold", 0.45)
     assert result.code == 0, result.err
     content = json.loads(result.out)
-    assert content["protocol"] == "voc2010"
+    assert content["protocol"]["name"] == "voc2010"
     assert [(row["class"], row["threshold"], row["iou"]) for row in content["rows"]] == [
         ("cat", 0.45, 0.3),
         ("dog", 0.45, 0.3),
+        ("mean", 0.45, 0.3),
     ]
-    assert [row["recall"] for row in content["rows"]] == [1.0, 1.0]
+    assert [row["recall"] for row in content["rows"]] == [1.0, 1.0, 1.0]
 
 
 def test_evaluate_prints_a_table_that_no_pipe_cuts(
@@ -129,7 +130,7 @@ def test_evaluate_prints_a_table_that_no_pipe_cuts(
     assert "recall@0.5" in result.out
     assert "…" not in result.out
     markdown = kgradcam("evaluate", run_folder, "--markdown", "--protocol", "seed").out
-    assert markdown.startswith("Protocol `seed`, percent.\n\n| class | threshold |")
+    assert markdown.startswith("Protocol seed, percent.\n\n| class | threshold |")
 
 
 def test_evaluate_given_coco_files(run_folder: Path, kgradcam) -> None:
@@ -140,7 +141,104 @@ def test_evaluate_given_coco_files(run_folder: Path, kgradcam) -> None:
             run_folder / "ground_truth.json", "--json",
         ).out
     )  # fmt: skip
-    assert given["rows"] == [{**row, "threshold": None} for row in of_run["rows"]]
+    as_given = {"boxes": "given", "radius": None, "threshold": None}
+    assert given["rows"] == [{**row, **as_given} for row in of_run["rows"]]
+
+
+def test_numbers_are_lists_ranges_and_repeated(run_folder: Path, kgradcam) -> None:
+    result = kgradcam(
+        "evaluate", run_folder, "--thresholds", "0.1:0.3:0.1,0.5", "--threshold", 0.2, "--json",
+        "--radii", "0,4", "--iou", "0.3:0.7:0.2",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    rows = json.loads(result.out)["rows"]
+    assert {row["threshold"] for row in rows} == {0.1, 0.2, 0.3, 0.5}
+    assert {row["radius"] for row in rows} == {0, 4}
+    assert {row["iou"] for row in rows} == {0.3, 0.5, 0.7}
+    assert "selected on the data it is scored on" in result.err
+
+
+def test_evaluate_writes_files_and_charts(run_folder: Path, kgradcam, tmp_path: Path) -> None:
+    out = tmp_path / "ap"
+    command = (
+        "evaluate",
+        run_folder,
+        "--thresholds",
+        "0.2:0.8:0.2",
+        "--radii",
+        "0,5",
+        "--out",
+        out,
+    )
+    result = kgradcam(*command, "--baselines", "--bootstrap", 20)
+    assert result.code == 0, result.err
+    assert {path.name for path in out.iterdir()} == {
+        *("evaluation.json", "evaluation.csv", "evaluation.md"),
+        *("thresholds.png", "options.png", "precision-recall.png"),
+    }
+    content = json.loads((out / "evaluation.json").read_text())
+    assert content["source"]["bootstrap"] == 20
+    assert len(content["rows"]) == (4 * 2 + 3) * 3 * 3
+    assert "full frame" in result.out
+    for path in out.glob("*.png"):
+        with PIL.Image.open(path) as image:
+            assert image.width > 600
+    again = kgradcam(*command)
+    assert (again.code, "is already there" in again.err) == (1, True)
+    assert kgradcam(*command, "--force").code == 0
+
+
+def test_rules_are_options_and_named(run_folder: Path, kgradcam) -> None:
+    result = kgradcam(
+        "evaluate", run_folder, "--difficult", "count", "--ap", "101", "--exclusive", "--match",
+        "coco", "--json",
+    )  # fmt: skip
+    protocol = json.loads(result.out)["protocol"]
+    assert protocol["name"] == "voc2010 difficult=count ap=101 inclusive=False match=coco"
+    assert (protocol["ap"], protocol["inclusive"]) == ("101", False)
+    cat = json.loads(result.out)["rows"][0]
+    assert cat["ground_truths"] == 2  # the difficult one counts
+
+
+def test_tuned_options_go_to_another_run(run_folder: Path, kgradcam, tmp_path: Path) -> None:
+    out = tmp_path / "options.json"
+    result = kgradcam(
+        "tune", run_folder, "--metric", "ap@0.7", "--thresholds", "0.2:0.8:0.2", "--radii", "0,5",
+        "--out", out,
+    )  # fmt: skip
+    assert (result.code, result.out) == (0, f"{out}\n"), result.err
+    choice = json.loads(out.read_text())
+    result = kgradcam("evaluate", run_folder, "--box-options", out, "--iou", 0.7, "--json")
+    assert result.code == 0, result.err
+    mean = json.loads(result.out)["rows"][-1]
+    assert (mean["radius"], mean["threshold"]) == (choice["radius"], choice["threshold"])
+    assert mean["ap"] == choice["value"]
+    assert f"{out} was selected on the data it is scored on" in result.err
+
+
+def test_fail_under_is_an_exit_code(run_folder: Path, kgradcam) -> None:
+    assert kgradcam("evaluate", run_folder, "--fail-under", "recall@0.3=0.9").code == 0
+    result = kgradcam("evaluate", run_folder, "--fail-under", "ap@0.5=1.01", "--json")
+    assert result.code == 1
+    assert json.loads(result.out)["rows"]
+    assert "ap@0.5 is " in result.err
+    assert kgradcam("evaluate", run_folder, "--fail-under", "ap@0.5").code == 2
+
+
+def test_compare_prints_differences(run_folder: Path, kgradcam) -> None:
+    result = kgradcam(
+        "compare", run_folder, run_folder, "--iou", 0.5, "--bootstrap", 20, "--markdown"
+    )
+    assert result.code == 0, result.err
+    assert "+0.0 [+0.0, +0.0]" in result.out
+
+
+@pytest.mark.parametrize(("protocol", "measure"), [("coco", "AP75"), ("wsol", "MaxBoxAccV2")])
+def test_other_protocols(run_folder: Path, kgradcam, protocol: str, measure: str) -> None:
+    result = kgradcam("evaluate", run_folder, "--protocol", protocol, "--json")
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["protocol"] == protocol
+    assert 0 <= json.loads(result.out)["rows"][0][measure] <= 1
 
 
 def test_evaluate_reproduces_the_seeds_table(shared: Path, kgradcam) -> None:
@@ -236,7 +334,7 @@ def test_evaluate_measures_explanations(run_folder: Path, kgradcam) -> None:
     result = kgradcam(
         "evaluate", "--explanation-metrics", "--detections", "x.json", "--ground-truth", "y.json"
     )
-    assert (result.code, "--explanation-metrics needs RUN" in result.err) == (2, True)
+    assert (result.code, "--explanation-metrics need RUN" in result.err) == (2, True)
 
 
 def test_layers_marks_the_default(tiny_model: Path, kgradcam) -> None:
@@ -285,8 +383,16 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["detect", "--out", ".", "--dataset", "demo"], 1, ". is already there"),
         (["evaluate"], 2, "Give either RUN, or --detections FILE and --ground-truth FILE"),
         (["evaluate", "nowhere"], 1, "nowhere is no run: it holds no run.json"),
-        (["evaluate", "x", "--json", "--markdown"], 2, "either --json or --markdown"),
-        (["evaluate", "x", "--protocol", "coco"], 1, "protocol='coco' is none of seed"),
+        (["evaluate", "x", "--json", "--markdown"], 2, "one of --json and --markdown"),
+        (["evaluate", "x", "--protocol", "cocoo"], 1, "Did you mean 'coco'"),
+        (["evaluate", "x", "--threshold", "0.1:0.5:0"], 2, "'0.1:0.5:0' is no range upwards"),
+        (["evaluate", "x", "--threshold", "0.1,x"], 2, "'x' is no number and no START:STOP:STEP"),
+        (["evaluate", "x", "--iou", "0:1:0.00001"], 2, "more than 10,000 numbers"),
+        (["evaluate", "x", "--radii", "2.5"], 2, "2.5 is not a whole number of pixels"),
+        (["evaluate", "x", "--ap", "12"], 2, "--ap must be 11 or area or 101"),
+        (["evaluate", "x", "--box-options", "no.json"], 1, "No file no.json"),
+        (["tune", "x", "--out", "o.json", "--metric", "map"], 1, "x is no run"),
+        (["compare", "x"], 2, "Give two runs or more"),
         (["evaluate", "--detections", "a.json", "--ground-truth", "b.pickle"], 2, "must both be"),
         (["evaluate", "--detections", "a.json", "--ground-truth", "b.json"], 1, "No file b.json"),
         (["visualize", "nowhere", "--out", "x.png"], 1, "nowhere is no run"),

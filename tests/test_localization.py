@@ -5,6 +5,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from test_records import found, truth
 
@@ -14,6 +15,7 @@ from kgradcam.localization import evaluate_detections, evaluate_run
 from kgradcam.metrics import wsol
 from kgradcam.metrics.boxes import box_iou
 from kgradcam.runs import Run
+from kgradcam.voc import CLASSES
 
 A, FAR = [0, 0, 10, 10], [30, 30, 40, 40]
 HALF = [0, 0, 10, 5]  # IoU 1/2 with A
@@ -97,6 +99,25 @@ def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
     assert measured["mean"]["MaxBoxAcc"] == pytest.approx(
         (measured["cat"]["MaxBoxAcc"] + measured["dog"]["MaxBoxAcc"]) / 2
     )
+
+
+def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:
+    """The boxes drawn as masks: a dog's pixels are bright, so that its heat is on it."""
+    assert "PxAP" not in evaluate_run(run, "wsol").rows[0][2]
+    folder = pets.root / "SegmentationClass"
+    folder.mkdir()
+    ground_truth = run.ground_truth
+    label = {1: CLASSES.index("cat") + 1, 2: CLASSES.index("dog") + 1}
+    for image in ground_truth.images:
+        labels = np.zeros((image.height, image.width), np.uint8)
+        for row in np.flatnonzero(ground_truth.image_ids == image.id):
+            xmin, ymin, xmax, ymax = ground_truth.boxes[row].astype(int)
+            labels[ymin:ymax, xmin:xmax] = label[int(ground_truth.category_ids[row])]
+        PIL.Image.fromarray(labels).save(folder / f"{Path(image.file_name).stem}.png")
+    measured = {name: measures for name, _, measures in evaluate_run(run, "wsol").rows}
+    for name in ("cat", "dog", "mean"):
+        assert 0.6 < measured[name]["PxAP"] <= 1
+        assert 0.5 < measured[name]["mask IoU"] <= 1
 
 
 def test_it_prints_in_three_ways(run: Run) -> None:
