@@ -55,3 +55,6 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
             progress.update(task, advance=count, rate=f"{speed:.1f}/s" if speed else "")
 
         yield advance
+        if not progress.tasks[0].completed:
+            progress.update(task, visible=False)  # there was nothing to do,
+            progress.live.transient = True  # nor to leave an empty line for
