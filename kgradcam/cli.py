@@ -377,7 +377,25 @@ def evaluate(
             "--threshold, --radius, --box-options and --explanation-metrics need RUN: given "
             "detections have no heatmaps."
         )
+    of_ap = {
+        "--iou": iou,
+        "--ap": ap,
+        "--inclusive and --exclusive": inclusive is not None,
+        "--match": match,
+        "--baselines": baselines,
+        "--bootstrap": bootstrap,
+        "--fail-under": fail_under,
+        "--out": out,
+    }
     if explanation_metrics:
+        of_boxes = {
+            "--threshold": threshold,
+            "--radius": radius,
+            "--box-options": box_options,
+            "--difficult": difficult,
+            "--csv": as_csv,
+        }
+        _refuse({**of_ap, **of_boxes}, "--explanation-metrics")
         assert run is not None
         _evaluate_explanations(run, limit, seed, data_dir, form, quiet)
         return
@@ -392,6 +410,7 @@ def evaluate(
     thresholds = [chosen.threshold] if chosen else _joined(threshold) or None
     radii = [chosen.radius] if chosen else _radii(radius)
     if protocol in ("coco", "wsol"):
+        _refuse({**of_ap, "several --radii": len(radii or ()) > 1}, f"--protocol {protocol}")
         _evaluate_otherwise(
             protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, form, quiet
         )
@@ -446,6 +465,13 @@ def _form(**wanted: bool) -> str:
     return given[0] if given else "table"
 
 
+def _refuse(options: dict[str, Any], asked: str) -> None:
+    """What would have no effect is a mistake."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{asked} knows nothing of {' or '.join(given)}.")
+
+
 def _rules(
     protocol: str,
     difficult: str | None = None,
@@ -457,7 +483,7 @@ def _rules(
 
     names = [*PROTOCOLS, "coco", "wsol"]
     if protocol not in names:
-        raise UserError(
+        raise UsageError(
             f"--protocol {protocol!r} is none of {', '.join(names)}.{did_you_mean(protocol, names)}"
         )
     for name, value, options in (

@@ -92,6 +92,7 @@ def detect(
         UserError: Something in the configuration does not exist or does not fit, no image holds
             the classes, or the folder exists.
     """
+    method = find_method(configuration.method)  # a slip in a name is told before any work
     with RunWriter(folder, force) as writer:
         dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
         _stop_if_strict(configuration, dataset)
@@ -108,9 +109,7 @@ def detect(
             classifier.model.output_shape[-1],
         )
         examples = _choose(dataset, targets, configuration)
-        cam = find_method(configuration.method)(
-            classifier.model, configuration.layer, preprocess=classifier.preprocess
-        )
+        cam = method(classifier.model, configuration.layer, preprocess=classifier.preprocess)
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []

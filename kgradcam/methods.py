@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kgradcam.errors import UserError, did_you_mean
+from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.gradcam import GradCAM, Trace, space
 
 
@@ -272,10 +272,10 @@ def find_method(name: str) -> type[GradCAM]:
     """Returns a method by name.
 
     Raises:
-        UserError: There is none of that name.
+        UsageError: There is none of that name.
     """
     if name not in METHODS:
-        raise UserError(
+        raise UsageError(
             f"method={name!r} is none of {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
         )
     return METHODS[name]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.errors import UserError
+from kgradcam.errors import UsageError, UserError
 from kgradcam.files import write_atomically
 
 Ids = npt.NDArray[np.int64]
@@ -141,7 +141,7 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
             area; or `"top"`, the most confident; the first of equals.
 
     Raises:
-        UserError: `rows` is something else.
+        UsageError: `rows` is something else.
     """
     if rows == "all":
         return detections
@@ -153,7 +153,7 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     elif rows == "top":
         best_first = np.argsort(-detections.scores, kind="stable")
     else:
-        raise UserError(f"rows must be all, last, largest or top. Received: {rows!r}.")
+        raise UsageError(f"rows must be all, last, largest or top. Received: {rows!r}.")
     groups = np.stack([detections.image_ids, detections.category_ids], axis=1)
     _, firsts = np.unique(groups[best_first], axis=0, return_index=True)
     return detections.select(np.sort(best_first[firsts]))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.errors import UserError, did_you_mean
+from kgradcam.errors import UsageError, did_you_mean
 from kgradcam.records import Boxes, Detections, GroundTruth
 
 AveragePrecision = Literal["area", "11", "101"]
@@ -68,10 +68,10 @@ def find_protocol(name: str) -> Protocol:
     """Returns a protocol by name.
 
     Raises:
-        UserError: There is none of that name.
+        UsageError: There is none of that name.
     """
     if name not in PROTOCOLS:
-        raise UserError(
+        raise UsageError(
             f"protocol={name!r} is none of {', '.join(PROTOCOLS)}.{did_you_mean(name, PROTOCOLS)}"
         )
     return PROTOCOLS[name]
