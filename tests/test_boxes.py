@@ -16,6 +16,7 @@ def drawn(*rows: str) -> np.ndarray:
 
 
 def test_a_box_for_each_component_the_last_in_raster_order_first() -> None:
+    """A box from a heatmap: zhoubolei/CAM #18 #31, keras-vis #96, tf-explain #168."""
     heatmap = drawn(
         "0000099",
         "0900099",

@@ -99,6 +99,7 @@ def test_channel_weights_are_the_finite_differences_of_the_score(layer: str) -> 
 
 
 def test_a_batch_equals_a_loop_and_classes_equal_single_ones() -> None:
+    """One image at a time: pytorch-grad-cam #18 #322, torch-cam #79."""
     cam, images = GradCAM(deep_model()), pictures(4, 10, 8)
     together = cam(images, classes=[0, 1, 2])
     for i in range(4):
@@ -142,6 +143,7 @@ def test_a_head_is_explained_at_its_logit(activation: str) -> None:
 
 
 def test_a_saturated_softmax_still_has_a_heatmap() -> None:
+    """Zero gradients at a confidence of 1: keras #5881, tf-explain #54, tensorflow #56657."""
     model = gap_model()
     model.get_layer("head").bias.assign([60.0, 0, 0, 0])
     images = pictures(2)
@@ -170,6 +172,7 @@ def test_the_probability_of_a_sigmoid_group_is_that_of_any() -> None:
 
 
 def test_it_is_traced_once_whatever_comes() -> None:
+    """Retracing at every call: PracticalDL #41, innvestigate #129."""
     cam = GradCAM(gap_model(size=None))
     for height, width, batch in [(8, 8, 1), (8, 8, 3), (9, 13, 2), (20, 7, 1)]:
         images = np.zeros((batch, height, width, 3))
@@ -242,6 +245,7 @@ def test_a_subclassed_model_is_explained_from_its_first_call() -> None:
 
 
 def test_a_map_without_positive_evidence_is_zeros() -> None:
+    """All-zero, NaN and all-red maps: torch-cam #186, pytorch-grad-cam #108, tf-explain #186."""
     model = gap_model()
     head = model.get_layer("head")
     head.kernel.assign(-tf.abs(head.kernel))

@@ -21,6 +21,7 @@ def classifier(features: keras.Model) -> keras.Model:
 
 
 def test_the_default_is_the_last_map_with_space_that_is_no_pooling() -> None:
+    """Which layer?: pytorch-grad-cam #20 #43, tf-explain #97, keras-io #173."""
     calls, default = list_layers(classifier(backbone("backbone")))
     assert default.path == "backbone/last"
     assert default.shape == (4, 4, 6)

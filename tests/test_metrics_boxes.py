@@ -126,6 +126,7 @@ def test_equal_overlap_counts_for_voc_and_not_for_the_seed() -> None:
 
 
 def test_difficult_objects_are_ignored_by_voc_and_ordinary_for_the_seed() -> None:
+    """AP unlike the devkit: review_object_detection_metrics #48, Object-Detection-Metrics #88."""
     ground_truth = truth((1, 1, A, True), (1, 1, B, False))
     detections = found((1, 1, A, 0.9), (1, 1, A, 0.85), (1, 1, B, 0.8))
     voc = measure(ground_truth, detections)
