@@ -7,7 +7,7 @@ TensorFlow takes seconds to import, so each command imports what it needs when i
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -385,7 +385,6 @@ def evaluate(
         "--baselines": baselines,
         "--bootstrap": bootstrap,
         "--fail-under": fail_under,
-        "--out": out,
     }
     if explanation_metrics:
         of_boxes = {
@@ -394,6 +393,7 @@ def evaluate(
             "--box-options": box_options,
             "--difficult": difficult,
             "--csv": as_csv,
+            "--out": out,
         }
         _refuse({**of_ap, **of_boxes}, "--explanation-metrics")
         assert run is not None
@@ -411,9 +411,12 @@ def evaluate(
     radii = [chosen.radius] if chosen else _radii(radius)
     if protocol in ("coco", "wsol"):
         _refuse({**of_ap, "several --radii": len(radii or ()) > 1}, f"--protocol {protocol}")
-        _evaluate_otherwise(
-            protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, form, quiet
+        measured = _evaluate_otherwise(
+            protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, quiet
         )
+        _print_result(measured, form)
+        if out is not None:
+            _write_evaluation(out, measured, charts={})
         return
     rules = _rules(protocol, difficult, ap, inclusive, match)
     ious = _joined(iou) or [0.3, 0.4, 0.5]
@@ -453,7 +456,9 @@ def evaluate(
             quiet,
         )
     if out is not None:
-        _write_evaluation(out, result)
+        from kgradcam.charts import draw_charts
+
+        _write_evaluation(out, result, draw_charts(result))
     _fail_under(result, fail_under or ())
 
 
@@ -507,32 +512,28 @@ def _evaluate_otherwise(
     thresholds: list[float] | None,
     radii: list[int] | None,
     difficult: str | None,
-    form: str,
     quiet: bool,
-) -> None:
+) -> Any:
     """The protocols that measure other things than AP and recall at some IoU."""
     from kgradcam import localization
     from kgradcam.runs import Run
 
     if run is not None:
-        result = localization.evaluate_run(
+        return localization.evaluate_run(
             Run(run), protocol, thresholds, radii, rows, difficult == "ignore", quiet=quiet
         )
-    else:
-        assert detections is not None
-        assert ground_truth is not None
-        truth, found = _read_given(detections, ground_truth, rows)
-        result = localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
-    _print_result(result, form)
+    assert detections is not None
+    assert ground_truth is not None
+    truth, found = _read_given(detections, ground_truth, rows)
+    return localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
 
 
-def _write_evaluation(folder: Path, result: Any) -> None:
-    from kgradcam.charts import draw_charts
+def _write_evaluation(folder: Path, result: Any, charts: Mapping[str, Any]) -> None:
     from kgradcam.files import write_atomically
     from kgradcam.pictures import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    for name, figure in draw_charts(result).items():
+    for name, figure in charts.items():
         save(figure, folder / f"{name}.png")
     write_atomically(folder / "evaluation.csv", result.to_csv())
     write_atomically(folder / "evaluation.md", result.to_markdown() + "\n")

@@ -368,20 +368,23 @@ def evaluate_run(
         ):
             option = (name, None, None)
             measured += _measure(truth, option, detections, iou_thresholds, protocol, samples)
-    source = {
+    source = {**describe(run, rows), "bootstrap": bootstrap, "seed": seed}
+    curves = _curves(truth, options[best], iou_thresholds, protocol)
+    return Evaluation(protocol, _by_class(measured, truth), source, curves)
+
+
+def describe(run: Run, rows: str) -> dict[str, Any]:
+    """Returns what an evaluation says of its run; see the module."""
+    return {
         "dataset": run.info["dataset"]["name"],
         "split": run.info["dataset"]["split"],
         "model": run.info["model"]["name"],
         "layer": run.info["model"]["layer"],
         "method": run.info["configuration"].get("method", "gradcam"),
         "score": run.options.score,
-        "images": len(truth.images),
+        "images": len(run.ground_truth.images),
         "rows": rows,
-        "bootstrap": bootstrap,
-        "seed": seed,
     }
-    curves = _curves(truth, options[best], iou_thresholds, protocol)
-    return Evaluation(protocol, _by_class(measured, truth), source, curves)
 
 
 def evaluate_detections(

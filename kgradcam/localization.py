@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from kgradcam import progress, voc
+from kgradcam import __version__, progress, voc
 from kgradcam.boxes import normalize
+from kgradcam.evaluation import SCHEMA, describe
 from kgradcam.images import read_labels
 from kgradcam.metrics import wsol
 from kgradcam.metrics.bootstrap import mean_over_classes
@@ -32,10 +34,12 @@ class Localization:
         protocol: `"coco"` or `"wsol"`.
         rows: For each class and threshold, which is `None` for given detections, the measures by
             name; NaN where undefined. Fractions, but for `at`, a threshold.
+        source: What was measured, as in `evaluation`.
     """
 
     protocol: str
     rows: tuple[tuple[str, float | None, dict[str, float]], ...]
+    source: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -43,7 +47,7 @@ class Localization:
         return f"Protocol {self.protocol}, percent"
 
     def to_json(self) -> str:
-        """Returns one JSON object with `protocol` and `rows`; undefined values are null."""
+        """Returns `evaluation.json` as in `evaluation`, each row with its measures by name."""
         rows = [
             {
                 "class": name,
@@ -52,7 +56,14 @@ class Localization:
             }
             for name, threshold, measures in self.rows
         ]
-        return json.dumps({"protocol": self.protocol, "rows": rows}, indent=1)
+        content = {
+            "schema": SCHEMA,
+            "kgradcam": __version__,
+            "protocol": {"name": self.protocol},
+            "source": dict(self.source),
+            "rows": rows,
+        }
+        return json.dumps(content, indent=1, ensure_ascii=False)
 
     def to_csv(self) -> str:
         """Returns the rows as comma-separated values."""
@@ -144,6 +155,7 @@ def evaluate_run(
             for name in names
             for threshold in thresholds
         ),
+        {**describe(run, rows), "radius": radius},
     )
 
 
@@ -170,7 +182,11 @@ def evaluate_detections(
                 for i, name in enumerate(ground_truth.categories, start=1)
             }
         )
-    return Localization(protocol, tuple((name, None, each) for name, each in measured.items()))
+    return Localization(
+        protocol,
+        tuple((name, None, each) for name, each in measured.items()),
+        {"images": len(ground_truth.images)},
+    )
 
 
 def _of_boxes(truth: GroundTruth, found: Detections, category_id: int) -> dict[str, float]:

@@ -234,11 +234,18 @@ def test_compare_prints_differences(run_folder: Path, kgradcam) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "measure"), [("coco", "AP75"), ("wsol", "MaxBoxAccV2")])
-def test_other_protocols(run_folder: Path, kgradcam, protocol: str, measure: str) -> None:
-    result = kgradcam("evaluate", run_folder, "--protocol", protocol, "--json")
+def test_other_protocols(
+    run_folder: Path, kgradcam, tmp_path: Path, protocol: str, measure: str
+) -> None:
+    out = tmp_path / "out"
+    result = kgradcam("evaluate", run_folder, "--protocol", protocol, "--json", "--out", out)
     assert result.code == 0, result.err
-    assert json.loads(result.out)["protocol"] == protocol
-    assert 0 <= json.loads(result.out)["rows"][0][measure] <= 1
+    content = json.loads(result.out)
+    assert (content["schema"], content["protocol"]) == (1, {"name": protocol})
+    assert content["source"]["split"] == "all"
+    assert 0 <= content["rows"][0][measure] <= 1
+    assert json.loads((out / "evaluation.json").read_text()) == content
+    assert len(list(out.iterdir())) == 3
 
 
 def test_evaluate_reproduces_the_seeds_table(shared: Path, kgradcam) -> None:
@@ -386,9 +393,9 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["evaluate", "x", "--json", "--markdown"], 2, "one of --json and --markdown"),
         (["evaluate", "x", "--protocol", "cocoo"], 2, "Did you mean 'coco'"),
         (
-            ["evaluate", "x", "--protocol", "coco", "--iou", "0.5", "--out", "y"],
+            ["evaluate", "x", "--protocol", "coco", "--iou", "0.5", "--ap", "11"],
             2,
-            "--protocol coco knows nothing of --iou or --out",
+            "--protocol coco knows nothing of --iou or --ap",
         ),
         (["evaluate", "x", "--protocol", "wsol", "--radii", "0,5"], 2, "of several --radii"),
         (
