@@ -129,6 +129,9 @@ Ious = Annotated[
 Protocol = Annotated[
     str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010|coco|wsol")
 ]
+ApProtocol = Annotated[str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
+AsMarkdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]
 
 
@@ -354,9 +357,9 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
+    as_json: AsJson = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    as_markdown: AsMarkdown = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -562,9 +565,7 @@ def tune(
     ] = "ap@0.5",
     threshold: Thresholds = None,
     radius: Radii = None,
-    protocol: Annotated[
-        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
-    ] = "voc2010",
+    protocol: ApProtocol = "voc2010",
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -596,13 +597,11 @@ def compare(
     threshold: Thresholds = None,
     radius: Radii = None,
     iou: Ious = None,
-    protocol: Annotated[
-        str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")
-    ] = "voc2010",
+    protocol: ApProtocol = "voc2010",
     bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")] = False,
-    as_markdown: Annotated[bool, typer.Option("--markdown", help="A Markdown table.")] = False,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
     quiet: Quiet = False,
 ) -> None:
     """Hold runs on the same images against the first: which differ really?

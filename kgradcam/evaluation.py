@@ -317,6 +317,7 @@ def evaluate_run(
     rows: str = "all",
     *,
     radii: Sequence[int] | None = None,
+    drawn: Mapping[tuple[int, float], Detections] | None = None,
     baselines: bool = False,
     bootstrap: int = 0,
     seed: int = 0,
@@ -332,6 +333,7 @@ def evaluate_run(
         protocol: How matching and AP are defined.
         rows: Which boxes of each image and class count; see `records.keep_rows`.
         radii: Smoothing radii in pixels. Default: the run's own.
+        drawn: Their boxes, where they are at hand from `Run.detections`.
         baselines: Also scores the full frame, a centre box, and random heatmaps of the same
             smoothness with the best option.
         bootstrap: How many bootstrap samples to draw for intervals.
@@ -340,9 +342,9 @@ def evaluate_run(
     """
     thresholds = run.thresholds if thresholds is None else thresholds
     radii = [run.options.smooth_radius] if radii is None else radii
-    maps = run.info["counts"]["heatmaps"]
-    with progress.bar("boxes", maps, "heatmaps", quiet) as advance:
-        drawn = run.detections(thresholds, radii, advance)
+    if drawn is None:
+        with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
+            drawn = run.detections(thresholds, radii, advance)
     truth = run.ground_truth
     options: dict[Option, Detections] = {
         (HEATMAP, radius, threshold): keep_rows(drawn[radius, threshold], rows)

@@ -17,6 +17,7 @@ from kgradcam.detection import Configuration
 from kgradcam.errors import UserError
 from kgradcam.gradcam import Explanation
 from kgradcam.methods import find_method
+from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models import load_classifier
 from kgradcam.records import Image
@@ -176,8 +177,6 @@ def _boxes(
 
 
 def _means(rows: Sequence[dict[str, float]]) -> dict[str, float]:
-    means = {}
-    for name in rows[0]:
-        values = [row[name] for row in rows if not math.isnan(row[name])]
-        means[name] = sum(values) / len(values) if values else math.nan
-    return means
+    return {
+        name: float(mean_over_classes([np.array(row[name]) for row in rows])) for name in rows[0]
+    }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from kgradcam import progress
 from kgradcam.errors import UserError
 from kgradcam.evaluation import HEATMAP, Evaluation, evaluate_run, parse_metric
 from kgradcam.files import write_atomically
@@ -75,8 +76,12 @@ def tune(
     """
     _, iou = parse_metric(metric)
     tried = []
+    with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
+        drawn = run.detections(thresholds, radii, advance)
     for rows in ROWS:
-        evaluation = evaluate_run(run, thresholds, [iou], protocol, rows, radii=radii, quiet=quiet)
+        evaluation = evaluate_run(
+            run, thresholds, [iou], protocol, rows, radii=radii, drawn=drawn, quiet=quiet
+        )
         options = dict.fromkeys(row.option for row in evaluation.rows if row.boxes == HEATMAP)
         tried += [(evaluation.value(metric, option), option, evaluation) for option in options]
     # Undefined measures come last.

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -104,3 +105,20 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "tiny.keras"
     model.save(path)
     return path
+
+
+@pytest.fixture
+def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
+    """A run on `pets`, each heatmap as it is."""
+    from kgradcam.boxes import BoxOptions
+    from kgradcam.detection import Configuration, detect
+
+    configuration = Configuration(
+        dataset=str(pets.root),
+        split="all",
+        classes=("cat=0", "dog=2"),
+        model=str(tiny_model),
+        thresholds=(0.5,),
+        boxes=BoxOptions(smooth_radius=0),
+    )
+    return detect(configuration, tmp_path / "run")

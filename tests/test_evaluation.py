@@ -93,19 +93,6 @@ def test_given_detections_have_no_threshold() -> None:
     assert result.table()[1][0][:2] == ["cat", "given"]
 
 
-@pytest.fixture
-def run(pets, tiny_model: Path, tmp_path: Path) -> Run:
-    configuration = Configuration(
-        dataset=str(pets.root),
-        split="all",
-        classes=("cat=0", "dog=2"),
-        model=str(tiny_model),
-        thresholds=(0.5,),
-        boxes=BoxOptions(smooth_radius=0),
-    )
-    return detect(configuration, tmp_path / "run")
-
-
 def test_a_run_is_scored_by_class_then_threshold(run: Run) -> None:
     result = evaluate_run(run, [0.5, 0.4], [0.3, 0.7], PROTOCOLS["voc2010"])
     assert [(row.class_name, row.threshold, row.iou) for row in result.rows] == [

@@ -9,8 +9,7 @@ import PIL.Image
 import pytest
 from test_records import found, truth
 
-from kgradcam.boxes import BoxOptions, normalize
-from kgradcam.detection import Configuration, detect
+from kgradcam.boxes import normalize
 from kgradcam.localization import evaluate_detections, evaluate_run
 from kgradcam.metrics import wsol
 from kgradcam.metrics.boxes import box_iou
@@ -54,19 +53,6 @@ def test_max_box_acc_takes_the_best_threshold() -> None:
     assert wsol.max_box_acc_v2(ground_truth, by_threshold, 1) == 1.0
     del by_threshold[0.3]
     assert wsol.max_box_acc_v2(ground_truth, by_threshold, 1) == pytest.approx((1 + 1 + 0.5) / 3)
-
-
-@pytest.fixture
-def run(pets, tiny_model: Path, tmp_path: Path) -> Run:
-    configuration = Configuration(
-        dataset=str(pets.root),
-        split="all",
-        classes=("cat=0", "dog=2"),
-        model=str(tiny_model),
-        thresholds=(0.5,),
-        boxes=BoxOptions(smooth_radius=0),
-    )
-    return detect(configuration, tmp_path / "run")
 
 
 def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
