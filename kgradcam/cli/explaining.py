@@ -1,0 +1,131 @@
+"""`explain` and `layers`: what a model sees, and where it can be asked."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    MODEL,
+    Force,
+    ImageSize,
+    Layer,
+    Method,
+    Preprocess,
+    Weights,
+    layer_paths,
+    side_length,
+)
+from kgradcam.cli.output import (
+    import_tensorflow,
+    note,
+    print_table,
+    require_absent,
+)
+from kgradcam.errors import UserError, did_you_mean
+
+
+def explain(
+    images: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="IMAGE...")],
+    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
+    model: Annotated[str, typer.Option(help=MODEL)] = "resnet50",
+    weights: Weights = "imagenet",
+    preprocess: Preprocess = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class by name, index or group; repeat for several. Default: the top class.",
+            metavar="NAME|INDEX",
+            show_default=False,
+        ),
+    ] = None,
+    layer: Layer = None,
+    image_size: ImageSize = "native",
+    method: Method = "gradcam",
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Draw another method or model beside; repeat for more. MODEL=FILE says which "
+            "weights.",
+            metavar="METHOD|MODEL[=FILE]",
+            show_default=False,
+        ),
+    ] = None,
+    metrics: Annotated[
+        bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are.")
+    ] = False,
+    force: Force = False,
+) -> None:
+    """Show where a model sees a class in any picture.
+
+    [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.methods import METHODS
+    from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.models import load_classifier, model_names
+    from kgradcam.pictures import save
+    from kgradcam.visualization import explain_images
+
+    require_absent(out, force)
+    size = side_length(image_size)
+    others = [name.partition("=") for name in compare or () if name not in METHODS]
+    for name, _, _ in others:
+        if name not in model_names() and not name.endswith(".keras"):
+            options = [*METHODS, *model_names()]
+            raise UserError(
+                f"--compare {name!r} is no method, no model by name and no .keras file."
+                f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
+            )
+    classifiers = [load_classifier(model, weights, size, preprocess)]
+    classifiers += [load_classifier(name, file or "imagenet", size) for name, _, file in others]
+    methods = [method, *(name for name in compare or () if name in METHODS)]
+    figure, findings = explain_images(
+        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics
+    )
+    save(figure, out)
+    if metrics:
+        for name, meaning in MEASURES.items():
+            if name in findings[0].measures:
+                note(f"{name}: {meaning}")
+        print_table(
+            "Faithfulness",
+            ["image", "model", "method", "class", "probability", *findings[0].measures],
+            [
+                [
+                    *(each.image.name, each.model, each.method, each.class_name),
+                    *(f"{value:.3f}" for value in (each.probability, *each.measures.values())),
+                ]
+                for each in findings
+            ],
+        )
+    else:
+        for each in findings:
+            what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
+            note(f"{each.image}: {what} {each.probability:.1%}")
+    typer.echo(out)
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    weights: Annotated[
+        str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
+    ] = None,
+) -> None:
+    """List the layers of a model that can be explained; the default is marked."""
+    import_tensorflow()
+    from kgradcam.layers import list_layers
+    from kgradcam.models import load_classifier
+
+    calls, default = list_layers(load_classifier(model, weights, image_size=None).model)
+    lines = [
+        [
+            call.path,
+            type(call.layer).__name__,
+            " x ".join(str(size or "any") for size in call.shape),
+            "default" if call is default else "",
+        ]
+        for call in calls
+    ]
+    print_table(f"Layers of {model}", ["layer", "type", "height x width x channels", ""], lines)

@@ -1,0 +1,405 @@
+"""`evaluate`, `tune` and `compare`: what a run is worth."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from kgradcam.cli.options import (
+    ApProtocol,
+    AsJson,
+    AsMarkdown,
+    DataDir,
+    Force,
+    Ious,
+    Protocol,
+    Quiet,
+    Radii,
+    RunFolder,
+    Thresholds,
+    joined,
+    numbers,
+    output_form,
+    protocol_rules,
+    refuse,
+    whole_numbers,
+)
+from kgradcam.cli.output import (
+    import_tensorflow,
+    note,
+    print_result,
+    require_absent,
+)
+from kgradcam.errors import UsageError, UserError
+
+
+def evaluate(
+    run: Annotated[
+        Path | None,
+        typer.Argument(
+            help="A folder that detect has written.", metavar="[RUN]", show_default=False
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(help="Instead of RUN: COCO results (.json) or the seed's pickle."),
+    ] = None,
+    ground_truth: Annotated[
+        Path | None, typer.Option(help="Their ground truth: COCO (.json) or the seed's pickle.")
+    ] = None,
+    rows: Annotated[
+        str,
+        typer.Option(
+            help="Which boxes of each image and class count: all, the last, the largest, or the "
+            "most confident.",
+            metavar="all|last|largest|top",
+        ),
+    ] = "all",
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    box_options: Annotated[
+        Path | None,
+        typer.Option(help="Threshold, radius and rows that tune has chosen.", metavar="FILE"),
+    ] = None,
+    iou: Ious = None,
+    protocol: Protocol = "voc2010",
+    difficult: Annotated[
+        str | None,
+        typer.Option(
+            help="Whether difficult objects count.",
+            metavar="ignore|count",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    ap: Annotated[
+        str | None,
+        typer.Option(
+            help="At how many recalls precision is taken.",
+            metavar="11|area|101",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    inclusive: Annotated[
+        bool | None,
+        typer.Option(
+            "--inclusive/--exclusive",
+            help="Whether an overlap equal to --iou suffices.",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    match: Annotated[
+        str | None,
+        typer.Option(
+            help="Whether a box has a second choice.",
+            metavar="devkit|coco",
+            show_default="as the protocol",
+        ),
+    ] = None,
+    baselines: Annotated[
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Also score the full frame, a centre box and random heatmaps.",
+        ),
+    ] = False,
+    bootstrap: Annotated[
+        int, typer.Option(help="Samples of the images to draw for intervals.", min=0)
+    ] = 0,
+    fail_under: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Exit with 1 if the best mean is lower; repeat.",
+            metavar="ap@IOU=VALUE",
+            show_default=False,
+        ),
+    ] = None,
+    explanation_metrics: Annotated[
+        bool,
+        typer.Option(
+            "--explanation-metrics",
+            help="Instead of AP: how faithful the heatmaps are to the model, and where their heat "
+            "is. It runs the model again.",
+        ),
+    ] = False,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="For --explanation-metrics: so many images, drawn by --seed.", min=1),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For --limit, --bootstrap and random heatmaps.")] = 0,
+    data_dir: DataDir = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write evaluation.json, .csv and .md and charts there.",
+            metavar="DIR",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Comma-separated values.")] = False,
+    as_markdown: AsMarkdown = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure AP and recall of a run, or of anyone's detections.
+
+    [dim]kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap[/dim]
+    """
+    from kgradcam.evaluation import evaluate_detections, evaluate_run
+    from kgradcam.runs import Run
+    from kgradcam.tuning import read_choice
+
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    given = detections is not None and ground_truth is not None
+    if (run is None) != given or (detections is None) != (ground_truth is None):
+        raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
+    if run is None and (threshold or radius or box_options or explanation_metrics):
+        raise UsageError(
+            "--threshold, --radius, --box-options and --explanation-metrics need RUN: given "
+            "detections have no heatmaps."
+        )
+    of_ap = {
+        "--iou": iou,
+        "--ap": ap,
+        "--inclusive and --exclusive": inclusive is not None,
+        "--match": match,
+        "--baselines": baselines,
+        "--bootstrap": bootstrap,
+        "--fail-under": fail_under,
+    }
+    if explanation_metrics:
+        of_boxes = {
+            "--threshold": threshold,
+            "--radius": radius,
+            "--box-options": box_options,
+            "--difficult": difficult,
+            "--csv": as_csv,
+            "--out": out,
+        }
+        refuse({**of_ap, **of_boxes}, "--explanation-metrics")
+        assert run is not None
+        _evaluate_explanations(run, limit, seed, data_dir, form, quiet)
+        return
+    if out is not None:
+        require_absent(out / "evaluation.json", force)
+    chosen = None
+    if box_options is not None:
+        if threshold or radius:
+            raise UsageError("Give either --box-options, or --threshold and --radius.")
+        chosen = read_choice(box_options)
+        rows = chosen.rows
+    thresholds = [chosen.threshold] if chosen else joined(threshold) or None
+    radii = [chosen.radius] if chosen else whole_numbers(radius)
+    if protocol in ("coco", "wsol"):
+        refuse({**of_ap, "several --radii": len(radii or ()) > 1}, f"--protocol {protocol}")
+        measured = _evaluate_otherwise(
+            protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, quiet
+        )
+        print_result(measured, form)
+        if out is not None:
+            _write_evaluation(out, measured, charts={})
+        return
+    rules = protocol_rules(protocol, difficult, ap, inclusive, match)
+    ious = joined(iou) or [0.3, 0.4, 0.5]
+    if run is not None:
+        opened = Run(run)
+        result = evaluate_run(
+            opened,
+            thresholds,
+            ious,
+            rules,
+            rows,
+            radii=radii,
+            baselines=baselines,
+            bootstrap=bootstrap,
+            seed=seed,
+            quiet=quiet,
+        )
+        if chosen is not None and chosen.chosen_on(opened):
+            note(f"Note: {box_options} was selected on the data it is scored on.")
+    else:
+        assert detections is not None
+        assert ground_truth is not None
+        result = evaluate_detections(
+            *_read_given(detections, ground_truth, rows),
+            ious,
+            rules,
+            baselines=baselines,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    print_result(result, form)
+    if result.chosen_on_the_test:
+        _, best_radius, best_threshold = result.best
+        note(
+            f"Best: threshold {best_threshold:g}, radius {best_radius}; selected on the data it is "
+            "scored on. `kgradcam tune` selects on another split.",
+            quiet,
+        )
+    if out is not None:
+        from kgradcam.charts import draw_charts
+
+        _write_evaluation(out, result, draw_charts(result))
+    _fail_under(result, fail_under or ())
+
+
+def _evaluate_otherwise(
+    protocol: str,
+    run: Path | None,
+    detections: Path | None,
+    ground_truth: Path | None,
+    rows: str,
+    thresholds: list[float] | None,
+    radii: list[int] | None,
+    difficult: str | None,
+    quiet: bool,
+) -> Any:
+    """The protocols that measure other things than AP and recall at some IoU."""
+    from kgradcam import localization
+    from kgradcam.runs import Run
+
+    if run is not None:
+        return localization.evaluate_run(
+            Run(run), protocol, thresholds, radii, rows, difficult == "ignore", quiet=quiet
+        )
+    assert detections is not None
+    assert ground_truth is not None
+    truth, found = _read_given(detections, ground_truth, rows)
+    return localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
+
+
+def _write_evaluation(folder: Path, result: Any, charts: Mapping[str, Any]) -> None:
+    from kgradcam.files import write_atomically
+    from kgradcam.pictures import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, figure in charts.items():
+        save(figure, folder / f"{name}.png")
+    write_atomically(folder / "evaluation.csv", result.to_csv())
+    write_atomically(folder / "evaluation.md", result.to_markdown() + "\n")
+    write_atomically(folder / "evaluation.json", result.to_json() + "\n")
+    typer.echo(folder, err=True)
+
+
+def _fail_under(result: Any, demands: Sequence[str]) -> None:
+    for demand in demands:
+        metric, _, least = demand.partition("=")
+        try:
+            wanted = float(least)
+        except ValueError:
+            raise UsageError(f"--fail-under must be as ap@0.5=0.4. Received: {demand!r}.") from None
+        value = result.value(metric)
+        if not value >= wanted:
+            raise UserError(f"{metric} is {value:.4f}, under {wanted:g}.")
+
+
+def _evaluate_explanations(
+    run: Path,
+    limit: int | None,
+    seed: int,
+    data_dir: Path | None,
+    form: str,
+    quiet: bool,
+) -> None:
+    import_tensorflow()
+    from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.runs import Run
+    from kgradcam.scorecard import score_run
+
+    card = score_run(Run(run), limit=limit, seed=seed, data_dir=data_dir, quiet=quiet)
+    for name, meaning in MEASURES.items():
+        note(f"{name}: {meaning}", quiet)
+    print_result(card, form)
+
+
+def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
+    from kgradcam import records, seed_files
+
+    if detections.suffix == ".json" and ground_truth.suffix == ".json":
+        truth = records.read_ground_truth(ground_truth)
+        found = records.read_detections(detections, truth)
+    elif detections.suffix == ".pickle" and ground_truth.suffix == ".pickle":
+        truth = seed_files.read_seed_ground_truth(ground_truth)
+        found = seed_files.read_seed_detections(detections, truth)
+    else:
+        raise UsageError(
+            "--detections and --ground-truth must both be COCO JSON (.json) or both be the seed's "
+            f"pickles (.pickle). Received: {detections.name} and {ground_truth.name}."
+        )
+    return truth, records.keep_rows(found, rows)
+
+
+def tune(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The options to write.", metavar="FILE.json")],
+    metric: Annotated[
+        str, typer.Option(help="What to maximize, in the mean over classes.", metavar="ap@IOU")
+    ] = "ap@0.5",
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    protocol: ApProtocol = "voc2010",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose box options on one run, to evaluate another with them.
+
+    [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
+    """
+    from kgradcam.runs import Run
+    from kgradcam.tuning import tune as choose
+    from kgradcam.tuning import write_choice
+
+    require_absent(out, force)
+    thresholds = joined(threshold) or numbers("0.01:0.60:0.01")
+    choice, _ = choose(
+        Run(run),
+        metric,
+        thresholds,
+        whole_numbers(radius) or [0, 5, 10, 20, 40],
+        protocol_rules(protocol),
+        quiet,
+    )
+    write_choice(out, choice)
+    note(
+        f"threshold {choice.threshold:g}, radius {choice.radius}, rows {choice.rows}: {metric} "
+        f"{choice.value:.4f} on {choice.dataset} {choice.split}",
+        quiet,
+    )
+    typer.echo(out)
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    iou: Ious = None,
+    protocol: ApProtocol = "voc2010",
+    bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold runs on the same images against the first: which differ really?
+
+    [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
+    """
+    from kgradcam.comparison import compare_runs
+    from kgradcam.runs import Run
+
+    form = output_form(json=as_json, markdown=as_markdown)
+    if len(runs) < 2:
+        raise UsageError("Give two runs or more.")
+    result = compare_runs(
+        [Run(folder) for folder in runs],
+        joined(iou) or [0.3, 0.4, 0.5],
+        protocol_rules(protocol),
+        joined(threshold) or None,
+        whole_numbers(radius),
+        bootstrap,
+        seed,
+    )
+    print_result(result, form)
+    if len(joined(threshold)) != 1:
+        note("Each run has its best threshold, selected on the data it is scored on.", quiet)

@@ -1,0 +1,77 @@
+"""What commands print and where: results on stdout, all else on stderr."""
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kgradcam.errors import UserError
+
+
+def import_tensorflow() -> None:
+    """Imports TensorFlow in silence.
+
+    What it says while it is imported heeds no setting (tensorflow issue 100442), so stderr looks
+    away for that long; an exception comes through all the same.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
+def print_result(result: Any, form: str) -> None:
+    """Prints a result in the form that was asked for."""
+    if form == "table":
+        print_table(result.title, *result.table())
+    else:
+        typer.echo(getattr(result, f"to_{form}")().rstrip("\n"))
+
+
+def require_absent(out: Path, force: bool) -> None:
+    """Says so before the work, not after it."""
+    if out.exists() and not force:
+        raise UserError(
+            f"{out} is already there. Choose another --out, or replace it with --force."
+        )
+
+
+def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
+    """Names each image that was left out, and their number."""
+    for each in skipped:
+        note(f"skipped {each['file']}: {each['reason']}")
+    if skipped:
+        note(f"{len(skipped)} images skipped.")
+
+
+def note(text: str, quiet: bool = False) -> None:
+    """Says something beside the result, on stderr."""
+    if not quiet:
+        typer.echo(text, err=True)
+
+
+def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
+    """Prints a table on stdout that no pipe cuts."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    for i, name in enumerate(header):
+        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+    for line in lines:
+        table.add_row(*map(Text, line))  # names from data are text, never markup
+    # A pipe has no width of its own: take what the table needs, so that no cell is cut.
+    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
+    Console(width=width).print(table)

@@ -1,0 +1,63 @@
+"""`demo`, `prepare` and `env`: data to start from, and what kgradcam runs on."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    DataDir,
+    Force,
+    Quiet,
+)
+from kgradcam.cli.output import (
+    import_tensorflow,
+    note,
+    print_table,
+    report_skipped,
+)
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write.", metavar="DIR")] = Path("demo"),
+    data_dir: DataDir = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Detect, evaluate and visualize on pictures that need no download."""
+    import_tensorflow()
+    from kgradcam.demo import run_demo
+
+    evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
+    print_table(evaluation.title, *evaluation.table())
+    typer.echo(picture)
+
+
+def prepare(
+    devkit: Annotated[Path, typer.Option(help="An unpacked VOCdevkit.", metavar="DIR")],
+    year: Annotated[str, typer.Option(help="2007 or 2012.")],
+    data_dir: DataDir = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
+    ] = False,
+) -> None:
+    """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
+
+    [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.builders import prepare as write_dataset
+
+    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
+    report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
+    note(", ".join(f"{split}: {count} images" for split, count in counts.items()))
+    typer.echo(folder)
+
+
+def env() -> None:
+    """Show versions, devices and where data are kept: for bug reports."""
+    import_tensorflow()
+    from kgradcam.environment import describe
+
+    for name, value in describe().items():
+        typer.echo(f"{name:24}{value}")
