@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.errors import UserError
+
 Heatmap = npt.NDArray[np.float32]
 Boxes = npt.NDArray[np.float64]
 
@@ -37,11 +39,18 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
         float32 `[height, width]` of the image: bilinear, minus its minimum, over its maximum. A map
         without any contrast becomes zeros.
 
+    Raises:
+        UserError: It is not two-dimensional, empty, or holds NaN or infinite values.
+
     Example:
         >>> normalize([[1.0, 3.0]], (4, 1))
         array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
-    resized = cv2.resize(np.asarray(heatmap, np.float32), size, interpolation=cv2.INTER_LINEAR)
+    values = np.asarray(heatmap, np.float32)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        what = "not finite" if values.ndim == 2 and values.size else f"of shape {values.shape}"
+        raise UserError(f"heatmap must be [height, width] of finite values. It is {what}.")
+    resized = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
     resized = resized - resized.min()
     highest = resized.max()
     return resized / highest if highest > 0 else resized

@@ -118,13 +118,30 @@ def detect(
                 examples, configuration.batch_size, configuration.image_size
             ):
                 _stop_if_strict(configuration, dataset)
-                for record in _explain(cam, batch, images, targets, category_ids, image_ids):
-                    writer.add(record)
-                seen.extend(batch)
+                try:
+                    explained = _explain(cam, batch, images, targets, category_ids, image_ids)
+                except tf.errors.InvalidArgumentError as error:
+                    height, width = images.shape[1:3]
+                    reason = (
+                        f"{classifier.name} does not take images of {width}x{height}; give "
+                        f"--image-size. TensorFlow says: {error.message.splitlines()[0]}"
+                    )
+                    dataset.skipped += [(example.file_name, reason) for example in batch]
+                    explained = []
+                for example, records in zip(batch, explained, strict=False):
+                    if reason := _flaw(records, example):
+                        dataset.skipped.append((example.file_name, reason))
+                        continue
+                    for record in records:
+                        writer.add(record)
+                    seen.append(example)
                 advance(len(batch))
         _stop_if_strict(configuration, dataset)
         if not seen:
-            raise UserError(f"None of the {len(examples)} images could be decoded.")
+            name, reason = dataset.skipped[-1]
+            raise UserError(
+                f"None of the {len(examples)} images could be explained. {name}: {reason}"
+            )
         ground_truth = _ground_truth(
             sorted(seen, key=lambda each: each.index), category_ids, image_ids
         )
@@ -184,32 +201,38 @@ def _explain(
     targets: dict[str, tuple[int, ...]],
     category_ids: dict[str, int],
     image_ids: dict[int, int],
-) -> list[ClassHeatmap]:
+) -> list[list[ClassHeatmap]]:
+    """The heatmaps of each image of a batch."""
     names = [_annotated(example, targets) for example in batch]
     most = max(map(len, names))
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.
     padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
-    try:
-        explanation = cam(
-            images, classes_per_image=[[targets[name] for name in row] for row in padded]
-        )
-    except tf.errors.InvalidArgumentError as error:
-        height, width = images.shape[1:3]
-        raise UserError(
-            f"{cam.model.name} does not take images of {width}x{height}; give --image-size. "
-            f"TensorFlow says: {error.message}"
-        ) from error
+    explanation = cam(images, classes_per_image=[[targets[name] for name in row] for row in padded])
     return [
-        ClassHeatmap(
-            image_id=image_ids[example.index],
-            category_id=category_ids[name],
-            heatmap=explanation.heatmaps[i, j],
-            score=float(explanation.scores[i, j]),
-            probability=float(explanation.probabilities[i, j]),
-        )
+        [
+            ClassHeatmap(
+                image_id=image_ids[example.index],
+                category_id=category_ids[name],
+                heatmap=explanation.heatmaps[i, j],
+                score=float(explanation.scores[i, j]),
+                probability=float(explanation.probabilities[i, j]),
+            )
+            for j, name in enumerate(names[i])
+        ]
         for i, example in enumerate(batch)
-        for j, name in enumerate(names[i])
     ]
+
+
+def _flaw(records: Sequence[ClassHeatmap], example: Example) -> str:
+    """Why an image's heatmaps cannot be kept, or nothing."""
+    if any(record.heatmap.size == 0 for record in records):
+        return f"{example.width}x{example.height} leaves no heatmap at this layer."
+    if not all(
+        np.isfinite([record.score, record.probability]).all() and np.isfinite(record.heatmap).all()
+        for record in records
+    ):
+        return "The model's scores or heatmaps are not finite; its weights may hold NaN."
+    return ""
 
 
 def _ground_truth(
