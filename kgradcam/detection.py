@@ -46,6 +46,7 @@ class Configuration:
         limit: How many images to take, at most, drawn at random.
         seed: For that draw.
         strict: Stops at the first image that cannot be read, where it would be left out.
+        trusted: See `models.load_classifier`.
     """
 
     dataset: str = "voc/2007"
@@ -63,6 +64,7 @@ class Configuration:
     limit: int | None = None
     seed: int = 0
     strict: bool = False
+    trusted: bool = False
 
 
 def detect(
@@ -101,6 +103,7 @@ def detect(
             configuration.weights,
             configuration.image_size,
             configuration.preprocess,
+            configuration.trusted,
         )
         targets = dataset_targets(
             _expand(configuration.classes, dataset),

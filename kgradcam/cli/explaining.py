@@ -10,8 +10,10 @@ from kgradcam.cli.options import (
     Force,
     ImageSize,
     Layer,
+    MaxPixels,
     Method,
     Preprocess,
+    TrustModel,
     Weights,
     layer_paths,
     side_length,
@@ -55,6 +57,8 @@ def explain(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are.")
     ] = False,
+    trust_model: TrustModel = False,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> None:
     """Show where a model sees a class in any picture.
@@ -78,8 +82,11 @@ def explain(
                 f"--compare {name!r} is no method, no model by name and no .keras file."
                 f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
             )
-    classifiers = [load_classifier(model, weights, size, preprocess)]
-    classifiers += [load_classifier(name, file or "imagenet", size) for name, _, file in others]
+    classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]
+    classifiers += [
+        load_classifier(name, file or "imagenet", size, trusted=trust_model)
+        for name, _, file in others
+    ]
     methods = [method, *(name for name in compare or () if name in METHODS)]
     figure, findings = explain_images(
         images, classifiers, classes or (), layer_paths(layer), size, methods, metrics
@@ -112,13 +119,15 @@ def layers(
     weights: Annotated[
         str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
     ] = None,
+    trust_model: TrustModel = False,
 ) -> None:
     """List the layers of a model that can be explained; the default is marked."""
     import_tensorflow()
     from kgradcam.layers import list_layers
     from kgradcam.models import load_classifier
 
-    calls, default = list_layers(load_classifier(model, weights, image_size=None).model)
+    classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)
+    calls, default = list_layers(classifier.model)
     lines = [
         [
             call.path,

@@ -12,11 +12,13 @@ from kgradcam.cli.options import (
     Force,
     ImageSize,
     Layer,
+    MaxPixels,
     Method,
     Preprocess,
     Quiet,
     RunFolder,
     Thresholds,
+    TrustModel,
     Weights,
     joined,
     layer_paths,
@@ -66,6 +68,8 @@ def detect(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
+    trust_model: TrustModel = False,
+    max_pixels: MaxPixels = None,
     data_dir: DataDir = None,
     force: Force = False,
     quiet: Quiet = False,
@@ -98,6 +102,7 @@ def detect(
             limit=limit,
             seed=seed,
             strict=strict,
+            trusted=trust_model,
         ),
         out,
         data_dir=data_dir,
@@ -126,6 +131,7 @@ def visualize(
         ),
     ] = None,
     data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
 ) -> None:
     """Draw random images of a run: heatmaps, annotated and predicted boxes.

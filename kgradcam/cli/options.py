@@ -25,10 +25,30 @@ METHOD = (
     "eigencam, scorecam or ablationcam."
 )
 
+
+def limit_pixels(count: int | None) -> int | None:
+    """Sets the limit for the whole process; Pillow keeps it, and no command needs it again."""
+    if count is not None:
+        import PIL.Image
+
+        PIL.Image.MAX_IMAGE_PIXELS = count
+    return count
+
+
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        help="Pictures of more are refused. Default: Pillow's limit, 89 million.",
+        min=1,
+        envvar="KGRADCAM_MAX_PIXELS",
+        show_default=False,
+        callback=limit_pixels,
+    ),
+]
 ImageSize = Annotated[
     str,
     typer.Option(
@@ -38,6 +58,12 @@ ImageSize = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Where datasets are kept.", envvar="TFDS_DATA_DIR", show_default=False),
+]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Let a .keras file run code of its own, as Lambda layers do."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]

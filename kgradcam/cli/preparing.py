@@ -8,6 +8,7 @@ import typer
 from kgradcam.cli.options import (
     DataDir,
     Force,
+    MaxPixels,
     Quiet,
 )
 from kgradcam.cli.output import (
@@ -40,6 +41,7 @@ def prepare(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
     ] = False,
+    max_pixels: MaxPixels = None,
 ) -> None:
     """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
 
