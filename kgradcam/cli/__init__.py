@@ -27,6 +27,7 @@ for _command in (
     measuring.tune,
     measuring.compare,
     localizing.visualize,
+    localizing.report,
     explaining.explain,
     preparing.demo,
     preparing.prepare,

@@ -1,4 +1,4 @@
-"""`detect` and `visualize`: a run, and pictures of it."""
+"""`detect`, `visualize` and `report`: a run, and pictures of it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,9 +8,11 @@ import typer
 from kgradcam.cli.options import (
     DATASET,
     MODEL,
+    ApProtocol,
     DataDir,
     Force,
     ImageSize,
+    Ious,
     Layer,
     MaxPixels,
     Method,
@@ -22,6 +24,7 @@ from kgradcam.cli.options import (
     Weights,
     joined,
     layer_paths,
+    protocol_rules,
     side_length,
 )
 from kgradcam.cli.output import (
@@ -145,4 +148,46 @@ def visualize(
 
     require_absent(out, force)
     save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
+    typer.echo(out)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
+    threshold: Thresholds = None,
+    iou: Ious = None,
+    protocol: ApProtocol = "voc2010",
+    count: Annotated[
+        int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
+    ] = 1000,
+    picture_size: Annotated[
+        int, typer.Option(help="Longer side of their pictures in pixels.", min=16, max=2048)
+    ] = 256,
+    data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run as one page: tables, curves, and a gallery with a slider for the threshold.
+
+    [dim]kgradcam report runs/cat --out report.html[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.files import write_atomically
+    from kgradcam.report import build_report
+    from kgradcam.runs import Run
+
+    require_absent(out, force)
+    page = build_report(
+        Run(run),
+        joined(threshold) or None,
+        joined(iou) or [0.3, 0.4, 0.5],
+        protocol_rules(protocol),
+        count=count,
+        picture_size=picture_size,
+        data_dir=data_dir,
+        quiet=quiet,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page)
     typer.echo(out)
