@@ -13,6 +13,8 @@ from kgradcam.errors import UserError
 Heatmap = npt.NDArray[np.float32]
 Boxes = npt.NDArray[np.float64]
 
+_LARGEST = np.finfo(np.float32).max
+
 
 @dataclass(frozen=True)
 class BoxOptions:
@@ -50,6 +52,8 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
     if values.ndim != 2 or not values.size or not np.isfinite(values).all():
         what = "not finite" if values.ndim == 2 and values.size else f"of shape {values.shape}"
         raise UserError(f"heatmap must be [height, width] of finite values. It is {what}.")
+    if np.abs(values).max() > _LARGEST / 2:  # the difference of two such values is infinite
+        values = values / 4
     resized = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
     resized = resized - resized.min()
     highest = resized.max()
