@@ -53,7 +53,7 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
         what = "not finite" if values.ndim == 2 and values.size else f"of shape {values.shape}"
         raise UserError(f"heatmap must be [height, width] of finite values. It is {what}.")
     if np.abs(values).max() > _LARGEST / 2:  # the difference of two such values is infinite
-        values = values / 4
+        values = values * np.float32(0.25)
     resized = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
     resized = resized - resized.min()
     highest = resized.max()

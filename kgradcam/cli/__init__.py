@@ -11,6 +11,7 @@ import typer
 
 from kgradcam import __version__
 from kgradcam.cli import explaining, localizing, measuring, preparing
+from kgradcam.cli.output import note
 from kgradcam.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -54,7 +55,7 @@ def _common(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"kgradcam: {message}", err=True)
+    note(f"kgradcam: {message}")
     sys.exit(code)
 
 

@@ -1,7 +1,8 @@
 """`detect`, `visualize` and `report`: a run, and pictures of it."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -9,6 +10,8 @@ from kgradcam.cli.options import (
     DATASET,
     MODEL,
     ApProtocol,
+    AsJson,
+    Config,
     DataDir,
     Force,
     ImageSize,
@@ -30,6 +33,7 @@ from kgradcam.cli.options import (
 from kgradcam.cli.output import (
     import_tensorflow,
     note,
+    print_json,
     report_skipped,
     require_absent,
 )
@@ -74,6 +78,14 @@ def detect(
     trust_model: TrustModel = False,
     max_pixels: MaxPixels = None,
     data_dir: DataDir = None,
+    config: Config = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Read the dataset, show the configuration, and write nothing."
+        ),
+    ] = False,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -88,30 +100,28 @@ def detect(
 
     if score not in ("heat", "constant"):
         raise UsageError(f"--score must be heat or constant. Received: {score!r}.")
-    run = run_detect(
-        Configuration(
-            dataset=dataset,
-            split=split,
-            classes=tuple(classes or ["all"]),
-            model=model,
-            weights=weights,
-            preprocess=preprocess,
-            method=method,
-            layer=layer_paths(layer),
-            image_size=side_length(image_size),
-            batch_size=batch_size,
-            thresholds=tuple(joined(threshold) or (0.01, 0.02, 0.06)),
-            boxes=BoxOptions(radius, score),
-            limit=limit,
-            seed=seed,
-            strict=strict,
-            trusted=trust_model,
-        ),
-        out,
-        data_dir=data_dir,
-        force=force,
-        quiet=quiet,
+    configuration = Configuration(
+        dataset=dataset,
+        split=split,
+        classes=tuple(classes or ["all"]),
+        model=model,
+        weights=weights,
+        preprocess=preprocess,
+        method=method,
+        layer=layer_paths(layer),
+        image_size=side_length(image_size),
+        batch_size=batch_size,
+        thresholds=tuple(joined(threshold) or (0.01, 0.02, 0.06)),
+        boxes=BoxOptions(radius, score),
+        limit=limit,
+        seed=seed,
+        strict=strict,
+        trusted=trust_model,
     )
+    if dry_run:
+        _rehearse(configuration, out, data_dir, force)
+        return
+    run = run_detect(configuration, out, data_dir=data_dir, force=force, quiet=quiet)
     report_skipped(run.info["skipped"])
     counts = run.info["counts"]
     note(
@@ -119,7 +129,24 @@ def detect(
         f"by {method}, {len(run.thresholds)} thresholds.",
         quiet,
     )
-    typer.echo(out)
+    if as_json:
+        print_json({"run": str(out), "counts": counts, "skipped": run.info["skipped"]})
+    else:
+        typer.echo(out)
+
+
+def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
+    """Reads all that detect reads but the model, and prints the configuration as JSON."""
+    from kgradcam.datasets import open_dataset
+
+    require_absent(out, force)
+    dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+    report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
+    note(
+        f"{dataset.name} {dataset.split}: {len(dataset.examples)} images, classes "
+        f"{', '.join(dataset.class_names)}. Nothing is written."
+    )
+    print_json(asdict(configuration))
 
 
 def visualize(
@@ -136,6 +163,7 @@ def visualize(
     data_dir: DataDir = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw random images of a run: heatmaps, annotated and predicted boxes.
 

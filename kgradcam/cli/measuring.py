@@ -347,6 +347,7 @@ def tune(
     radius: Radii = None,
     protocol: ApProtocol = "voc2010",
     max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -374,7 +375,7 @@ def tune(
         f"{choice.value:.4f} on {choice.dataset} {choice.split}",
         quiet,
     )
-    typer.echo(out)
+    typer.echo(out.read_text("utf-8").rstrip() if as_json else out)
 
 
 def compare(
