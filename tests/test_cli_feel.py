@@ -208,7 +208,6 @@ def test_colours_go_where_they_are_wanted(tmp_path: Path) -> None:
         os.close(reader)
         return told
 
-    bare = dict.fromkeys((), "")
     assert re.search(rb"\x1b\[[\d;]*3\dm", in_terminal())
     assert not re.search(rb"\x1b\[[\d;]*3\dm", in_terminal(NO_COLOR="1"))
 
