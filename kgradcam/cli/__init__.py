@@ -65,8 +65,11 @@ def main() -> None:
         app()
     except UsageError as error:
         _fail(str(error), 2)
-    except (UserError, OSError) as error:
+    except UserError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}." if error.filename else str(error)
+        _fail(told, 1)
     except SystemExit as exit_:
         if exit_.code == 130:
             typer.echo("kgradcam: interrupted; nothing half-written is left behind.", err=True)
