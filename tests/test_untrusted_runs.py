@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from fuzzing.targets import INFO
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation import evaluate_run
 from kgradcam.metrics.boxes import find_protocol
-from kgradcam.runs import Run
+from kgradcam.records import GroundTruth, Image
+from kgradcam.runs import ClassHeatmap, Run, RunWriter
 
 TOUCHED = "touched"
 
@@ -100,7 +102,25 @@ def measure(folder: Path) -> None:
 
 
 @pytest.fixture
-def quiet_disk(run: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+def run(tmp_path: Path) -> Run:
+    """A good run of one image."""
+    info = {**INFO, "boxes": {"smooth_radius": 0, "score": "heat"}}
+    truth = GroundTruth(
+        images=(Image(1, "a.jpg", 12, 8),),
+        categories=("dog",),
+        image_ids=np.array([1]),
+        category_ids=np.array([1]),
+        boxes=np.array([[1.0, 1, 5, 5]]),
+        difficult=np.array([False]),
+    )
+    heatmap = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with RunWriter(tmp_path / "run") as writer:
+        writer.add(ClassHeatmap(1, 1, heatmap, 1.0, 0.5))
+        return writer.finish({k: v for k, v in info.items() if k != "schema"}, truth)
+
+
+@pytest.fixture
+def quiet_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The run's folder; it fails if anything beside it changes."""
     monkeypatch.chdir(run.folder.parent)
     before = {path for path in run.folder.parent.rglob("*") if run.folder not in path.parents}
