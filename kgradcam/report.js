@@ -2,7 +2,9 @@
 // The gallery. What comes from the data is set as text or as numbers, never as markup.
 
 const LARGEST = 512; // pixels of a side at which boxes are drawn
-const HEAT = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
+const HEAT = [
+  [0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164],
+];
 const SVG = "http://www.w3.org/2000/svg";
 
 const data = JSON.parse(document.getElementById("data").textContent);
@@ -39,12 +41,13 @@ function normalize(map, width, height) {
   const heat = new Float32Array(width * height);
   let low = Infinity;
   let high = -Infinity;
+  const mix = (row, [left, right, over]) =>
+    values[row * map.width + left] * (1 - over) + values[row * map.width + right] * over;
   for (let y = 0; y < height; y++) {
     const [top, bottom, down] = rows[y];
     for (let x = 0; x < width; x++) {
-      const [left, right, over] = columns[x];
-      const above = values[top * map.width + left] * (1 - over) + values[top * map.width + right] * over;
-      const below = values[bottom * map.width + left] * (1 - over) + values[bottom * map.width + right] * over;
+      const above = mix(top, columns[x]);
+      const below = mix(bottom, columns[x]);
       const value = above * (1 - down) + below * down;
       heat[y * width + x] = value;
       low = Math.min(low, value);
@@ -94,7 +97,10 @@ function flood(labels, width, height, start, belongs, label) {
     box[1] = Math.min(box[1], y);
     box[2] = Math.max(box[2], x + 1);
     box[3] = Math.max(box[3], y + 1);
-    for (const [j, inside] of [[i - 1, x > 0], [i + 1, x < width - 1], [i - width, y > 0], [i + width, y < height - 1]]) {
+    const neighbours = [
+      [i - 1, x > 0], [i + 1, x < width - 1], [i - width, y > 0], [i + width, y < height - 1],
+    ];
+    for (const [j, inside] of neighbours) {
       if (inside && labels[j] === belongs) {
         labels[j] = label;
         waiting.push(j);
@@ -138,7 +144,9 @@ function drawBoxes(entry, threshold) {
   entry.heat ??= normalize(entry.map, width, height);
   entry.smoothed ??= smooth(entry.heat, width, height, Math.round(data.radius * scale));
   const hot = entry.heat.reduce((a, b) => Math.max(a, b), 0) > Math.fround(threshold);
-  const found = hot ? componentBoxes(entry.smoothed, width, height, threshold) : [[0, 0, width, height]];
+  const found = hot
+    ? componentBoxes(entry.smoothed, width, height, threshold)
+    : [[0, 0, width, height]];
   const total = entry.heat.reduce((a, b) => a + b, 0);
   return found.map((box) => {
     let inside = 0;
