@@ -1,7 +1,8 @@
 "use strict";
 // The gallery. What comes from the data is set as text or as numbers, never as markup.
 
-const LARGEST = 512; // pixels of a side at which boxes are drawn
+const LARGEST = { seed: 512, levels: 128 }; // pixels of a side at which boxes are drawn
+const LEVELS = Array.from({ length: 16 }, (_, i) => (5 + 5 * i) / 100);
 const HEAT = [
   [0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164],
 ];
@@ -132,6 +133,25 @@ function componentBoxes(smoothed, width, height, threshold) {
   return boxes.reverse(); // the last in raster order comes first
 }
 
+// The 4-connected regions above a level, without a look at holes.
+function regionBoxes(heat, width, height, level) {
+  const labels = Uint8Array.from(heat, (value) => (value > Math.fround(level) ? 1 : 0));
+  const boxes = [];
+  for (let i = 0; i < labels.length; i++) {
+    if (labels[i] === 1) boxes.push(flood(labels, width, height, i, 1, 2));
+  }
+  return boxes;
+}
+
+// Of boxes that overlap, the one with the highest score.
+function suppress(boxes) {
+  const kept = [];
+  for (const box of [...boxes].sort((a, b) => b[4] - a[4])) {
+    if (kept.every((each) => overlap(each, box) <= data.overlap)) kept.push(box);
+  }
+  return kept;
+}
+
 // The boxes of an entry, [xmin, ymin, xmax, ymax, score] in pixels of its picture.
 function boxesAt(entry, threshold) {
   const stored = entry.boxes.find((each) => Math.abs(each.at - threshold) < 1e-9);
@@ -139,26 +159,37 @@ function boxesAt(entry, threshold) {
 }
 
 function drawBoxes(entry, threshold) {
-  const scale = Math.min(1, LARGEST / Math.max(...entry.size));
+  const scale = Math.min(1, LARGEST[data.rules] / Math.max(...entry.size));
   const [width, height] = entry.size.map((side) => Math.max(1, Math.round(side * scale)));
   entry.heat ??= normalize(entry.map, width, height);
   entry.smoothed ??= smooth(entry.heat, width, height, Math.round(data.radius * scale));
-  const hot = entry.heat.reduce((a, b) => Math.max(a, b), 0) > Math.fround(threshold);
-  const found = hot
-    ? componentBoxes(entry.smoothed, width, height, threshold)
-    : [[0, 0, width, height]];
   const total = entry.heat.reduce((a, b) => a + b, 0);
-  return found.map((box) => {
+  const scored = (box) => {
     let inside = 0;
     for (let y = box[1]; y < box[3]; y++) {
       for (let x = box[0]; x < box[2]; x++) inside += entry.heat[y * width + x];
     }
-    const across = entry.size[0] / width;
-    const down = entry.size[1] / height;
-    const score = total ? entry.probability * Math.min(1, inside / total) : 0;
-    const corners = [box[0] * across, box[1] * down, box[2] * across, box[3] * down];
-    return [...corners, data.score === "constant" ? 1 : score];
-  });
+    const share = total ? Math.min(1, inside / total) : 0;
+    const density = inside / ((box[2] - box[0]) * (box[3] - box[1]));
+    const scores = {
+      density: Math.cbrt(entry.probability) * share * density,
+      heat: entry.probability * share,
+      constant: 1,
+    };
+    return [...box, scores[data.score]];
+  };
+  const levels = [threshold, ...LEVELS.filter((level) => level > threshold)];
+  const seedBoxes = () =>
+    entry.heat.reduce((a, b) => Math.max(a, b), 0) > Math.fround(threshold)
+      ? componentBoxes(entry.smoothed, width, height, threshold)
+      : [[0, 0, width, height]];
+  const found = data.rules === "levels"
+    ? suppress(levels.flatMap((at) => regionBoxes(entry.smoothed, width, height, at)).map(scored))
+    : seedBoxes().map(scored);
+  const across = entry.size[0] / width;
+  const down = entry.size[1] / height;
+  return found.map(([left, top, right, bottom, score]) =>
+    [left * across, top * down, right * across, bottom * down, score]);
 }
 
 function overlap(a, b) {

@@ -101,6 +101,8 @@ def build_report(
         "threshold": threshold,
         "radius": radius,
         "score": run.options.score,
+        "rules": run.info["boxes"].get("rules", "seed"),
+        "overlap": run.info["boxes"].get("overlap", 0),
         "entries": _gallery(run, shown, by_threshold, picture_size, data_dir, quiet),
     }
     title = f"{run.info['model']['name']} on {evaluation.source['dataset']}"

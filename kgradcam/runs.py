@@ -240,7 +240,7 @@ def _check(info: dict[str, Any], options: BoxOptions, thresholds: Sequence[float
     radius = options.smooth_radius
     if type(radius) is not int or not 0 <= radius <= _WIDEST_FILTER:
         raise ValueError(f"smooth_radius={radius!r}")
-    if options.score not in ("heat", "constant"):
+    if options.score not in ("density", "heat", "constant"):
         raise ValueError(f"score={options.score!r}")
     if not thresholds or not all(0 <= threshold <= 1 for threshold in thresholds):
         raise ValueError(f"thresholds={thresholds!r}")

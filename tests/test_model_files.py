@@ -149,7 +149,7 @@ def test_a_run_cannot_speak_for_its_model(lambda_model: Path, pets, tmp_path: Pa
         dataset=str(pets.root),
         classes=("dog=2",),
         model=str(lambda_model),
-        boxes=BoxOptions(0),
+        boxes=BoxOptions(smooth_radius=0),
         trusted=True,
     )
     run = detect(configuration, tmp_path / "run")

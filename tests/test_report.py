@@ -138,7 +138,7 @@ def hostile(make_voc, tiny_model: Path, tmp_path: Path) -> Run:
         classes=(f"{HOSTILE}=2",),
         model=str(tiny_model),
         thresholds=(0.3, 0.5),
-        boxes=BoxOptions(0),
+        boxes=BoxOptions(smooth_radius=0),
     )
     return detect(configuration, tmp_path / "run")
 
