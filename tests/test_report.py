@@ -185,9 +185,16 @@ def browse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def open_page(run: Run, program: str, **options: Any) -> Any:
         part = report._part
-        tell = "\nconst result = (() => {PROGRAM})(); setTimeout(() => {"
-        tell += "document.body.textContent = '@@' + JSON.stringify(result()) + '@@'; }, 500);"
-        tell = tell.replace("PROGRAM", program)
+        # Once every card is filled and its picture decoded, which takes what it takes.
+        tell = """
+            const result = (() => {PROGRAM})();
+            const tell = (tries) => {
+                const made = [...document.querySelectorAll('#cards img')];
+                const ready = made.length === data.entries.length && made.every(i => i.complete);
+                if (!ready && tries) return setTimeout(tell, 50, tries - 1);
+                document.body.textContent = '@@' + JSON.stringify(result()) + '@@';
+            };
+            setTimeout(tell, 50, 60);""".replace("PROGRAM", program)
         monkeypatch.setattr(
             report, "_part", lambda name: part(name) + (tell if name == "report.js" else "")
         )
@@ -200,7 +207,7 @@ def browse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
                 *(CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run"),
                 *("--disable-background-networking", "--disable-component-update"),
                 *("--disable-sync", "--disable-quic", f"--user-data-dir={tmp_path / 'profile'}"),
-                *("--enable-logging=stderr", f"--log-net-log={log}", "--window-size=1200,2000"),
+                *("--enable-logging=stderr", f"--log-net-log={log}", "--window-size=1200,4000"),
                 *("--virtual-time-budget=5000", "--dump-dom", page.as_uri()),
             ],
             capture_output=True,
