@@ -17,7 +17,7 @@ import tensorflow as tf
 from kgradcam.errors import UserError, did_you_mean
 
 # Layers that only pick, drop or move values: the map they pass on is explained at its maker.
-_PASSIVE = (
+PASSIVE = (
     *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
     *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D),
     *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D),
@@ -138,7 +138,7 @@ def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall
     active = [
         call
         for call in calls
-        if not isinstance(call.layer, _PASSIVE) and id(call.feature_maps) in leading
+        if not isinstance(call.layer, PASSIVE) and id(call.feature_maps) in leading
     ]
     for wanted in (rank, 3):
         for call in reversed(active):

@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kgradcam import __version__
-from kgradcam.cli import explaining, localizing, measuring, preparing
+from kgradcam.cli import explaining, localizing, measuring, preparing, training
 from kgradcam.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -28,6 +28,7 @@ for _command in (
     measuring.compare,
     localizing.visualize,
     explaining.explain,
+    training.train,
     preparing.demo,
     preparing.prepare,
     explaining.layers,
