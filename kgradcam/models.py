@@ -211,7 +211,7 @@ def _fill(model: Any, name: str, path: Path) -> list[str]:
             arrays = {key: file[key] for key in file.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(f"weights={str(path)!r} cannot be read: {error}") from error
-    variables = {variable.path: variable for variable in model.variables}
+    variables = {variable.path: variable for variable in model.weights}
     for key, array in arrays.items():
         if key not in variables:
             raise UserError(

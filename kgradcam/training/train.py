@@ -171,7 +171,7 @@ def _fit(
                 }
                 # The best weights first: killed between the two, the epoch runs again, alike.
                 if row["map"] > max((each["map"] for each in history), default=-1.0):
-                    save_checkpoint(folder / BEST_FILE, trained.variables, row)
+                    save_checkpoint(folder / BEST_FILE, trained.weights, row)
                 history.append(row)
                 seconds = before + time.monotonic() - begin
                 save_checkpoint(checkpoint, variables, {"history": history, "seconds": seconds})
@@ -238,7 +238,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Writes the model with the best weights, its curves and its card; removes the checkpoints."""
     network, configuration, data = plan.network, plan.configuration, plan.data
-    load_checkpoint(folder / BEST_FILE, network.trained.variables)
+    load_checkpoint(folder / BEST_FILE, network.trained.weights)
     whole = network.whole
     if configuration.mixed_precision:
         whole = copy_network(whole, dtype="float32")
