@@ -9,8 +9,8 @@
 `image_size`     the side of the squares that it was trained on
 `layer`          the layer whose heatmaps are explained by default
 `training`       the effective configuration that made it
-`data`           images and, for each class, positives, of the training and the validation split
-`metrics`        average precision of each class on the validation split, and their mean
+`data`           `training`, `validation` and maybe `test`: split, images, positives of each class
+`metrics`        `validation` and maybe `test`: average precision of each class, and their mean
 `skipped`        each image that could not be used, and why
 `history`        loss, validation mAP and learning rate of each epoch
 `seconds`        how long training took

@@ -17,6 +17,7 @@ import pytest
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.metrics.classification import classification_ap
 from kgradcam.models import load_classifier
 from kgradcam.training.augmentation import Augmentation
 from kgradcam.training.batches import Pictures, cache_features, image_labels
@@ -92,7 +93,7 @@ def test_what_is_written(configuration: Configuration, tmp_path: Path) -> None:
     lines: list[str] = []
     card = train(configuration, tmp_path / "model", report=lines.append)
     # The background is dark: a large bright square is the easiest thing to learn.
-    assert card["metrics"]["ap"]["large"] == 1.0
+    assert card["metrics"]["validation"]["ap"]["large"] == 1.0
     assert card["history"][0]["loss"] > card["history"][-1]["loss"]
     assert [row["stage"] for row in card["history"]] == ["head"] * 2 + ["fine-tune"] * 4
     assert [row["epoch"] for row in card["history"]] == [1, 2, 3, 4, 5, 6]
@@ -119,7 +120,9 @@ def test_the_best_weights_are_kept_and_not_the_last(
     configuration: Configuration, tmp_path: Path
 ) -> None:
     card = train(replace(configuration, learning_rate=0.5, epochs=6), tmp_path / "model")
-    assert card["metrics"]["map"] == pytest.approx(max(row["map"] for row in card["history"]))
+    assert card["metrics"]["validation"]["map"] == pytest.approx(
+        max(row["map"] for row in card["history"])
+    )
 
 
 def test_patience_ends_a_training_that_gets_no_better(
@@ -359,6 +362,23 @@ def test_a_share_is_held_out_where_there_is_no_split(
     assert (len(data.training.examples), len(data.validation.examples)) == (19, 5)
 
 
+def test_a_split_that_nothing_is_chosen_on_is_measured_at_the_end(
+    configuration: Configuration, squares: Path, tmp_path: Path
+) -> None:
+    lists = squares / "ImageSets" / "Main"
+    (lists / "test.txt").write_text("16\n17\n18\n")
+    (lists / "val.txt").write_text("19\n20\n21\n22\n23\n")
+    asked = replace(configuration, test_split="test")
+    card = train(asked, tmp_path / "model")
+    assert card["data"]["test"]["images"] == 3
+    model = load_classifier(str(tmp_path / "model")).model
+    test = plan_training(asked).data.test
+    expected = classification_ap(test.labels, model.predict(test.batches(), verbose=0))
+    assert list(card["metrics"]["test"]["ap"].values()) == pytest.approx(expected)
+    with pytest.raises(UserError, match="16 images are in both 'train' and 'train'"):
+        plan_training(replace(configuration, test_split="train"))
+
+
 def test_all_labels_of_an_image(configuration: Configuration) -> None:
     examples = plan_training(configuration).data.training.examples[:1]
     assert image_labels(examples, ("large", "small", "other")).tolist() == [[0, 1, 0]]
@@ -408,3 +428,39 @@ def test_a_training_that_was_killed_ends_as_one_that_was_not(
     for expected, found in zip(*weights, strict=True):
         np.testing.assert_array_equal(found, expected)
     assert not os.path.exists(checkpoint)
+
+
+@pytest.mark.slow
+def test_two_devices_share_each_batch_and_end_alike(
+    squares: Path, backbone: Path, tmp_path: Path
+) -> None:
+    program = f"""
+import json, sys
+from pathlib import Path
+import tensorflow as tf
+if sys.argv[1] == "two":
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from kgradcam.training import train as training
+from kgradcam.training.plan import Configuration
+if sys.argv[1] == "two":
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    training._strategy = lambda: strategy
+    assert strategy.num_replicas_in_sync == 2
+configuration = Configuration({str(squares)!r}, model={str(backbone)!r}, image_size=32,
+                              batch_size=4, head_epochs=1, epochs=2, patience=0)
+card = training.train(configuration, Path(sys.argv[2]))
+print(json.dumps([row["loss"] for row in card["history"]]))
+"""
+    losses = []
+    for count in ("one", "two"):
+        arguments = [sys.executable, "-c", program, count, str(tmp_path / count)]
+        done = subprocess.run(arguments, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        losses.append(json.loads(done.stdout.splitlines()[-1]))
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+    one, two = (
+        load_classifier(str(tmp_path / each)).model.get_weights() for each in ("one", "two")
+    )
+    for expected, found in zip(one, two, strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)

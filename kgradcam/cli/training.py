@@ -54,6 +54,10 @@ def train(
             metavar="NAME|SHARE",
         ),
     ] = None,
+    test_split: Annotated[
+        str | None,
+        typer.Option(help="A split to measure once at the end; nothing is chosen on it."),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -256,6 +260,7 @@ def train(
             dataset=dataset,
             split=split,
             validation_split=validation_split,
+            test_split=test_split,
             classes=tuple(classes or ()),
             model=model,
             weights=weights,
@@ -292,11 +297,9 @@ def train(
         report=lambda line: note(line, quiet),
     )
     report_skipped(card["skipped"])
-    note(
-        f"validation mAP {100 * card['metrics']['map']:.1f} after {card['seconds']:.0f} s; "
-        f"explained at {card['layer']}.",
-        quiet,
-    )
+    for name, measured in card["metrics"].items():
+        note(f"{name} mAP {100 * measured['map']:.1f}", quiet)
+    note(f"{card['seconds']:.0f} s; explained at {card['layer']}.", quiet)
     typer.echo(out)
 
 

@@ -97,7 +97,9 @@ class Pictures:
 
         pictures = self.dataset.encoded(self.examples)
         if self.augmentation:
-            pictures = pictures.shuffle(len(self.examples), seed=seed)
+            pictures = pictures.shuffle(
+                len(self.examples), seed=seed, reshuffle_each_iteration=False
+            )
         count = len(self.examples) / self.batch_size
         return (
             pictures.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)

@@ -6,12 +6,14 @@ without them a resumed training would stop elsewhere.
 
 import io
 import json
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 
 
@@ -32,11 +34,20 @@ def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any])
 
 
 def load_checkpoint(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
-    """Reads a checkpoint back into the variables it was made of, and returns the state."""
-    with np.load(path, allow_pickle=False) as file:
-        for place, variable in enumerate(variables):
-            variable.assign(file[str(place)])
-        state: dict[str, Any] = json.loads(str(file["state"]))
+    """Reads a checkpoint back into the variables it was made of, and returns the state.
+
+    Raises:
+        UserError: The file is damaged, or of other variables.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            for place, variable in enumerate(variables):
+                variable.assign(file[str(place)])
+            state: dict[str, Any] = json.loads(str(file["state"]))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(
+            f"{path} is no checkpoint of this training ({error}): begin anew with --force."
+        ) from error
     return state
 
 

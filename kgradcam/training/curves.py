@@ -30,6 +30,7 @@ def draw_history(history: Sequence[dict[str, Any]], title: str) -> "Figure":
             if before["stage"] != row["stage"]:
                 axes.axvline(row["epoch"] - 0.5, color="0.6", linestyle="--", linewidth=1)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.25)
         axes.margins(y=0.12)
     panels[0].set_ylim(bottom=0)

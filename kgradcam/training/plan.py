@@ -30,6 +30,7 @@ class Configuration:
         split: Its split to train on. Default: `"train"`, or `"all"` for a folder without one.
         validation_split: The split to validate on, or the share of the training images that is
             held out for it, as `"0.2"`. Default: the validation split, or 0.2 without one.
+        test_split: A split that nothing is chosen on, measured once at the end. Default: none.
         classes: The classes to tell apart. Default: those with an object in the training split.
         model: The backbone: see `models.load_classifier`.
         weights: See there; a `.npz` file may lack layers, which are then trained from the start.
@@ -55,6 +56,7 @@ class Configuration:
     dataset: str = "voc/2007"
     split: str | None = None
     validation_split: str | None = None
+    test_split: str | None = None
     classes: tuple[str, ...] = ()
     model: str = "resnet50"
     weights: str | None = IMAGENET
@@ -108,14 +110,22 @@ class Data:
         class_names: What is told apart.
         training: Pictures to train on, varied.
         validation: Pictures to validate on, only resized.
+        test: Pictures to measure at the end, likewise, or `None`.
     """
 
     class_names: tuple[str, ...]
     training: Pictures
     validation: Pictures
+    test: Pictures | None
+
+    @property
+    def parts(self) -> dict[str, Pictures]:
+        """What there is, by name."""
+        parts = {"training": self.training, "validation": self.validation, "test": self.test}
+        return {name: pictures for name, pictures in parts.items() if pictures is not None}
 
     def describe(self) -> dict[str, Any]:
-        """Returns the numbers of images and, for each class, of positives, of both."""
+        """Returns the numbers of images and, for each class, of positives, of each part."""
         return {
             name: {
                 "split": pictures.dataset.split,
@@ -124,7 +134,7 @@ class Data:
                     zip(self.class_names, (pictures.labels == 1).sum(axis=0).tolist(), strict=True)
                 ),
             }
-            for name, pictures in (("training", self.training), ("validation", self.validation))
+            for name, pictures in self.parts.items()
         }
 
 
@@ -241,16 +251,26 @@ def _open_data(configuration: Configuration, data_dir: Path | None) -> Data:
     if not kept:
         raise UserError(f"No image of split {dataset.split!r} of {dataset.name} has an object.")
     names = tuple(names[place] for place in kept)
-    held_out_labels = image_labels(held_out, names)
-    if not (held_out_labels == 1).any():
-        raise UserError(
-            f"None of the {len(held_out)} images to validate on holds one of {', '.join(names)}."
-        )
     common: dict[str, Any] = {
         "preprocess": find_preprocessing(preprocessing_name(configuration)),
         "size": configuration.image_size,
         "batch_size": min(configuration.batch_size, len(examples)),
     }
+
+    def to_measure(dataset: Dataset, examples: list[Example]) -> Pictures:
+        labels = image_labels(examples, names)
+        if not (labels == 1).any():
+            raise UserError(
+                f"None of the {len(examples)} images to measure on, of split {dataset.split!r}, "
+                f"holds one of {', '.join(names)}."
+            )
+        return Pictures(dataset, examples, labels, **common)
+
+    test = None
+    if configuration.test_split:
+        split = open_dataset(configuration.dataset, configuration.test_split, data_dir)
+        _require_apart(examples, dataset.split, split.examples, split.split)
+        test = to_measure(split, split.examples)
     return Data(
         class_names=names,
         training=Pictures(
@@ -261,8 +281,20 @@ def _open_data(configuration: Configuration, data_dir: Path | None) -> Data:
             seed=configuration.seed,
             **common,
         ),
-        validation=Pictures(validation, held_out, held_out_labels, **common),
+        validation=to_measure(validation, held_out),
+        test=test,
     )
+
+
+def _require_apart(
+    training: list[Example], split: str, others: list[Example], other_split: str
+) -> None:
+    both = {each.file_name for each in training} & {each.file_name for each in others}
+    if both:
+        raise UserError(
+            f"{len(both)} images are in both {split!r} and {other_split!r}, as {min(both)}: "
+            "measure on others, or hold out a share, as 0.2."
+        )
 
 
 def _open_splits(
@@ -275,13 +307,7 @@ def _open_splits(
         share = float(wanted)
     except ValueError:
         validation = open_dataset(configuration.dataset, wanted, data_dir)
-        both = {each.file_name for each in dataset.examples}
-        both &= {each.file_name for each in validation.examples}
-        if both:
-            raise UserError(
-                f"{len(both)} images are in both {dataset.split!r} and {validation.split!r}, as "
-                f"{min(both)}: validate on others, or give a share, as 0.2."
-            ) from None
+        _require_apart(dataset.examples, split, validation.examples, validation.split)
         return dataset, dataset.examples, validation, validation.examples
     count = round(share * len(dataset.examples))
     if not 0 < count < len(dataset.examples):

@@ -246,12 +246,14 @@ def _finish(
         layer.trainable = True
     whole.save(folder / f"partial-{MODEL_FILE}")
     (folder / f"partial-{MODEL_FILE}").replace(folder / MODEL_FILE)
-    save(
-        draw_history(history, f"{configuration.model} on {data.training.dataset.name}"),
-        folder / "curves.png",
-    )
-    scores = whole.predict(data.validation.batches(), verbose=0)
-    values = classification_ap(data.validation.labels, scores)
+    name = data.training.dataset.name
+    title = f"{configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
+    save(draw_history(history, title), folder / "curves.png")
+    measured = {
+        name: classification_ap(part.labels, whole.predict(part.batches(), verbose=0))
+        for name, part in data.parts.items()
+        if name != "training"
+    }
     card = {
         "classes": list(data.class_names),
         "preprocess": preprocessing_name(configuration),
@@ -260,13 +262,16 @@ def _finish(
         "training": asdict(configuration),
         "data": data.describe(),
         "metrics": {
-            "map": _known(np.nanmean(values)),
-            "ap": {n: _known(v) for n, v in zip(data.class_names, values, strict=True)},
+            name: {
+                "map": _known(np.nanmean(values)),
+                "ap": {n: _known(v) for n, v in zip(data.class_names, values, strict=True)},
+            }
+            for name, values in measured.items()
         },
         "skipped": [
             {"file": name, "reason": reason}
             for name, reason in sorted(
-                {*data.training.dataset.skipped, *data.validation.dataset.skipped}
+                {each for part in data.parts.values() for each in part.dataset.skipped}
             )
         ],
         "history": history,
