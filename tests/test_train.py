@@ -130,8 +130,18 @@ def test_patience_ends_a_training_that_gets_no_better(
 ) -> None:
     stuck = replace(configuration, learning_rate=0.0, epochs=30, patience=3)
     card = train(stuck, tmp_path / "model")
-    assert len(card["history"]) == 4  # the first is the best, and three more
+    # The first is the best, but the last stage has its three epochs all the same.
+    assert [row["stage"] for row in card["history"]] == ["head"] * 2 + ["fine-tune"] * 3
     assert len({row["map"] for row in card["history"]}) == 1
+
+
+def test_where_nothing_pretrained_may_learn_there_is_one_stage(
+    configuration: Configuration,
+) -> None:
+    plan = plan_training(replace(configuration, frozen_until="late", epochs=0))
+    assert plan.network.pretrained == ()
+    assert plan.stages == (("head", 2, False),)
+    assert plan_training(configuration).stages == (("head", 2, False), ("fine-tune", 4, True))
 
 
 def test_only_the_head_learns_first_and_what_is_frozen_never(

@@ -287,15 +287,19 @@ def train(
         plan = plan_training(configuration, data_dir)
         print_table(f"Training of {configuration.model}", *plan.table())
         return
-    card = run_training(
-        configuration,
-        out,
-        data_dir=data_dir,
-        force=force,
-        resume=resume,
-        quiet=quiet,
-        report=lambda line: note(line, quiet),
-    )
+    try:
+        card = run_training(
+            configuration,
+            out,
+            data_dir=data_dir,
+            force=force,
+            resume=resume,
+            quiet=quiet,
+            report=lambda line: note(line, quiet),
+        )
+    except KeyboardInterrupt:
+        note(f"Go on with `kgradcam train --resume --out {out}`.")
+        raise
     report_skipped(card["skipped"])
     for name, measured in card["metrics"].items():
         note(f"{name} mAP {100 * measured['map']:.1f}", quiet)

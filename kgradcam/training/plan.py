@@ -42,11 +42,13 @@ class Configuration:
         image_size: The side of the squares that pictures are resized to.
         batch_size: Images in a batch.
         head_epochs: Epochs in which only what has no weights yet is trained.
-        epochs: Epochs after those, in which all that may be trained is.
+        epochs: Epochs after those, in which all that may be trained is; where that is the same,
+            there is one stage of both.
         learning_rate: Of what has no weights yet; it falls as a cosine to 0 in each stage.
         backbone_rate: See `network.learning_rates`.
         weight_decay: Of AdamW.
-        patience: Stops after so many epochs without a better validation mAP; 0 never stops.
+        patience: Ends the last stage after so many epochs without a better validation mAP; 0 does
+            not.
         class_weights: Whether positives count by how rare they are; see `balanced_weights`.
         augmentation: How pictures are varied.
         mixed_precision: Computes in float16 and keeps weights in float32, for GPUs.
@@ -210,9 +212,10 @@ def plan_training(configuration: Configuration, data_dir: Path | None = None) ->
         "mixed_float16" if configuration.mixed_precision else None,
     )
     built = {layer.name for layer in network.whole.layers}
-    stages = [("fine-tune", configuration.epochs, True)]
-    if network.pretrained:
-        stages.insert(0, ("head", configuration.head_epochs, False))
+    head_epochs, epochs = configuration.head_epochs, configuration.epochs
+    stages = [("head", head_epochs, False), ("fine-tune", epochs, True)]
+    if not network.pretrained:  # both would train the same layers
+        stages = [("head", head_epochs + epochs, False)]
     return Plan(
         configuration=configuration,
         data=data,

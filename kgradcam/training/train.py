@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +153,7 @@ def _fit(
                 done += epochs
                 continue
             for epoch in range(done + len(of_stage), done + epochs):
-                if _is_over(history, stage, options.patience):
+                if stage == plan.stages[-1][0] and _is_over(history, done, options.patience):
                     break
                 found = trained.fit(
                     batches(epoch),
@@ -184,12 +185,12 @@ def _fit(
     return history, before + time.monotonic() - begin
 
 
-def _is_over(history: Sequence[dict[str, Any]], stage: str, patience: int) -> bool:
-    """Whether the last stage has not become better for too long."""
-    if not patience or not history or history[-1]["stage"] != stage or stage == "head":
+def _is_over(history: Sequence[dict[str, Any]], before: int, patience: int) -> bool:
+    """Whether a stage has not become better for too long; `before` epochs were there before it."""
+    if not patience or len(history) <= before:
         return False
     best = max(history, key=lambda row: row["map"])
-    return bool(history[-1]["epoch"] - best["epoch"] >= patience)
+    return bool(history[-1]["epoch"] - max(best["epoch"], before) >= patience)
 
 
 def _compile(plan: Plan, fine_tune: bool, epochs: int) -> None:
@@ -222,9 +223,7 @@ def _sources(
     data, trunk = plan.data, plan.network.trunk
     views = plan.configuration.cached_views
     if trunk is None:
-        return lambda epoch: data.training.batches(
-            epoch, whole_batches=True
-        ), data.validation.batches
+        return partial(data.training.batches, whole_batches=True), data.validation.batches
     count = views * len(data.training.examples) + len(data.validation.examples)
     with progress.bar("features", count, "images", quiet) as advance:
         cache = folder / CACHE_FOLDER
@@ -284,7 +283,7 @@ def _finish(
         },
     }
     write_card(folder, card)
-    for name in (CHECKPOINT_FILE, BEST_FILE, PLAN_FILE):
+    for name in (PLAN_FILE, CHECKPOINT_FILE, BEST_FILE):
         (folder / name).unlink()
     shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
     return card
