@@ -109,6 +109,16 @@ def test_what_is_written(configuration: Configuration, tmp_path: Path) -> None:
     ]
     written = json.loads((tmp_path / "model" / "card.json").read_text("utf-8"))
     assert Configuration.from_dict(written["training"]) == configuration
+    logged = [
+        (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
+        for file in (tmp_path / "model" / "logs").iterdir()
+        for record in tf.data.TFRecordDataset(str(file))
+        for event in [tf.compat.v1.Event.FromString(record.numpy())]
+        for value in event.summary.value
+    ]
+    assert [(step, value) for tag, step, value in logged if tag == "loss"] == [
+        (row["epoch"], pytest.approx(row["loss"])) for row in card["history"]
+    ]
     classifier = load_classifier(str(tmp_path / "model"))
     assert classifier.class_names == ("large", "small")
     pictures = plan_training(configuration).data.validation
