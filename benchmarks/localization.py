@@ -1,0 +1,104 @@
+"""What boxes cost a picture, from the pixels to the scores, by the rules of 2021 and by ours.
+
+    python benchmarks/localization.py
+
+Pictures of 500 x 375, decoded already; resizing, heatmaps and boxes are timed. The ways take turns,
+after a warm-up; medians and quartiles of the repeats.
+"""
+
+import argparse
+import os
+import platform
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import PIL.Image
+import tensorflow as tf
+
+from kgradcam.boxes import BOX_RULES, THRESHOLDS, find_boxes
+from kgradcam.gradcam import GradCAM
+from kgradcam.imagenet import VOC_GROUPS
+from kgradcam.models import Classifier, load_classifier
+
+WAYS = {
+    "seed": ("seed", None, (1.0,), False),
+    "levels": ("levels", 448, (1.0,), False),
+    "levels, two scales": ("levels", 448, (1.0, 0.5), False),
+    "fast": ("levels", 448, (1.0,), True),
+    "default": ("levels", 448, (1.0, 0.5), True),
+}
+
+
+def make_way(
+    classifier: Classifier, rules: str, size: int | None, scales: tuple[float, ...], refine: bool
+) -> Callable[[list[PIL.Image.Image]], dict[str, float]]:
+    """Returns a function that localizes dogs on pictures and tells the seconds of its stages."""
+    cam = GradCAM(classifier.model, preprocess=classifier.preprocess, scales=scales, refine=refine)
+
+    def localize(pictures: list[PIL.Image.Image]) -> dict[str, float]:
+        start = time.perf_counter()
+        resized = [each if size is None else each.resize((size, size)) for each in pictures]
+        images = np.stack([np.asarray(each) for each in resized])
+        explained = time.perf_counter()
+        explanation = cam(images, classes=[VOC_GROUPS["dog"]])
+        boxed = time.perf_counter()
+        for i, picture in enumerate(pictures):
+            find_boxes(
+                explanation.heatmaps[i, 0],
+                picture.size,
+                float(explanation.probabilities[i, 0]),
+                THRESHOLDS[rules][-1],
+                BOX_RULES[rules],
+            )
+        end = time.perf_counter()
+        return {
+            "resize": explained - start,
+            "heatmaps": boxed - explained,
+            "boxes": end - boxed,
+            "all": end - start,
+        }
+
+    return localize
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+
+    from skimage import data
+
+    cat = PIL.Image.fromarray(data.chelsea()).resize((500, 375))
+    pictures = [cat.rotate(angle, PIL.Image.Resampling.BILINEAR) for angle in range(options.batch)]
+    classifier = load_classifier("efficientnet-lite0")
+    ways = {name: make_way(classifier, *way) for name, way in WAYS.items()}
+    for localize in ways.values():
+        localize(pictures)
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, localize in ways.items():
+            seconds[name].append(localize(pictures))
+    print(
+        f"efficientnet-lite0, batch {options.batch}, {options.repeats} repeats; TensorFlow "
+        f"{tf.__version__}, {platform.machine()}, {os.cpu_count()} cores\n"
+    )
+    print("| | resize | heatmaps | boxes | ms a picture | quartiles | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    baseline = np.median([each["all"] for each in seconds["seed"]])
+    for name, rows in seconds.items():
+        cells = [
+            f"{1000 * np.median([each[stage] for each in rows]) / options.batch:.1f}"
+            for stage in ("resize", "heatmaps", "boxes", "all")
+        ]
+        values = np.array([each["all"] for each in rows])
+        low, high = 1000 * np.percentile(values, [25, 75]) / options.batch
+        ratio = np.median(values) / baseline
+        print(f"| {name} | {' | '.join(cells)} | {low:.1f} to {high:.1f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
