@@ -337,33 +337,26 @@ class GradCAM:
         self.trace_count += 1
         if self._preprocess is not None:
             inputs = self._preprocess(inputs)
-        # Persistent for several layers; it lives no longer than the trace.
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-
-            def watch(path: str, feature_maps: Any) -> Any:
-                tape.watch(feature_maps)
-                return feature_maps
-
-            with record_calls(self.model, watch) as recorded:
-                outputs = self.model(inputs, training=False)
-            if self.layer is None:
-                calls = [default_call(recorded, inputs, outputs)]
-            else:
-                paths = [self.layer] if isinstance(self.layer, str) else self.layer
-                calls = [find_call(recorded, path) for path in paths]
-            scored = self._score_outputs(outputs, class_masks)
+        with record_calls(self.model) as recorded:
+            outputs = self.model(inputs, training=False)
+        if self.layer is None:
+            calls = [default_call(recorded, inputs, outputs)]
+        else:
+            paths = [self.layer] if isinstance(self.layer, str) else self.layer
+            calls = [find_call(recorded, path) for path in paths]
+        scored = self._score_outputs(outputs, class_masks)
         found = [call.path for call in calls]
         self.layer = found[0] if len(found) == 1 else tuple(found)
-        maps = [self.heatmaps(self._follow(call, tape, inputs, scored)) for call in calls]
+        maps = [self.heatmaps(self._follow(call, inputs, scored)) for call in calls]
         if self._relu:
             maps = [tf.nn.relu(each) for each in maps]
         # From classes first to the batch first.
         heatmaps = tf.einsum("cb...->bc...", maps[0] if len(maps) == 1 else _fuse(maps))
         return heatmaps, scored.scores, scored.probabilities, scored.top
 
-    def _follow(self, call: LayerCall, tape: Any, inputs: Any, scored: "_Scored") -> Trace:
+    def _follow(self, call: LayerCall, inputs: Any, scored: "_Scored") -> Trace:
         def gradients(weights: Any) -> Any:
-            return self._gradients(tape, call, scored.scores, weights)
+            return self._gradients(call, scored.scores, weights)
 
         def rescore(inputs: Any = inputs, feature_maps: Any = None) -> Any:
             def replace(path: str, original: Any) -> Any:
@@ -399,12 +392,13 @@ class GradCAM:
         probabilities = class_probabilities(logits, masks, activation)
         return _Scored(logits, class_scores(logits, masks), probabilities, top, masks)
 
-    def _gradients(self, tape: Any, call: LayerCall, scores: Any, weights: Any) -> Any:
+    def _gradients(self, call: LayerCall, scores: Any, weights: Any) -> Any:
         scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
-        gradients = tape.gradient(
+        # Unlike a tape, it goes back to the layer and no further.
+        (gradients,) = tf.gradients(
             scores,
             call.feature_maps,
-            output_gradients=tf.broadcast_to(scale * weights, tf.shape(scores)),
+            grad_ys=tf.broadcast_to(scale * weights, tf.shape(scores)),
         )
         if gradients is None:
             raise UserError(
