@@ -39,6 +39,7 @@ class Configuration:
         preprocess: See there.
         method: One of `methods.METHODS`.
         layer: The layer to explain, or several. Default: see `GradCAM`.
+        precision: See `GradCAM`; `run.json` keeps what `"auto"` came to.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         batch_size: Images of equal shape that go through the model together, at most.
         thresholds: Heat thresholds in [0, 1] to draw boxes for.
@@ -56,6 +57,7 @@ class Configuration:
     preprocess: str | None = None
     method: str = "gradcam"
     layer: str | tuple[str, ...] | None = None
+    precision: str = "float32"
     image_size: int | None = None
     batch_size: int = 16
     thresholds: tuple[float, ...] = (0.01, 0.02, 0.06)
@@ -109,7 +111,12 @@ def detect(
             classifier.model.output_shape[-1],
         )
         examples = _choose(dataset, targets, configuration)
-        cam = method(classifier.model, configuration.layer, preprocess=classifier.preprocess)
+        cam = method(
+            classifier.model,
+            configuration.layer,
+            preprocess=classifier.preprocess,
+            precision=configuration.precision,
+        )
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []
@@ -247,7 +254,7 @@ def _describe(
 
     No time and no host: equal runs, equal bytes.
     """
-    described = asdict(configuration)
+    described = asdict(configuration) | {"precision": cam.precision}
     boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
     return {
         "configuration": described,

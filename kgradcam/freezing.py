@@ -5,6 +5,7 @@ and not at each call, and the graph optimizer can choose another precision. The 
 touched: its graph is traced once more, with constants in the place of its variables.
 """
 
+import logging
 import os
 import threading
 from collections import Counter
@@ -21,6 +22,8 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 from tensorflow.python.grappler import tf_optimizer
 
 from kgradcam.errors import UserError, did_you_mean
+
+_log = logging.getLogger(__name__)
 
 FREEZE_AFTER = 64
 """So many images must meet the same weights before freezing them is worth its seconds."""
@@ -115,12 +118,9 @@ class Snapshot:
         self.values = self._read() if self._variables else []
 
     def holds(self) -> bool:
-        """Whether no variable has changed since."""
-        now = self._read() if self._variables else []
-        if not all(map(_equal, self.values, now)):
-            return False
-        self.values = now
-        return True
+        """Whether no variable has changed since; what they hold now is what the next call asks."""
+        before, self.values = self.values, self._read() if self._variables else []
+        return all(map(_equal, before, self.values))
 
 
 def _equal(old: Any, new: Any) -> bool:
@@ -189,15 +189,18 @@ class Frozen:
         if self.obstacle or (self._jit_compile and not reduced):
             return None
         with self._lock:
-            if self._snapshot is None or not self._snapshot.holds():
-                self._compiled, self._seen = None, 0
+            if self._snapshot is None:
                 self._snapshot = Snapshot(self._model.variables)
+            elif not self._snapshot.holds():
+                self._compiled, self._seen = None, 0
             if self._compiled is None and (reduced or self._seen >= FREEZE_AFTER):
                 try:
                     self._compiled = self._freeze(self._snapshot.values)
                     self.freeze_count += 1
                 except CannotFreezeError as error:
                     self.obstacle = str(error)
+                    if reduced:
+                        _log.warning("%s stays in float32: %s", self._model.name, error)
                     self._snapshot = None
             self._seen += batch
             return self._compiled

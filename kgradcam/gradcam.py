@@ -1,6 +1,5 @@
 """Grad-CAM (Selvaraju et al., IJCV 2020, section 3): heatmaps from gradients."""
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -22,8 +21,6 @@ from kgradcam.scores import (
     select_output,
     with_top_class,
 )
-
-_log = logging.getLogger(__name__)
 
 # Keeps small gradients in float16 from vanishing; a power of two, so that nothing is rounded.
 _FLOAT16_SCALE = 1024.0

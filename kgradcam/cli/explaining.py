@@ -11,6 +11,7 @@ from kgradcam.cli.options import (
     ImageSize,
     Layer,
     Method,
+    Precision,
     Preprocess,
     Weights,
     layer_paths,
@@ -43,6 +44,7 @@ def explain(
     layer: Layer = None,
     image_size: ImageSize = "native",
     method: Method = "gradcam",
+    precision: Precision = "float32",
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -82,7 +84,7 @@ def explain(
     classifiers += [load_classifier(name, file or "imagenet", size) for name, _, file in others]
     methods = [method, *(name for name in compare or () if name in METHODS)]
     figure, findings = explain_images(
-        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics
+        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics, precision
     )
     save(figure, out)
     if metrics:

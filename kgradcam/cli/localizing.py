@@ -13,6 +13,7 @@ from kgradcam.cli.options import (
     ImageSize,
     Layer,
     Method,
+    Precision,
     Preprocess,
     Quiet,
     RunFolder,
@@ -52,6 +53,7 @@ def detect(
     preprocess: Preprocess = None,
     method: Method = "gradcam",
     layer: Layer = None,
+    precision: Precision = "auto",
     image_size: ImageSize = "native",
     batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
     threshold: Thresholds = None,
@@ -91,6 +93,7 @@ def detect(
             preprocess=preprocess,
             method=method,
             layer=layer_paths(layer),
+            precision=precision,
             image_size=side_length(image_size),
             batch_size=batch_size,
             thresholds=tuple(joined(threshold) or (0.01, 0.02, 0.06)),
@@ -108,7 +111,8 @@ def detect(
     counts = run.info["counts"]
     note(
         f"{counts['images']} images, {counts['heatmaps']} heatmaps of {run.info['model']['layer']} "
-        f"by {method}, {len(run.thresholds)} thresholds.",
+        f"by {method} in {run.info['configuration']['precision']}, "
+        f"{len(run.thresholds)} thresholds.",
         quiet,
     )
     typer.echo(out)

@@ -25,10 +25,16 @@ METHOD = (
     "eigencam, scorecam or ablationcam."
 )
 
+PRECISION = (
+    "Of the forward pass up to the layer: float32, bfloat16, float16, or auto for the fastest that "
+    "this machine has."
+)
+
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
+Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
 ImageSize = Annotated[
     str,
     typer.Option(

@@ -1,0 +1,268 @@
+"""The frozen graph: the same numbers, the weights of now, and what cannot be frozen."""
+
+import threading
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kgradcam import freezing
+from kgradcam.errors import UserError
+from kgradcam.freezing import FREEZE_AFTER, Snapshot, choose_precision
+from kgradcam.gradcam import GradCAM
+
+RANDOM = np.random.default_rng(5)
+
+
+def reduced() -> str:
+    """The reduced precision of this machine."""
+    precision = choose_precision("auto")
+    if precision == "float32":
+        pytest.skip("needs a CPU with AVX512-BF16 or AMX, or a GPU with tensor cores")
+    return precision
+
+
+def pictures(count: int = 2) -> np.ndarray:
+    return RANDOM.normal(size=(count, 12, 12, 3)).astype(np.float32)
+
+
+@pytest.fixture
+def model() -> keras.Model:
+    """Convolutions with biases and batch normalizations, one of them depthwise; a residual sum."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(8, 3, padding="same", name="first")(inputs)
+    x = stem = keras.layers.ReLU()(keras.layers.BatchNormalization()(x))
+    x = keras.layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, use_bias=False)(x)
+    x = keras.layers.ReLU(6.0)(keras.layers.BatchNormalization(scale=False)(x))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(8, 1)(x))
+    x = keras.layers.Add(name="sum")([x, stem])
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Activation("relu", name="last")(x))
+    model = keras.Model(inputs, keras.layers.Dense(3, name="head")(x))
+    for variable in model.variables:
+        values = RANDOM.uniform(0.5, 1.5, variable.shape)
+        if "kernel" not in variable.path or "head" in variable.path:
+            variable.assign(values)
+    return model
+
+
+def freeze(cam: GradCAM) -> None:
+    for _ in range(2):
+        cam(pictures(FREEZE_AFTER), classes=[0])
+    assert cam._compiled.obstacle is None
+    assert cam._compiled.freeze_count == 1
+
+
+@pytest.mark.parametrize("layer", ["last", "first"])
+def test_frozen_heatmaps_are_those_of_the_graph_as_it_is(model: keras.Model, layer: str) -> None:
+    cam, images = GradCAM(model, layer), pictures()
+    before = cam(images, classes=[0, [1, 2]])
+    freeze(cam)
+    after = cam(images, classes=[0, [1, 2]])
+    assert before.heatmaps.max() > 0.001
+    np.testing.assert_allclose(after.heatmaps, before.heatmaps, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(after.scores, before.scores, rtol=1e-5, atol=1e-5)
+    assert cam.trace_count == 2
+
+
+def test_batch_normalizations_are_folded_into_convolutions(model: keras.Model) -> None:
+    cam = GradCAM(model)
+    freeze(cam)
+    operations = cam._compiled._compiled.get_concrete_function().graph.get_operations()
+    before_the_map = [each.type for each in operations if each.name.startswith("functional")]
+    assert before_the_map.count("Conv2D") + before_the_map.count("_FusedConv2D") == 2
+    # What is left of three normalizations: nothing but the residual sum.
+    assert not any("batch_normalization" in e.name and e.type == "Mul" for e in operations)
+
+
+def test_reduced_precision_agrees_with_float32(model: keras.Model) -> None:
+    images = pictures(8)
+    exact = GradCAM(model)(images, classes=[0, 1, 2])
+    cam = GradCAM(model, precision=reduced())
+    found = cam(images, classes=[0, 1, 2])
+    assert cam._compiled.obstacle is None
+    assert 0 < np.abs(found.heatmaps - exact.heatmaps).max() < 0.02 * exact.heatmaps.max()
+    np.testing.assert_allclose(found.scores, exact.scores, atol=0.05)
+    again = GradCAM(model, precision="auto")
+    np.testing.assert_array_equal(again(images, classes=[0, 1, 2]).heatmaps, found.heatmaps)
+
+
+def test_tracing_and_freezing_are_counted(model: keras.Model) -> None:
+    cam = GradCAM(model, precision=reduced())
+    assert (cam.trace_count, cam._compiled.freeze_count) == (1, 0)
+    for count in (1, 5, 2):
+        cam(pictures(count), classes=[0])
+    assert (cam.trace_count, cam._compiled.freeze_count) == (2, 1)
+    model.get_layer("head").bias.assign([1.0, 2, 3])
+    for _ in range(3):
+        cam(pictures(), classes=[0])
+    assert (cam.trace_count, cam._compiled.freeze_count) == (2, 2)
+
+
+def _train(model: keras.Model, **options: object) -> None:
+    model.compile("adam", "mse", **options)
+    model.fit(pictures(4), np.ones((4, 3)), verbose=0)
+
+
+CHANGES = {
+    "set_weights": lambda model: model.set_weights([each + 0.1 for each in model.get_weights()]),
+    "assign": lambda model: model.get_layer("first").kernel.assign(np.ones((3, 3, 3, 8))),
+    "assign_add": lambda model: model.get_layer("first").kernel.value.assign_add(
+        np.ones((3, 3, 3, 8), np.float32)
+    ),
+    "one element": lambda model: model.get_layer("head").kernel.value[0, 0].assign(9.0),
+    "fit": _train,
+    "fit with XLA": lambda model: _train(model, jit_compile=True),
+    "batch statistics": lambda model: model(pictures(4), training=True),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_every_change_of_the_weights_is_seen_by_the_next_call(
+    model: keras.Model, change: str
+) -> None:
+    cam, images = GradCAM(model), pictures()
+    freeze(cam)
+    for _ in range(2):  # the second time, the variable's own buffer was left behind by the first
+        before = cam(images, classes=[0]).scores
+        snapshot = Snapshot(model.variables)
+        assert snapshot.holds()
+        CHANGES[change](model)
+        after = cam(images, classes=[0]).scores
+        np.testing.assert_allclose(after[:, 0], model(images)[:, 0], rtol=1e-4, atol=1e-5)
+        if change != "assign" and change != "one element":
+            assert not snapshot.holds()
+            assert np.abs(after - before).max() > 1e-6
+
+
+def test_weights_loaded_from_a_file_are_seen(model: keras.Model, tmp_path: Path) -> None:
+    cam, images = GradCAM(model), pictures()
+    freeze(cam)
+    before = cam(images, classes=[0]).heatmaps
+    model.save_weights(tmp_path / "some.weights.h5")
+    model.get_layer("head").kernel.assign(2 * model.get_layer("head").kernel)
+    np.testing.assert_allclose(cam(images, classes=[0]).heatmaps, 2 * before, rtol=1e-4, atol=1e-6)
+    model.load_weights(tmp_path / "some.weights.h5")
+    np.testing.assert_allclose(cam(images, classes=[0]).heatmaps, before, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_values_written_again_freeze_nothing(model: keras.Model) -> None:
+    cam = GradCAM(model)
+    freeze(cam)
+    model.set_weights(model.get_weights())
+    cam(pictures(), classes=[0])
+    assert cam._compiled.freeze_count == 1
+
+
+def test_explainers_and_threads_share_a_model(model: keras.Model) -> None:
+    cams = [GradCAM(model), GradCAM(model, "first")]
+    images = pictures()
+    expected = [cam(images, classes=[0]).heatmaps for cam in cams]
+    found: list[tuple[int, np.ndarray]] = []
+
+    def explain(i: int) -> None:
+        cams[i](pictures(FREEZE_AFTER), classes=[0])
+        found.append((i, cams[i](images, classes=[0]).heatmaps))
+
+    threads = [threading.Thread(target=explain, args=(i % 2,)) for i in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    for i, heatmaps in found:
+        np.testing.assert_allclose(heatmaps, expected[i], rtol=1e-4, atol=1e-6)
+    assert [cam._compiled.freeze_count for cam in cams] == [1, 1]
+
+
+class Counting(keras.layers.Layer):
+    """Counts its calls, in a variable that Keras knows, or in one that it does not."""
+
+    def __init__(self, known: bool) -> None:
+        super().__init__()
+        self.known = known
+        count = self.add_weight(shape=(), initializer="zeros", trainable=False)
+        self.box = [count if known else tf.Variable(0.0)]
+
+    def call(self, x):
+        self.box[0].assign_add(1.0) if not self.known else self.box[0].assign(self.box[0] + 1)
+        return x
+
+
+class Looking(keras.layers.Layer):
+    """Scales by a value from a table."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        entries = tf.lookup.KeyValueTensorInitializer([0, 1], [1.0, 2.0])
+        self.table = tf.lookup.StaticHashTable(entries, 0.0)
+
+    def call(self, x):
+        return x * self.table.lookup(tf.constant(1))
+
+
+@pytest.mark.parametrize(
+    ("layer", "why"),
+    [
+        (lambda: Counting(known=True), ""),  # its weights never stay the same
+        (lambda: Counting(known=False), "unknown to Keras"),
+        (Looking, "unknown to Keras"),
+        (lambda: keras.layers.Lambda(lambda x: x + 0 * tf.random.uniform(())), "RandomUniform"),
+    ],
+)
+def test_what_cannot_be_frozen_runs_as_it_is(model: keras.Model, layer, why: str) -> None:
+    inputs = keras.Input((12, 12, 3))
+    whole = keras.Model(inputs, model(layer()(inputs)))
+    cam, images = GradCAM(whole, "last"), pictures()
+    before = cam(images, classes=[0]).heatmaps
+    for _ in range(3):
+        cam(pictures(FREEZE_AFTER), classes=[0])
+    assert why in (cam._compiled.obstacle or "")
+    assert cam._compiled.freeze_count == 0
+    np.testing.assert_array_equal(cam(images, classes=[0]).heatmaps, before)
+
+
+def test_precision_is_checked(monkeypatch: pytest.MonkeyPatch, model: keras.Model) -> None:
+    with pytest.raises(UserError, match="precision='bfloat61' is none of .* 'bfloat16'"):
+        GradCAM(model, precision="bfloat61")
+    monkeypatch.setattr(freezing, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(freezing, "_gpus", list)
+    assert choose_precision("auto") == "float32"
+    with pytest.raises(UserError, match="'bfloat16' needs a CPU with AVX512-BF16"):
+        choose_precision("bfloat16")
+    monkeypatch.setattr(freezing, "_cpu_has_bfloat16", lambda: True)
+    assert choose_precision("auto") == "bfloat16"
+
+
+@pytest.mark.slow
+def test_photographs_agree_in_reduced_precision(shared: Path) -> None:
+    """For each of 40 dogs a cosine of 0.999; for their boxes an IoU of 0.95 in the median."""
+    from kgradcam.boxes import boxes_from_heatmap, normalize
+    from kgradcam.images import read_image
+    from kgradcam.models import load_classifier
+
+    classifier = load_classifier("efficientnet-lite0", image_size=224)
+    precisions = ("float32", reduced())
+    exact, lower = (
+        GradCAM(classifier.model, preprocess=classifier.preprocess, precision=each)
+        for each in precisions
+    )
+    paths = sorted((shared / "data/dogs40/JPEGImages").glob("*.jpg"))
+    images = np.stack([read_image(path, 224) for path in paths])
+    one, other = (
+        cam(images, classes=[range(151, 269)]).heatmaps[:, 0].astype(np.float64)
+        for cam in (exact, lower)
+    )
+    norms = np.linalg.norm(one, axis=(1, 2)) * np.linalg.norm(other, axis=(1, 2))
+    assert len(paths) == 40
+    assert ((one * other).sum(axis=(1, 2)) / norms).min() >= 0.999
+    overlaps = []
+    for pair in zip(one, other, strict=True):
+        found = [boxes_from_heatmap(normalize(each, (224, 224)), 0.25) for each in pair]
+        a, b = (max(boxes, key=lambda box: (box[2:] - box[:2]).prod()) for boxes in found)
+        inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
+        areas = sum((box[2:] - box[:2]).prod() for box in (a, b))
+        overlaps.append(inner / (areas - inner))
+    assert np.median(overlaps) >= 0.95
