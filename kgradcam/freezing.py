@@ -373,7 +373,7 @@ def _fold_into_convolutions(graph_def: Any, weights: dict[str, Any], kept: set[s
         channels = int(np.prod(shape))
         scale, shift = np.ones(channels), np.zeros(channels)
         last = None
-        for last, constant in followers(node, channels):  # noqa: B007
+        for last, constant in followers(node, channels):
             if last.op == "Mul":
                 scale, shift = scale * constant, shift * constant
             else:
