@@ -3,7 +3,7 @@
     pip install -r benchmarks/requirements-peers.txt
     python benchmarks/throughput.py [--quick] [--out benchmarks/results]
 
-Every contender takes the same batch in turn, after a warm-up that ends only when weights are frozen;
+Every contender takes the same batch in turn, after a warm-up that ends when weights are frozen;
 the order is drawn anew in each round. Medians and quartiles. A package that is missing or fails is
 a row that says why. PyTorch's packages explain a ResNet50 of random weights, written here.
 """
