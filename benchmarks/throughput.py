@@ -183,7 +183,7 @@ def add_peers(contenders: dict[str, Any], batch: int, size: int) -> dict[str, st
 
 def measure(contenders: dict[str, Callable[[], Any]], batch: int, rounds: int) -> dict[str, Any]:
     for name, run in contenders.items():
-        for _ in range(FREEZE_AFTER // batch + 2 if name.startswith("kgradcam") else 1):
+        for _ in range(FREEZE_AFTER // batch + 2 if name.endswith("classes: 1") else 1):
             run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     generator = np.random.default_rng(0)
@@ -240,7 +240,7 @@ def main() -> None:
         title = f"{model}, {size} px, batch {batch}"
         contenders = ours(model, batch, size, options.quick)
         failed = add_peers(contenders, batch, size) if model == "resnet50" else {}
-        rows = measure(contenders, batch, 3 if options.quick else 9)
+        rows = measure(contenders, batch, 2 if options.quick else 9)
         tables[title], failures[title] = rows, failed
         text.append(markdown(title, rows, failed, peaks))
         print(text[-1], flush=True)
