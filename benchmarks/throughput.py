@@ -1,11 +1,13 @@
 """What heatmaps cost, beside the compiled forward pass of the same model and beside other packages.
 
     pip install -r benchmarks/requirements-peers.txt
-    python benchmarks/throughput.py [--quick] [--out benchmarks/results]
+    python benchmarks/throughput.py [--quick] [--peers keras torch] [--out FOLDER]
 
-Every contender takes the same batch in turn, after a warm-up that ends when weights are frozen;
-the order is drawn anew in each round. Medians and quartiles. A package that is missing or fails is
-a row that says why. PyTorch's packages explain a ResNet50 of random weights, written here.
+Every contender takes a batch of one size in turn, after a warm-up in which weights are frozen; the
+order is drawn anew in each round. Medians and quartiles. What freezing costs is not in them, but a
+line of its own. A package that is missing or fails is a row that says why. PyTorch's packages
+explain a ResNet50 written here; all weights are random. `--quick` is one setting without peers,
+three rounds, in under two minutes.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import json
 import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +27,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kgradcam.freezing import FREEZE_AFTER, choose_precision
+from kgradcam import freezing
 from kgradcam.gradcam import GradCAM
 from kgradcam.models import load_classifier
 
@@ -43,6 +46,13 @@ def peak(dtype: tf.DType, size: int = 4096) -> float:
     return 2 * size**3 / min(seconds) / 1e9
 
 
+def processor() -> str:
+    listing = Path("/proc/cpuinfo")
+    lines = listing.read_text().splitlines() if listing.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def ours(model: str, batch: int, size: int, quick: bool) -> dict[str, Callable[[], Any]]:
     classifier = load_classifier(model, weights=None, image_size=size)
     generator = np.random.default_rng(0)
@@ -52,17 +62,26 @@ def ours(model: str, batch: int, size: int, quick: bool) -> dict[str, Callable[[
     def forward(inputs: tf.Tensor) -> tf.Tensor:
         return classifier.model(classifier.preprocess(inputs), training=False)
 
-    precisions = list(dict.fromkeys(["float32", choose_precision("auto")]))
     contenders = {"forward pass": lambda: forward(tf.cast(images, tf.float32)).numpy()}
-    for precision in precisions:
-        cam = GradCAM(classifier.model, preprocess=classifier.preprocess, precision=precision)
-        for count in (1, 20):
-            contenders[f"kgradcam {precision}, classes: {count}"] = lambda cam=cam, count=count: (
-                cam(images, classes=list(range(count)))
-            )
+    options: dict[str, dict[str, Any]] = {"float32, live": {}, "float32, frozen": {}}
+    if (reduced := freezing.choose_precision("auto")) != "float32":
+        options[f"{reduced}, frozen"] = {"precision": reduced}
     if not quick:
-        xla = GradCAM(classifier.model, preprocess=classifier.preprocess, jit_compile=True)
-        contenders["kgradcam float32, XLA"] = lambda: xla(images, classes=[0])
+        options["float32, XLA"] = {"jit_compile": True}
+    for name, chosen in options.items():
+        cam = GradCAM(classifier.model, preprocess=classifier.preprocess, **chosen)
+        freezing.FREEZE_AFTER = 0 if "frozen" in name else 10**9
+        start = time.perf_counter()
+        cam(images, classes=[0])
+        first = time.perf_counter() - start
+        print(f"first call, {name}: {first:.1f} s", file=sys.stderr)
+        if cam._compiled.freeze_count != ("frozen" in name):
+            raise RuntimeError(f"{name}: {cam._compiled.obstacle}")
+        for count in (1, 20):
+            contenders[f"kgradcam, {name}, {count} class{'es' * (count > 1)}"] = (
+                lambda cam=cam, count=count: cam(images, classes=list(range(count)))
+            )
+    freezing.FREEZE_AFTER = 10**9
     return contenders
 
 
@@ -162,14 +181,19 @@ def torch_peers(batch: int, size: int) -> dict[str, Callable[[], Any]]:
     return {"pytorch-grad-cam": pytorch_grad_cam, "torchcam": torchcam, "captum": captum}
 
 
-def add_peers(contenders: dict[str, Any], batch: int, size: int) -> dict[str, str]:
+FAMILIES = {"keras": keras_peers, "torch": torch_peers}
+
+
+def add_peers(
+    contenders: dict[str, Any], names: list[str], batch: int, size: int
+) -> dict[str, str]:
     """Adds each package that runs, and returns why the others do not."""
     failed = {}
-    for family in (keras_peers, torch_peers):
+    for family in names:
         try:
-            peers = family(batch, size)
+            peers = FAMILIES[family](batch, size)
         except ImportError as error:
-            failed[family.__name__] = str(error)
+            failed[f"peers of {family}"] = str(error)
             continue
         for name, make in peers.items():
             try:
@@ -182,9 +206,8 @@ def add_peers(contenders: dict[str, Any], batch: int, size: int) -> dict[str, st
 
 
 def measure(contenders: dict[str, Callable[[], Any]], batch: int, rounds: int) -> dict[str, Any]:
-    for name, run in contenders.items():
-        for _ in range(FREEZE_AFTER // batch + 2 if name.endswith("classes: 1") else 1):
-            run()
+    for run in contenders.values():
+        run()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     generator = np.random.default_rng(0)
     for _ in range(rounds):
@@ -229,8 +252,12 @@ def draw(path: Path, tables: dict[str, Any]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="one setting, under two minutes")
+    parser.add_argument("--peers", nargs="*", choices=FAMILIES, help="default: all, none if quick")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
+    peers = options.peers
+    if peers is None:
+        peers = [] if options.quick else list(FAMILIES)
     settings = [("resnet50", 224, 16)]
     if not options.quick:
         settings += [("resnet50", 224, 1), ("resnet50", 448, 4), ("efficientnet-lite0", 224, 16)]
@@ -239,16 +266,17 @@ def main() -> None:
     for model, size, batch in settings:
         title = f"{model}, {size} px, batch {batch}"
         contenders = ours(model, batch, size, options.quick)
-        failed = add_peers(contenders, batch, size) if model == "resnet50" else {}
-        rows = measure(contenders, batch, 2 if options.quick else 9)
+        failed = add_peers(contenders, peers, batch, size) if model == "resnet50" else {}
+        rows = measure(contenders, batch, 3 if options.quick else 9)
         tables[title], failures[title] = rows, failed
         text.append(markdown(title, rows, failed, peaks))
         print(text[-1], flush=True)
         del contenders
         keras.backend.clear_session()
     machine = {
+        "processor": processor(),
         "cores": os.cpu_count(),
-        "machine": platform.machine(),
+        "load when it ended": round(os.getloadavg()[0], 1),
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "devices": [each.name for each in tf.config.list_physical_devices()],

@@ -17,6 +17,7 @@ from kgradcam import __version__, progress
 from kgradcam.boxes import BoxOptions
 from kgradcam.datasets import Dataset, Example, open_dataset
 from kgradcam.errors import UserError
+from kgradcam.freezing import REDUCE_FROM
 from kgradcam.gradcam import GradCAM
 from kgradcam.methods import find_method
 from kgradcam.models import IMAGENET, Classifier, load_classifier
@@ -39,7 +40,8 @@ class Configuration:
         preprocess: See there.
         method: One of `methods.METHODS`.
         layer: The layer to explain, or several. Default: see `GradCAM`.
-        precision: See `GradCAM`; `run.json` keeps what `"auto"` came to.
+        precision: See `GradCAM`; `"auto"` is float32 for fewer than `freezing.REDUCE_FROM` images.
+            `run.json` keeps what was used.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         batch_size: Images of equal shape that go through the model together, at most.
         thresholds: Heat thresholds in [0, 1] to draw boxes for.
@@ -115,7 +117,7 @@ def detect(
             classifier.model,
             configuration.layer,
             preprocess=classifier.preprocess,
-            precision=configuration.precision,
+            precision=_choose_precision(configuration.precision, len(examples)),
         )
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
@@ -182,6 +184,10 @@ def _choose(
         examples = random.Random(configuration.seed).sample(examples, configuration.limit)
         examples.sort(key=lambda example: example.index)
     return examples
+
+
+def _choose_precision(precision: str, images: int) -> str:
+    return "float32" if precision == "auto" and images < REDUCE_FROM else precision
 
 
 def _explain(

@@ -25,8 +25,18 @@ from kgradcam.errors import UserError, did_you_mean
 
 _log = logging.getLogger(__name__)
 
-FREEZE_AFTER = 64
-"""So many images must meet the same weights before freezing them is worth its seconds."""
+FREEZE_AFTER = 1000
+"""So many images must meet the same weights before they are frozen in float32.
+
+Freezing costs seconds, which ResNet50 at 224 px earns back after about as many images. So whenever
+the images end, not much more than twice the time of the better choice was spent on it.
+"""
+
+REDUCE_FROM = 500
+"""`detect` with `"auto"` reduces the precision of runs of so many images; it freezes at once.
+
+ResNet50 at 224 px earns that back after some 100 images, smaller networks later.
+"""
 
 _PASSES = {
     "bfloat16": "auto_mixed_precision_onednn_bfloat16",
@@ -100,14 +110,21 @@ def prefers_xla(signature: Any) -> bool:
 class Snapshot:
     """What some variables held at one moment, and whether they still do.
 
-    It copies nothing, and cannot miss a change: the snapshot shares the buffers of the variables,
-    and TensorFlow never writes to a buffer that somebody else holds. Every update, in place by name
-    or not, then moves the variable to a new one (`PrepareToUpdateVariable` in its
-    `training_op_helpers.h`; XLA donates no buffer that is shared). So the same address is the same
-    value. At another address, and on a GPU, the values themselves are compared.
+    It copies nothing: the snapshot shares the buffers of the variables, and TensorFlow does not
+    write to a buffer that somebody else holds. Every update, in place by name or not, then moves
+    the variable to a new one (`PrepareToUpdateVariable` in its `training_op_helpers.h`; XLA donates
+    no buffer that is shared). So the same address is the same value. At another address, and on a
+    GPU, the values themselves are compared.
+
+    It relies on updates that hold the variable's lock from that check to the last write, as all of
+    Keras do. TensorFlow's own `ResourceApply...` kernels do not unless `use_locking` is set; a
+    thread that runs them while another takes a snapshot races with that as with any read.
 
     Args:
         variables: Keras variables.
+
+    Attributes:
+        values: What they held.
     """
 
     def __init__(self, variables: Sequence[Any]) -> None:
@@ -115,22 +132,29 @@ class Snapshot:
         self._read = tf.function(
             lambda: [variable.value() for variable in self._variables], autograph=False
         )
+        self.take()
+
+    def take(self) -> None:
+        """Notes what the variables hold now."""
         self.values = self._read() if self._variables else []
 
     def holds(self) -> bool:
-        """Whether no variable has changed since; what they hold now is what the next call asks."""
-        before, self.values = self.values, self._read() if self._variables else []
-        return all(map(_equal, before, self.values))
+        """Whether no variable has changed since; stays false until `take`."""
+        now = self._read() if self._variables else []
+        if not all(map(_equal, self.values, now)):
+            return False
+        self.values = now  # equal, and perhaps at other addresses: the old buffers may go
+        return True
 
 
 def _equal(old: Any, new: Any) -> bool:
-    if "CPU" in new.device and _address(old) == _address(new):
-        return True
+    if "CPU" in new.device:
+        # Both are alive at once: had one of them been copied, their addresses would differ.
+        arrays = np.asarray(old), np.asarray(new)
+        one, other = (each.__array_interface__["data"][0] for each in arrays)
+        if one == other:
+            return True
     return bool(tf.reduce_all(tf.equal(old, new)))
-
-
-def _address(tensor: Any) -> int:
-    return np.asarray(tensor).__array_interface__["data"][0]
 
 
 class Frozen:
@@ -193,6 +217,7 @@ class Frozen:
                 self._snapshot = Snapshot(self._model.variables)
             elif not self._snapshot.holds():
                 self._compiled, self._seen = None, 0
+                self._snapshot.take()
             if self._compiled is None and (reduced or self._seen >= FREEZE_AFTER):
                 try:
                     self._compiled = self._freeze(self._snapshot.values)
@@ -309,13 +334,18 @@ def _run_passes(graph_def: Any, passes: Sequence[str], kept: Sequence[str]) -> A
 
 
 def _fill_in(graph_def: Any, weights: dict[str, Any]) -> None:
-    """Makes constants of placeholders, and of their casts."""
+    """Makes constants of placeholders, and of their casts; those without use are removed."""
     for node in graph_def.node:
-        if node.op == "Placeholder" and node.name in weights:
-            _make_constant(node, weights[node.name])
-        elif node.op == "Cast" and node.input[0] in weights:
+        if node.op == "Cast" and node.input[0] in weights:
             dtype = tf.as_dtype(node.attr["DstT"].type)
             _make_constant(node, weights[node.input[0]].astype(dtype.as_numpy_dtype))
+    used = {_operand(name) for node in graph_def.node for name in node.input}
+    for i, node in reversed(list(enumerate(graph_def.node))):
+        if node.op == "Placeholder" and node.name in weights:
+            if node.name in used:
+                _make_constant(node, weights[node.name])
+            else:
+                del graph_def.node[i]
 
 
 def _make_constant(node: Any, array: Any) -> None:

@@ -84,8 +84,8 @@ class GradCAM:
     The whole computation is one `tf.function`, traced once for all batch sizes, classes and, where
     the model takes them, image sizes. Many classes share one forward pass, and the gradients reach
     back to the layer only. The model is neither rebuilt nor changed: a softmax or sigmoid head is
-    explained at the logit that enters it. After some dozens of images the weights are frozen to
-    constants, which is faster; when they change, the next call follows them.
+    explained at the logit that enters it. After 1,000 images, at once in reduced precision, the
+    weights are frozen to constants, which is faster; when they change, the next call follows them.
 
     Args:
         model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
@@ -109,16 +109,16 @@ class GradCAM:
             signed.
         precision: In what the model computes up to the layer; scores, gradients and heatmaps are
             float32 always. `"float32"`, `"bfloat16"` or `"float16"`, or `"auto"` for the reduced
-            one that this machine computes fast, if any: twice as fast, and heatmaps agree with
-            float32 to a cosine above 0.999.
+            one that this machine computes fast, if any. On EfficientNet-Lite0 heatmaps of 40
+            photographs agree in bfloat16 with float32 to a cosine above 0.999.
         jit_compile: Whether to compile with XLA, once for each new shape. Default: on a GPU, where
             the model takes images of one size.
 
     Attributes:
         layer: The path of the explained layer, or of each; `None` before the first call of a model
             that is not built.
-        precision: What `"auto"` came to. A model that cannot be frozen stays float32, and the log
-            says why.
+        precision: The one in use: what `"auto"` came to, and float32 once a call has found that the
+            model cannot be frozen; the log says why.
         trace_count: How often the computation was traced: 1, once it has run, and 1 more once
             `predict` has. Freezing traces it again, once for each time that weights have changed.
 
@@ -159,7 +159,7 @@ class GradCAM:
             )
         self.model = model
         self.layer = layer if layer is None or isinstance(layer, str) else tuple(layer)
-        self.precision = choose_precision(precision)
+        self._precision = choose_precision(precision)
         self.trace_count = 0
         self._output = output
         self._score = score
@@ -171,6 +171,12 @@ class GradCAM:
         self._calls: list[LayerCall] = []
         if (specs := input_specs(model)) is not None:
             self._trace(specs)
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in; see the attributes."""
+        fell_back = self._inputs is not None and self._compiled.obstacle is not None
+        return "float32" if fell_back else self._precision
 
     def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
         """Returns the heatmap of one class, before its ReLU: what a method consists of.
@@ -333,7 +339,7 @@ class GradCAM:
             self._explain,
             signature,
             self.model,
-            precision=self.precision,
+            precision=self._precision,
             jit_compile=jit_compile,
             cut=lambda: [call.feature_maps for call in self._calls],
         )

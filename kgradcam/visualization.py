@@ -105,6 +105,7 @@ class Finding:
         method: The method's name.
         class_name: The explained class.
         probability: Of the class, in [0, 1].
+        precision: The one that was used; see `GradCAM`.
         measures: By name, if asked for; see `metrics.faithfulness.MEASURES`.
     """
 
@@ -113,6 +114,7 @@ class Finding:
     method: str
     class_name: str
     probability: float
+    precision: str
     measures: dict[str, float]
 
 
@@ -187,6 +189,7 @@ def explain_images(
                         method,
                         name,
                         float(explanation.probabilities[0, j]),
+                        explainer.precision,
                         {key: float(values[0, j]) for key, values in measures.items()},
                     )
                 )

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgradcam import detection, freezing
 from kgradcam.boxes import BoxOptions, boxes_from_heatmap, normalize, score_boxes
 from kgradcam.builders import prepare
 from kgradcam.detection import Configuration, detect
@@ -162,6 +163,26 @@ def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) 
     assert [each["file"] for each in info["skipped"]] == ["a.jpg"]
     assert run.ground_truth.difficult.tolist() == [False, False, True, False, False]
     assert (tmp_path / "run" / detections_name(0.5)).is_file()
+
+
+def test_run_json_says_the_precision_that_was_used(
+    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def used(name: str, precision: str) -> str:
+        run = detect(replace(configuration, precision=precision), tmp_path / name)
+        return run.info["configuration"]["precision"]
+
+    fast = freezing.choose_precision("auto")
+    assert used("few", "auto") == "float32"
+    monkeypatch.setattr(detection, "REDUCE_FROM", 4)
+    assert used("enough", "auto") == fast
+    assert used("asked", fast) == fast
+
+    def refuse(*_: object) -> None:
+        raise freezing.CannotFreezeError("it will not")
+
+    monkeypatch.setattr(freezing.Frozen, "_freeze", refuse)
+    assert used("fallen back", fast) == "float32"
 
 
 def test_all_means_the_classes_that_occur(

@@ -1,19 +1,28 @@
 """The frozen graph: the same numbers, the weights of now, and what cannot be frozen."""
 
+import gc
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from kgradcam import freezing
 from kgradcam.errors import UserError
-from kgradcam.freezing import FREEZE_AFTER, Snapshot, choose_precision
+from kgradcam.freezing import CannotFreezeError, Snapshot, choose_precision
 from kgradcam.gradcam import GradCAM
 
 RANDOM = np.random.default_rng(5)
+FREEZE_AFTER = 8
+
+
+@pytest.fixture(autouse=True)
+def frozen_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(freezing, "FREEZE_AFTER", FREEZE_AFTER)
 
 
 def reduced() -> str:
@@ -113,6 +122,9 @@ CHANGES = {
         np.ones((3, 3, 3, 8), np.float32)
     ),
     "one element": lambda model: model.get_layer("head").kernel.value[0, 0].assign(9.0),
+    "scatter_update": lambda model: model.get_layer("first").kernel.value.scatter_update(
+        tf.IndexedSlices(tf.ones((1, 3, 3, 8)), tf.constant([1]))
+    ),
     "fit": _train,
     "fit with XLA": lambda model: _train(model, jit_compile=True),
     "batch statistics": lambda model: model(pictures(4), training=True),
@@ -132,7 +144,7 @@ def test_every_change_of_the_weights_is_seen_by_the_next_call(
         CHANGES[change](model)
         after = cam(images, classes=[0]).scores
         np.testing.assert_allclose(after[:, 0], model(images)[:, 0], rtol=1e-4, atol=1e-5)
-        if change != "assign" and change != "one element":
+        if change not in ("assign", "one element", "scatter_update"):  # the same value again
             assert not snapshot.holds()
             assert np.abs(after - before).max() > 1e-6
 
@@ -154,6 +166,101 @@ def test_the_same_values_written_again_freeze_nothing(model: keras.Model) -> Non
     model.set_weights(model.get_weights())
     cam(pictures(), classes=[0])
     assert cam._compiled.freeze_count == 1
+
+
+def test_a_comparison_that_is_interrupted_hides_no_change(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam, images = GradCAM(model), pictures()
+    freeze(cam)
+
+    def interrupt(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    model.get_layer("head").bias.assign([5.0, 6, 7])
+    with monkeypatch.context() as patch:
+        patch.setattr(freezing, "_equal", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            cam(images, classes=[0])
+    scores = cam(images, classes=[0]).scores
+    np.testing.assert_allclose(scores[:, 0], model(images)[:, 0], rtol=1e-4, atol=1e-5)
+
+
+UPDATES: dict[str, Callable[[tf.Variable], object]] = {
+    "assign_add": lambda variable: variable.assign_add(tf.ones(variable.shape)),
+    "scatter_add": lambda variable: variable.scatter_add(
+        tf.IndexedSlices(tf.ones((1, *variable.shape[1:])), tf.constant([0]))
+    ),
+}
+
+
+@pytest.mark.parametrize("update", [*UPDATES, "XLA"])
+def test_what_a_snapshot_holds_is_not_written_to_by_a_thread_that_trains(update: str) -> None:
+    keras.utils.set_random_seed(0)
+    layer = keras.layers.Dense(50)
+    layer.build((None, 40))
+    kernel = layer.kernel.value
+    write = UPDATES.get(update, UPDATES["assign_add"])
+    step = tf.function(lambda: write(kernel), jit_compile=update == "XLA")
+    step()
+    thread = threading.Thread(target=lambda: [step() for _ in range(400)])
+    snapshot, checks = Snapshot(layer.variables), 0
+    thread.start()
+    while thread.is_alive() or checks < 3:
+        snapshot.take()
+        copies = [value.numpy().copy() for value in snapshot.values]
+        [kernel.read_value() for _ in range(20)]  # time to write
+        for copied, value in zip(copies, snapshot.values, strict=True):
+            np.testing.assert_array_equal(value, copied)
+        checks += 1
+    thread.join()
+    snapshot.take()
+    step()
+    assert not snapshot.holds()
+
+
+def test_the_call_after_a_thread_has_trained_sees_its_weights(model: keras.Model) -> None:
+    cam, images = GradCAM(model), pictures()
+    freeze(cam)
+    bias = model.get_layer("head").bias.value
+    thread = threading.Thread(target=lambda: [bias.assign_add(tf.ones(3)) for _ in range(300)])
+    thread.start()
+    while thread.is_alive():
+        cam(pictures(FREEZE_AFTER), classes=[0])
+    for _ in range(3):
+        scores = cam(images, classes=[0]).scores
+        np.testing.assert_allclose(scores[:, 0], model(images)[:, 0], rtol=1e-4, atol=1e-4)
+        cam(pictures(FREEZE_AFTER), classes=[0])
+
+
+def test_freezing_again_and_again_leaves_nothing_behind(
+    model: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(freezing, "FREEZE_AFTER", 0)
+    cam, images = GradCAM(model), pictures()
+    counts = []
+    for i in range(8):
+        model.get_layer("head").bias.assign_add([1.0, 0, 0])
+        cam(images, classes=[0])
+        assert cam._compiled.freeze_count == i + 1
+        gc.collect()
+        graphs = sum(isinstance(each, tf.Graph) for each in gc.get_objects())
+        counts.append((graphs, len(context.context().list_function_names())))
+    assert counts[2:] == [counts[2]] * 6
+    assert cam.trace_count == 2
+
+
+def test_reduced_weights_are_not_kept_in_float32_as_well() -> None:
+    inputs = keras.Input((12, 12, 3))
+    x = keras.layers.Conv2D(64, 3, activation="relu")(inputs)
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(256, 3, use_bias=False)(x))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    cam = GradCAM(model, precision=reduced())
+    cam(pictures(), classes=[0])
+    graph_def = cam._compiled._compiled.get_concrete_function().graph.as_graph_def()
+    size = 4 * model.count_params()
+    assert 0.5 * size < graph_def.ByteSize() < 0.6 * size + 50_000
 
 
 def test_explainers_and_threads_share_a_model(model: keras.Model) -> None:
@@ -222,6 +329,22 @@ def test_what_cannot_be_frozen_runs_as_it_is(model: keras.Model, layer, why: str
     assert why in (cam._compiled.obstacle or "")
     assert cam._compiled.freeze_count == 0
     np.testing.assert_array_equal(cam(images, classes=[0]).heatmaps, before)
+
+
+def test_a_model_that_falls_back_says_so(
+    model: keras.Model, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object) -> None:
+        raise CannotFreezeError("it will not")
+
+    cam = GradCAM(model, precision=reduced())
+    assert cam.precision == reduced()
+    cam._compiled._freeze = refuse
+    images = pictures()
+    heatmaps = cam(images, classes=[0]).heatmaps
+    assert cam.precision == "float32"
+    assert f"{model.name} stays in float32: it will not" in caplog.text
+    np.testing.assert_array_equal(heatmaps, GradCAM(model)(images, classes=[0]).heatmaps)
 
 
 def test_precision_is_checked(monkeypatch: pytest.MonkeyPatch, model: keras.Model) -> None:

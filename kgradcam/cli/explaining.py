@@ -106,6 +106,7 @@ def explain(
         for each in findings:
             what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
             note(f"{each.image}: {what} {each.probability:.1%}")
+    note(f"Computed in {', '.join(sorted({each.precision for each in findings}))}.")
     typer.echo(out)
 
 

@@ -26,8 +26,8 @@ METHOD = (
 )
 
 PRECISION = (
-    "Of the forward pass up to the layer: float32, bfloat16, float16, or auto for the fastest that "
-    "this machine has."
+    "Of the forward pass up to the layer: float32, bfloat16, float16, or auto for the reduced one "
+    "that this machine has (detect: from 500 images on)."
 )
 
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
