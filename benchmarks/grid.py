@@ -12,11 +12,13 @@ import platform
 import resource
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from kgradcam.boxes import BOX_RULES
 from kgradcam.evaluation import evaluate_run
 from kgradcam.metrics.boxes import find_protocol
 from kgradcam.records import GroundTruth, Image
@@ -48,7 +50,7 @@ def random_run(folder: Path, images: int) -> Run:
             writer.add(ClassHeatmap(int(i), 1, np.maximum(heatmap - heatmap.mean(), 0), 1.0, 0.5))
         info = {
             "configuration": {},
-            "boxes": {"smooth_radius": 20, "score": "heat"},
+            "boxes": asdict(BOX_RULES["seed"]),
             "thresholds": [0.25],
             "dataset": {"name": "random", "split": "all"},
             "model": {"name": "none", "layer": "none"},

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kgradcam.boxes import boxes_from_heatmap, normalize
+    from kgradcam.boxes import BoxOptions, find_boxes, normalize
     from kgradcam.errors import UserError
     from kgradcam.gradcam import Explanation, GradCAM
     from kgradcam.importance import neuron_importance
@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "BoxOptions",
     "Explanation",
     "GradCAM",
     "UserError",
-    "boxes_from_heatmap",
+    "find_boxes",
     "list_layers",
     "neuron_importance",
     "normalize",
@@ -25,10 +26,11 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BoxOptions": "boxes",
     "Explanation": "gradcam",
     "GradCAM": "gradcam",
     "UserError": "errors",
-    "boxes_from_heatmap": "boxes",
+    "find_boxes": "boxes",
     "list_layers": "layers",
     "neuron_importance": "importance",
     "normalize": "boxes",

@@ -1,15 +1,27 @@
-"""From a heatmap to boxes: normalize, smooth, threshold, fill, take connected components."""
+"""From a heatmap to boxes with scores.
+
+A threshold that fits one picture is wrong for the next. So boxes are drawn around the hot regions
+at every level from the threshold up, each is scored by what it holds, and of those that overlap the
+best one stays.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.seed_boxes import seed_boxes_by_threshold
+
 Heatmap = npt.NDArray[np.float32]
 Boxes = npt.NDArray[np.float64]
+Scores = npt.NDArray[np.float64]
+
+LEVELS = tuple(level / 100 for level in range(5, 81, 5))
+"""Where regions are looked for: above .8 they are mere spots, and finer steps find nothing new."""
+_CANVAS = 128  # pixels of the longer side: finer ones move boxes less than heatmaps err
 
 
 @dataclass(frozen=True)
@@ -17,13 +29,43 @@ class BoxOptions:
     """How a heatmap becomes boxes.
 
     Attributes:
+        rules: `"levels"`: the best of the boxes around hot regions at all levels from the threshold
+            up, see `find_boxes`. `"seed"`: one around each region above the threshold, see
+            `seed_boxes`.
         smooth_radius: Width in pixels of the box filter that smooths the map; 0 for none.
-        score: `"heat"`: a box's confidence is the probability of its class times the share of the
-            map's heat inside the box. `"constant"`: 1 for every box, so that nothing is ranked.
+        score: The confidence of a box. `"density"`: the cube root of the class's probability, times
+            the share of the map's heat that is inside the box, times the mean heat there.
+            `"heat"`: the probability times that share. `"constant"`: 1, so that nothing is ranked.
+        overlap: With `"levels"`: of two boxes whose IoU is higher, the one with the lower score is
+            dropped.
+        least: With `"levels"`: boxes with a lower score than this share of the best one's are
+            dropped.
     """
 
-    smooth_radius: int = 20
-    score: str = "heat"
+    rules: str = "levels"
+    smooth_radius: int = 0
+    score: str = "density"
+    overlap: float = 0.35
+    least: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("boxes", self.rules, ("levels", "seed")),
+            ("score", self.score, ("density", "heat", "constant")),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"{name} must be {' or '.join(known)}. Received: {value!r}."
+                    f"{did_you_mean(str(value), known)}"
+                )
+
+
+BOX_RULES = {
+    "levels": BoxOptions(),
+    "seed": BoxOptions(rules="seed", smooth_radius=20, score="heat"),
+}
+"""The defaults of each set of rules."""
+THRESHOLDS = {"levels": (0.25,), "seed": (0.01, 0.02, 0.06)}
 
 
 def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
@@ -47,113 +89,118 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
     return resized / highest if highest > 0 else resized
 
 
-def boxes_from_heatmap(heatmap: Heatmap, threshold: float, smooth_radius: int = 20) -> Boxes:
-    """Draws a box around each hot region of a heatmap.
+def find_boxes(
+    heatmap: npt.ArrayLike,
+    size: tuple[int, int],
+    probability: float = 1.0,
+    threshold: float = 0.25,
+    options: BoxOptions = BOX_RULES["levels"],
+) -> tuple[Boxes, Scores]:
+    """Draws boxes around what a heatmap shows, and scores them.
 
-    The rules are those of the scripts that kgradcam grew from:
-
-    1. If no value exceeds the threshold, the one box is the whole image.
-    2. A box filter of `smooth_radius` pixels smooths the map, its borders reflected.
-    3. Values above the threshold are the mask; its holes are filled, where a hole is background
-       that 4-neighbours do not connect to the border.
-    4. Each 4-connected component of the mask gives its bounding box.
+    1. The heatmap is resized to the image's shape and stretched to [0, 1].
+    2. At each of `LEVELS` from the threshold up, the 4-connected regions above it give their
+       bounding boxes.
+    3. A box is scored by the heat in it: much of all heat, and dense (see `BoxOptions.score`).
+    4. Of boxes that overlap, the one with the highest score stays (greedy non-maximum suppression),
+       and those that hardly score are left out.
 
     Args:
-        heatmap: float32 `[height, width]` in [0, 1], at the image's size.
-        threshold: In [0, 1]; what exceeds it, compared in float32, is hot.
-        smooth_radius: Width of the box filter in pixels; 0 for none.
+        heatmap: `[height, width]`, at any resolution, not negative.
+        size: `(width, height)` of the image in pixels.
+        probability: Of the class, in [0, 1].
+        threshold: The lowest level, in [0, 1].
+        options: Other choices, and the seed's rules.
 
     Returns:
-        float64 `[boxes, 4]`, xyxy in pixels from 0, half-open. Components are numbered in raster
-        order of their first pixel, and the last one comes first. Empty if smoothing leaves nothing
-        above the threshold.
+        Boxes, float64 `[boxes, 4]`, xyxy in pixels from 0, half-open, best first with the default
+        rules; and their scores, float64 `[boxes]` in [0, 1]. A map without heat has none.
 
     Example:
-        >>> heatmap = np.zeros((4, 6), np.float32)
+        >>> heatmap = np.zeros((4, 8), np.float32)
         >>> heatmap[1:3, 2:5] = 1.0
-        >>> boxes_from_heatmap(heatmap, 0.5, smooth_radius=0)
-        array([[2., 1., 5., 3.]])
+        >>> boxes, scores = find_boxes(heatmap, (80, 40), threshold=0.5)
+        >>> boxes.round()
+        array([[20., 10., 50., 30.]])
     """
-    return boxes_by_threshold(heatmap, [threshold], smooth_radius)[0]
+    return boxes_by_option(
+        heatmap, size, probability, [threshold], [options.smooth_radius], options
+    )[0]
 
 
-def boxes_by_threshold(
-    heatmap: Heatmap, thresholds: Sequence[float], smooth_radius: int = 20
-) -> list[Boxes]:
-    """Draws the boxes of `boxes_from_heatmap` for many thresholds, in less time than one by one.
+def boxes_by_option(
+    heatmap: npt.ArrayLike,
+    size: tuple[int, int],
+    probability: float,
+    thresholds: Sequence[float],
+    radii: Sequence[int],
+    options: BoxOptions,
+) -> list[tuple[Boxes, Scores]]:
+    """Draws the boxes of `find_boxes` for many options, in less time than one by one.
 
     Args:
-        heatmap: As there.
+        heatmap: As there, and likewise the next two.
+        size: See there.
+        probability: See there.
         thresholds: In [0, 1].
-        smooth_radius: As there.
+        radii: Smoothing radii in pixels; they replace that of the options.
+        options: See there.
 
     Returns:
-        The boxes for each threshold.
+        Boxes and scores for each radius and, within it, each threshold.
     """
-    highest = heatmap.max()
-    smoothed = _smooth(heatmap, smooth_radius)
-    masks = np.empty(heatmap.size, bool)  # one piece of memory for all
-    left = top = 0
-    found: dict[float, Boxes] = {}
-    for threshold in sorted(set(thresholds)):
-        if not highest > np.float32(threshold):
-            found[threshold] = np.array([[0.0, 0.0, heatmap.shape[1], heatmap.shape[0]]])
-            continue
-        mask = masks[: smoothed.size].reshape(smoothed.shape)
-        np.greater(smoothed, threshold, out=mask)
-        mask = mask.view(np.uint8)
-        x, y, width, height = cv2.boundingRect(mask)
-        if not width:
-            found[threshold] = np.zeros((0, 4))
-            continue
-        # What is hotter lies in what is less hot: the next mask is looked for in this one.
-        within = np.s_[y : y + height, x : x + width]
-        smoothed, left, top = smoothed[within], left + x, top + y
-        found[threshold] = _component_boxes(mask[within]) + np.array([left, top, left, top])
-    return [found[threshold] for threshold in thresholds]
+    if options.rules == "seed":
+        resized = normalize(heatmap, size)
+        found = [
+            boxes
+            for radius in radii
+            for boxes in seed_boxes_by_threshold(resized, thresholds, radius)
+        ]
+        scores = score_boxes(resized, np.concatenate(found), probability, options.score)
+        parts = np.split(scores, np.cumsum([len(boxes) for boxes in found])[:-1])
+        return list(zip(found, parts, strict=True))
+    shrink = min(1.0, _CANVAS / max(size))
+    canvas = normalize(heatmap, (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))))
+    scale = np.array([size[0] / canvas.shape[1], size[1] / canvas.shape[0]] * 2)
+    results = []
+    for radius in radii:
+        window = round(radius * shrink)
+        smoothed = cv2.blur(canvas, (window, window)) if window > 1 else canvas
+        boxes, levels = _boxes_at_levels(smoothed, min(thresholds))
+        scores = score_boxes(canvas, boxes, probability, options.score)
+        for threshold in thresholds:
+            above = np.flatnonzero(levels >= threshold)
+            kept = above[_suppress(boxes[above], scores[above], options)]
+            results.append((boxes[kept] * scale, scores[kept]))
+    return results
 
 
-def _smooth(heatmap: Heatmap, radius: int) -> Heatmap:
-    if radius > 1:
-        # Down, then across, each rounded to float32, as SciPy's uniform filter does it; and for an
-        # even width the extra pixel lies above and to the left.
-        for window in ((1, radius), (radius, 1)):
-            heatmap = cv2.blur(heatmap, window, borderType=cv2.BORDER_REFLECT)
-    return heatmap
+def _boxes_at_levels(canvas: Heatmap, lowest: float) -> tuple[Boxes, npt.NDArray[np.float64]]:
+    """The bounding boxes of the regions above each level, and their levels."""
+    boxes, levels = [np.zeros((0, 4))], [np.zeros(0)]
+    for level in sorted({lowest, *(each for each in LEVELS if each > lowest)}):
+        mask = (canvas > np.float32(level)).astype(np.uint8)
+        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
+        left, top, width, height = stats[1:, :4].T.astype(np.float64)  # row 0 is the background
+        boxes.append(np.stack([left, top, left + width, top + height], axis=1))
+        levels.append(np.full(len(stats) - 1, level))
+    return np.concatenate(boxes), np.concatenate(levels)
 
 
-def _component_boxes(mask: npt.NDArray[np.uint8]) -> Boxes:
-    # Outlines are ten times faster than labels, and those within holes are left out. But they run
-    # on across corners: where one does, pixels must be labelled.
-    outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if _cross_a_corner(outlines, mask):
-        _, _, stats, _ = cv2.connectedComponentsWithStats(fill_holes(mask), connectivity=4)
-        found = stats[:0:-1, :4]  # row 0 is the background
-    else:
-        # An outline starts at the first pixel of its component in raster order.
-        outlines = sorted(outlines, key=lambda outline: (-outline[0, 0, 1], -outline[0, 0, 0]))
-        found = np.array([cv2.boundingRect(outline) for outline in outlines])
-    left, top, width, height = found.T
-    return np.stack([left, top, left + width, top + height], axis=1).astype(np.float64)
-
-
-def _cross_a_corner(outlines: Sequence[npt.NDArray[np.int32]], mask: npt.NDArray[np.uint8]) -> bool:
-    """Whether an outline steps from one pixel to another that touches it at a corner only."""
-    points = np.concatenate(outlines)[:, 0]
-    following = np.roll(points, -1, axis=0)
-    ends = np.cumsum([len(outline) for outline in outlines])
-    following[ends - 1] = points[np.append(0, ends[:-1])]  # each outline is closed
-    x, y = points.T
-    next_x, next_y = following.T
-    aside = mask[y, next_x] | mask[next_y, x]
-    return bool(((aside == 0) & (x != next_x) & (y != next_y)).any())
-
-
-def fill_holes(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Returns a mask, 0 or 1, with the background that the border cannot reach filled in."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
-    return (padded[1:-1, 1:-1] != 2).astype(np.uint8)
+def _suppress(boxes: Boxes, scores: Scores, options: BoxOptions) -> npt.NDArray[np.int64]:
+    """Greedy non-maximum suppression: the boxes that stay, best first; of equals the first."""
+    least = options.least * scores.max(initial=0.0)
+    waiting = np.argsort(-scores, kind="stable")
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    kept = []
+    while len(waiting) and scores[waiting[0]] >= least:
+        best, others = waiting[0], waiting[1:]
+        kept.append(best)
+        low = np.maximum(boxes[best, :2], boxes[others, :2])
+        high = np.minimum(boxes[best, 2:], boxes[others, 2:])
+        shared = np.clip(high - low, 0, None).prod(axis=1)
+        waiting = others[shared <= options.overlap * (areas[best] + areas[others] - shared)]
+    return np.array(kept, np.int64)
 
 
 def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) -> Boxes:
@@ -163,7 +210,7 @@ def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) 
         heatmap: float32 `[height, width]` in [0, 1], at the image's size.
         boxes: `[boxes, 4]`, xyxy in whole pixels inside it.
         probability: The model's probability of the class, in [0, 1].
-        score: `"heat"` or `"constant"`, as in `BoxOptions`.
+        score: As in `BoxOptions`.
 
     Returns:
         float64 `[boxes]` in [0, 1]. A map without heat gives its box the confidence 0.
@@ -176,4 +223,8 @@ def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) 
         return np.zeros(len(boxes))
     xmin, ymin, xmax, ymax = boxes.astype(int).T
     inside = heat[ymax, xmax] - heat[ymin, xmax] - heat[ymax, xmin] + heat[ymin, xmin]
-    return probability * np.clip(inside / heat[-1, -1], 0, 1)
+    share = np.clip(inside / heat[-1, -1], 0, 1)
+    if score == "heat":
+        return probability * share
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.cbrt(probability) * share * np.clip(inside / areas, 0, 1)

@@ -16,9 +16,7 @@ CONFIGURATION = Configuration(
     dataset=DEMO,
     classes=(CLASS_NAME,),
     model=EFFICIENTNET_LITE0,
-    thresholds=(0.06, 0.15, 0.25, 0.4),
 )
-SHOWN_THRESHOLD = 0.25
 
 
 def run_demo(
@@ -44,5 +42,5 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     run = detect(CONFIGURATION, folder / "run", data_dir=data_dir, force=force, quiet=quiet)
     evaluation = evaluate_run(run, None, (0.3, 0.4, 0.5), find_protocol("voc2010"), quiet=quiet)
-    save(visualize_run(run, SHOWN_THRESHOLD, data_dir=data_dir), picture)
+    save(visualize_run(run, data_dir=data_dir), picture)
     return evaluation, picture

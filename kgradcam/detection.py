@@ -2,7 +2,7 @@
 
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
-from kgradcam.boxes import BoxOptions
+from kgradcam.boxes import THRESHOLDS, BoxOptions
 from kgradcam.datasets import Dataset, Example, open_dataset
-from kgradcam.errors import UserError
+from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.freezing import REDUCE_FROM
 from kgradcam.gradcam import GradCAM
 from kgradcam.methods import find_method
@@ -24,6 +24,8 @@ from kgradcam.models import IMAGENET, Classifier, load_classifier
 from kgradcam.records import GroundTruth, Image
 from kgradcam.runs import ClassHeatmap, Run, RunWriter
 from kgradcam.targets import ALL, dataset_targets
+
+ANNOTATED, PREDICTED = "annotated", "predicted"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,15 @@ class Configuration:
         precision: See `GradCAM`; `"auto"` is float32 for fewer than `freezing.REDUCE_FROM` images.
             `run.json` keeps what was used.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
+        scales: See `GradCAM`.
+        refine: See there.
         batch_size: Images of equal shape that go through the model together, at most.
         thresholds: Heat thresholds in [0, 1] to draw boxes for.
         boxes: How a heatmap becomes boxes.
+        presence: Which classes an image is asked for: `"annotated"`, those annotated on it
+            (GT-known localization); or `"predicted"`, those that the model believes in, which is
+            detection.
+        presence_threshold: From which probability on the model believes, if it decides.
         limit: How many images to take, at most, drawn at random.
         seed: For that draw.
         strict: Stops at the first image that cannot be read, where it would be left out.
@@ -60,13 +68,24 @@ class Configuration:
     method: str = "gradcam"
     layer: str | tuple[str, ...] | None = None
     precision: str = "float32"
-    image_size: int | None = None
+    image_size: int | None = 448
+    scales: tuple[float, ...] = (1.0, 0.5)
+    refine: bool = True
     batch_size: int = 16
-    thresholds: tuple[float, ...] = (0.01, 0.02, 0.06)
+    thresholds: tuple[float, ...] = THRESHOLDS["levels"]
     boxes: BoxOptions = field(default_factory=BoxOptions)
+    presence: str = ANNOTATED
+    presence_threshold: float = 0.05
     limit: int | None = None
     seed: int = 0
     strict: bool = False
+
+    def __post_init__(self) -> None:
+        if self.presence not in (ANNOTATED, PREDICTED):
+            raise UsageError(
+                f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
+                f"{did_you_mean(self.presence, (ANNOTATED, PREDICTED))}"
+            )
 
 
 def detect(
@@ -79,8 +98,10 @@ def detect(
 ) -> Run:
     """Localizes the annotated classes of each image of a dataset, and writes a run folder.
 
-    It answers "given that a dog is there, where is it" (GT-known localization): an image is asked
-    for the classes annotated on it, difficult objects included.
+    By default it answers "given that a dog is there, where is it" (GT-known localization): an image
+    is asked for the classes annotated on it, difficult objects included. With
+    `presence="predicted"` the model also has to find out which classes are there, on every image of
+    the split.
 
     Args:
         configuration: What to run.
@@ -103,7 +124,7 @@ def detect(
         classifier = load_classifier(
             configuration.model,
             configuration.weights,
-            configuration.image_size,
+            configuration.image_size if configuration.scales == (1.0,) else None,
             configuration.preprocess,
         )
         targets = dataset_targets(
@@ -118,17 +139,30 @@ def detect(
             configuration.layer,
             preprocess=classifier.preprocess,
             precision=_choose_precision(configuration.precision, len(examples)),
+            scales=configuration.scales,
+            refine=configuration.refine,
         )
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []
+        maps = 0
         with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
             for batch, images in dataset.batches(
                 examples, configuration.batch_size, configuration.image_size
             ):
                 _stop_if_strict(configuration, dataset)
-                for record in _explain(cam, batch, images, targets, category_ids, image_ids):
-                    writer.add(record)
+                explained = _explain(cam, batch, images, targets, configuration)
+                for example, name, heatmap, score, probability in explained:
+                    writer.add(
+                        ClassHeatmap(
+                            image_ids[example.index],
+                            category_ids[name],
+                            heatmap,
+                            score,
+                            probability,
+                        )
+                    )
+                    maps += 1
                 seen.extend(batch)
                 advance(len(batch))
         _stop_if_strict(configuration, dataset)
@@ -137,7 +171,6 @@ def detect(
         ground_truth = _ground_truth(
             sorted(seen, key=lambda each: each.index), category_ids, image_ids
         )
-        maps = sum(len(_annotated(example, targets)) for example in seen)
         info = {
             **_describe(configuration, dataset, classifier, cam, targets),
             "counts": {
@@ -165,8 +198,12 @@ def _expand(classes: Sequence[str], dataset: Dataset) -> list[str]:
     return [name for each in classes for name in (everything if each == ALL else [each])]
 
 
-def _annotated(example: Example, targets: dict[str, tuple[int, ...]]) -> list[str]:
+def _asked(
+    example: Example, targets: dict[str, tuple[int, ...]], configuration: Configuration
+) -> list[str]:
     """The classes to explain on an image, in the order of the run's categories."""
+    if configuration.presence == PREDICTED:
+        return list(targets)
     return [name for name in targets if name in example.objects.names]
 
 
@@ -179,7 +216,7 @@ def _choose(
                 f"No image of split {dataset.split!r} of {dataset.name} holds an object of class "
                 f"{name!r}."
             )
-    examples = [example for example in dataset.examples if _annotated(example, targets)]
+    examples = [each for each in dataset.examples if _asked(each, targets, configuration)]
     if configuration.limit is not None and configuration.limit < len(examples):
         examples = random.Random(configuration.seed).sample(examples, configuration.limit)
         examples.sort(key=lambda example: example.index)
@@ -195,10 +232,10 @@ def _explain(
     batch: Sequence[Example],
     images: Any,
     targets: dict[str, tuple[int, ...]],
-    category_ids: dict[str, int],
-    image_ids: dict[int, int],
-) -> list[ClassHeatmap]:
-    names = [_annotated(example, targets) for example in batch]
+    configuration: Configuration,
+) -> Iterator[tuple[Example, str, Any, float, float]]:
+    """Yields image, class, heatmap, score and probability for each class that an image is given."""
+    names = [_asked(example, targets, configuration) for example in batch]
     most = max(map(len, names))
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.
     padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
@@ -209,20 +246,17 @@ def _explain(
     except tf.errors.InvalidArgumentError as error:
         height, width = images.shape[1:3]
         raise UserError(
-            f"{cam.model.name} does not take images of {width}x{height}; give --image-size. "
-            f"TensorFlow says: {error.message}"
+            f"{cam.model.name} does not take images of {width}x{height} at the scales "
+            f"{', '.join(f'{scale:g}' for scale in configuration.scales)}; give --image-size and "
+            f"--scale. TensorFlow says: {error.message}"
         ) from error
-    return [
-        ClassHeatmap(
-            image_id=image_ids[example.index],
-            category_id=category_ids[name],
-            heatmap=explanation.heatmaps[i, j],
-            score=float(explanation.scores[i, j]),
-            probability=float(explanation.probabilities[i, j]),
-        )
-        for i, example in enumerate(batch)
-        for j, name in enumerate(names[i])
-    ]
+    for i, example in enumerate(batch):
+        for j, name in enumerate(names[i]):
+            probability = float(explanation.probabilities[i, j])
+            believed = probability >= configuration.presence_threshold
+            if believed or configuration.presence == ANNOTATED:
+                score = float(explanation.scores[i, j])
+                yield example, name, explanation.heatmaps[i, j], score, probability
 
 
 def _ground_truth(

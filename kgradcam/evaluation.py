@@ -27,6 +27,7 @@ import numpy.typing as npt
 
 from kgradcam import __version__, progress
 from kgradcam.baselines import centre_box, full_frame, random_heatmaps
+from kgradcam.boxes import THRESHOLDS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.metrics.bootstrap import (
     Samples,
@@ -317,6 +318,7 @@ def evaluate_run(
     rows: str = "all",
     *,
     radii: Sequence[int] | None = None,
+    box_options: BoxOptions | None = None,
     drawn: Mapping[tuple[int, float], Detections] | None = None,
     baselines: bool = False,
     bootstrap: int = 0,
@@ -332,7 +334,8 @@ def evaluate_run(
         iou_thresholds: The intersections over union at which a box counts as right.
         protocol: How matching and AP are defined.
         rows: Which boxes of each image and class count; see `records.keep_rows`.
-        radii: Smoothing radii in pixels. Default: the run's own.
+        radii: Smoothing radii in pixels. Default: that of the box options.
+        box_options: How heatmaps become boxes, otherwise. Default: the run's own.
         drawn: Their boxes, where they are at hand from `Run.detections`.
         baselines: Also scores the full frame, a centre box, and random heatmaps of the same
             smoothness with the best option.
@@ -340,11 +343,14 @@ def evaluate_run(
         seed: For these, and for random heatmaps.
         quiet: Shows no progress on stderr.
     """
-    thresholds = run.thresholds if thresholds is None else thresholds
-    radii = [run.options.smooth_radius] if radii is None else radii
+    box_options = run.options if box_options is None else box_options
+    if thresholds is None:
+        own = box_options.rules == run.options.rules
+        thresholds = run.thresholds if own else THRESHOLDS[box_options.rules]
+    radii = [box_options.smooth_radius] if radii is None else radii
     if drawn is None:
         with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
-            drawn = run.detections(thresholds, radii, advance)
+            drawn = run.detections(thresholds, radii, box_options, advance)
     truth = run.ground_truth
     options: dict[Option, Detections] = {
         (HEATMAP, radius, threshold): keep_rows(drawn[radius, threshold], rows)
@@ -362,7 +368,7 @@ def evaluate_run(
         assert best[1] is not None
         assert best[2] is not None
         maps_at_random = random_heatmaps(run.heatmaps(), seed)
-        at_random = draw_boxes(maps_at_random, truth, [best[2]], [best[1]], run.options.score)
+        at_random = draw_boxes(maps_at_random, truth, [best[2]], [best[1]], box_options)
         for name, detections in (
             ("full frame", full_frame(truth)),
             ("centre box", centre_box(truth)),
@@ -370,7 +376,12 @@ def evaluate_run(
         ):
             option = (name, None, None)
             measured += _measure(truth, option, detections, iou_thresholds, protocol, samples)
-    source = {**describe(run, rows), "bootstrap": bootstrap, "seed": seed}
+    source = {
+        **describe(run, rows),
+        "score": box_options.score,
+        "bootstrap": bootstrap,
+        "seed": seed,
+    }
     curves = _curves(truth, options[best], iou_thresholds, protocol)
     return Evaluation(protocol, _by_class(measured, truth), source, curves)
 

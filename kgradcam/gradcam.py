@@ -9,9 +9,18 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.affinity import affinities, propagate
 from kgradcam.errors import UserError
 from kgradcam.freezing import Frozen, choose_precision, prefers_xla
-from kgradcam.layers import LayerCall, default_call, find_call, input_specs, record_calls
+from kgradcam.layers import (
+    LayerCall,
+    default_call,
+    find_call,
+    finer_calls,
+    input_specs,
+    record_calls,
+)
+from kgradcam.receptive_field import cell_centres, resample
 from kgradcam.scores import (
     ClassTarget,
     before_activation,
@@ -24,6 +33,7 @@ from kgradcam.scores import (
 
 # Keeps small gradients in float16 from vanishing; a power of two, so that nothing is rounded.
 _FLOAT16_SCALE = 1024.0
+_MOST_CELLS = 1024.0
 
 
 @dataclass(frozen=True)
@@ -33,7 +43,8 @@ class Explanation:
     Attributes:
         heatmaps: float32 `[batch, classes, height, width]` at the layer's own resolution, ReLU
             applied, not normalized: values from 0 up, in units of the score. For series and
-            volumes, with their own axes for height and width. Of several layers: in [0, 1].
+            volumes, with their own axes for height and width. Of several layers, of several scales
+            or refined: in [0, 1].
         scores: float32 `[batch, classes]`, the explained scores: logits, before any softmax or
             sigmoid; for a group, the log-sum-exp of its logits.
         probabilities: float32 `[batch, classes]` in [0, 1], what the model's own head makes of
@@ -107,6 +118,14 @@ class GradCAM:
             becomes a part of the compiled function. Default: the inputs go in as they are.
         relu: Whether evidence against a class is cut off, as in the paper; else heatmaps are
             signed.
+        scales: Sizes, as factors, at which the model sees the images; the heatmaps, each divided by
+            its highest value, are averaged. Small scales grasp what is large, large ones find what
+            is small.
+        refine: Whether heat spreads to what looks alike to the two layers of the next finer
+            strides (see `affinity`), so that a whole object becomes hot and not a part of it alone.
+            Then, and with several scales, the cells of a heatmap tile the image exactly (see
+            `receptive_field`), at the finest of these strides but one, though not above about a
+            thousand cells.
         precision: In what the model computes up to the layer; scores, gradients and heatmaps are
             float32 always. `"float32"`, `"bfloat16"` or `"float16"`, or `"auto"` for the reduced
             one that this machine computes fast, if any. On EfficientNet-Lite0 heatmaps of 40
@@ -149,6 +168,8 @@ class GradCAM:
         reshape: Callable[[Any], Any] | None = None,
         preprocess: Callable[[Any], Any] | None = None,
         relu: bool = True,
+        scales: Sequence[float] = (1.0,),
+        refine: bool = False,
         precision: str = "float32",
         jit_compile: bool | None = None,
     ) -> None:
@@ -166,6 +187,12 @@ class GradCAM:
         self._reshape = reshape
         self._preprocess = preprocess
         self._relu = relu
+        self._scales = tuple(scales)
+        self._refine = refine
+        if not self._scales or not all(scale > 0 for scale in self._scales):
+            raise UserError(
+                f"scales must be positive factors, as (1.0, 0.5). Received: {scales!r}."
+            )
         self._jit_compile = jit_compile
         self._inputs: Any = None
         self._calls: list[LayerCall] = []
@@ -361,6 +388,18 @@ class GradCAM:
         self.trace_count += 1
         if self._preprocess is not None:
             inputs = self._preprocess(inputs)
+        self._calls = []
+        if self._scales == (1.0,) and not self._refine:
+            view = self._view(inputs, class_masks)
+            heatmaps, scored = view.heatmaps, view.scored
+        else:
+            heatmaps, scored = self._combine(inputs, class_masks)
+        # From classes first to the batch first.
+        heatmaps = tf.einsum("cb...->bc...", heatmaps)
+        return heatmaps, scored.scores, scored.probabilities, scored.top
+
+    def _view(self, inputs: Any, class_masks: Any) -> "_View":
+        """One forward pass, and what is explained of it."""
         with record_calls(self.model) as recorded:
             outputs = self.model(inputs, training=False)
         if self.layer is None:
@@ -369,15 +408,52 @@ class GradCAM:
             paths = [self.layer] if isinstance(self.layer, str) else self.layer
             calls = [find_call(recorded, path) for path in paths]
         scored = self._score_outputs(outputs, class_masks)
-        self._calls = calls
+        self._calls += calls
         found = [call.path for call in calls]
         self.layer = found[0] if len(found) == 1 else tuple(found)
         maps = [self.heatmaps(self._follow(call, inputs, scored)) for call in calls]
         if self._relu:
             maps = [tf.nn.relu(each) for each in maps]
-        # From classes first to the batch first.
-        heatmaps = tf.einsum("cb...->bc...", maps[0] if len(maps) == 1 else _fuse(maps))
-        return heatmaps, scored.scores, scored.probabilities, scored.top
+        return _View(maps[0] if len(maps) == 1 else _fuse(maps), scored, inputs, calls, recorded)
+
+    def _combine(self, inputs: Any, class_masks: Any) -> tuple[Any, "_Scored"]:
+        """The views at all scales on one grid that tiles the image, refined if asked for."""
+        if not tf.is_tensor(inputs) or inputs.shape.rank != 4 or isinstance(self.layer, tuple):
+            raise UserError("scales and refine need a model of one image, and one layer.")
+        size = tf.cast(tf.shape(inputs)[1:3], tf.float32)
+        views: list[_View] = []
+        for scale in self._scales:
+            scaled = inputs
+            if scale != 1:
+                scaled = tf.image.resize(inputs, tf.cast(tf.round(scale * size), tf.int32))
+                scaled = tf.cast(scaled, inputs.dtype)
+            # The top class, if it is the one explained, is that of the first scale.
+            views.append(self._view(scaled, views[0].scored.masks if views else class_masks))
+        finest = views[self._scales.index(max(self._scales))]
+        alike = finer_calls(finest.recorded, finest.calls[0]) or finest.calls
+        cells = _at_most_cells(tf.shape(self._as_grid(alike[0], alike[0].feature_maps))[1:3])
+        total = tf.add_n([self._on_grid(view, cells) for view in views]) / len(views)
+        if self._refine:
+            features = [self._tiled(finest, call, cells) for call in alike]
+            self._calls += alike
+            total = propagate(total, affinities(features))
+        heatmaps = tf.einsum("bhwc->cbhw", _scaled_to_one(total))
+        first = views[0].scored
+        scores = tf.add_n([view.scored.scores for view in views]) / len(views)
+        probabilities = tf.add_n([view.scored.probabilities for view in views]) / len(views)
+        return heatmaps, first._replace(scores=scores, probabilities=probabilities)
+
+    def _on_grid(self, view: "_View", cells: Any) -> Any:
+        """The heatmaps of a view `[batch, cells, cells, classes]`, each scaled to 1."""
+        heatmaps = tf.einsum("cbhw->bhwc", view.heatmaps)
+        return _scaled_to_one(self._tiled(view, view.calls[0], cells, heatmaps))
+
+    def _tiled(self, view: "_View", call: LayerCall, cells: Any, maps: Any = None) -> Any:
+        """Maps of a layer, by default its features, resampled to cells that tile the image."""
+        grid = self._as_grid(call, call.feature_maps)
+        size = tf.shape(view.inputs)[1:3]
+        centres = (cell_centres(grid, size[0], 0), cell_centres(grid, size[1], 1))
+        return resample(grid if maps is None else maps, centres, (size[0], size[1]), cells)
 
     def _follow(self, call: LayerCall, inputs: Any, scored: "_Scored") -> Trace:
         def gradients(weights: Any) -> Any:
@@ -457,6 +533,20 @@ class _Scored(NamedTuple):
     masks: Any
 
 
+class _View(NamedTuple):
+    """What one forward pass gave.
+
+    The heatmaps are `[classes, batch, height, width]`, ReLU applied; `calls` are the explained
+    ones of all that were recorded.
+    """
+
+    heatmaps: Any
+    scored: _Scored
+    inputs: Any
+    calls: list[LayerCall]
+    recorded: list[LayerCall]
+
+
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
@@ -486,6 +576,20 @@ def _fuse(maps: Sequence[Any]) -> Any:
         return tf.math.divide_no_nan(resized, highest)
 
     return tf.add_n([scaled(each) for each in maps]) / len(maps)
+
+
+def _scaled_to_one(heatmaps: Any) -> Any:
+    """Divides heatmaps `[batch, height, width, classes]` by their highest values."""
+    return tf.math.divide_no_nan(
+        heatmaps, tf.reduce_max(tf.abs(heatmaps), axis=[1, 2], keepdims=True)
+    )
+
+
+def _at_most_cells(shape: Any) -> Any:
+    """Shrinks a grid of more than `_MOST_CELLS` cells, since affinities grow as its square."""
+    cells = tf.cast(tf.reduce_prod(shape), tf.float32)
+    factor = tf.minimum(1.0, tf.sqrt(_MOST_CELLS / cells))
+    return tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float32) * factor), tf.int32), 1)
 
 
 def _as_input(images: Any) -> tf.Tensor:

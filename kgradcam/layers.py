@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.receptive_field import stride
 
 # Layers that only pick, drop or move values: the map they pass on is explained at its maker.
 _PASSIVE = (
@@ -160,6 +161,32 @@ def _ancestors(outputs: Any) -> set[int]:
                 seen.add(id(tensor))
                 pending.append(tensor)
     return seen
+
+
+def finer_calls(calls: list[LayerCall], call: LayerCall, count: int = 2) -> list[LayerCall]:
+    """Returns the last calls before `call` at each of the next finer strides.
+
+    Args:
+        calls: The calls of a trace.
+        call: One of them, with feature maps `[batch, height, width, channels]`.
+        count: How many strides.
+
+    Returns:
+        The calls, coarser ones first; fewer, or none, where there are no finer maps.
+    """
+    if call.feature_maps.shape.rank != 4:
+        return []
+    found: list[LayerCall] = []
+    limit = stride(call.feature_maps)
+    for each in reversed(calls[: calls.index(call)]):
+        if len(found) == count:
+            break
+        if each.feature_maps.shape.rank == 4 and not isinstance(each.layer, _PASSIVE):
+            found_stride = stride(each.feature_maps)
+            if found_stride < limit:
+                found.append(each)
+                limit = found_stride
+    return found
 
 
 def find_call(calls: list[LayerCall], path: str) -> LayerCall:

@@ -122,7 +122,7 @@ def evaluate_run(
     radius = run.options.smooth_radius if radii is None else radii[0]
     wanted = sorted({*thresholds, *THRESHOLDS}) if protocol == "wsol" else thresholds
     with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
-        drawn = run.detections(wanted, [radius], advance)
+        drawn = run.detections(wanted, [radius], advance=advance)
     found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in wanted}
     truth = run.ground_truth
     measured: dict[float, dict[str, dict[str, float]]]

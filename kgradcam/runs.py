@@ -3,7 +3,7 @@
 ==========================  =======================================================================
 `run.json`                  the effective configuration, versions, model, layer, dataset and counts
 `ground_truth.json`         COCO ground truth of the images and classes of the run
-`detections-0.06.json`      COCO results for one threshold
+`detections-0.25.json`      COCO results for one threshold
 `heatmaps/00000.npz`        raw heatmaps at the layer's own resolution, with their scores
 ==========================  =======================================================================
 
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes import Boxes, BoxOptions, boxes_by_threshold, normalize, score_boxes
+from kgradcam.boxes import Boxes, BoxOptions, boxes_by_option
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 from kgradcam.progress import Advance, ignore
@@ -41,7 +41,7 @@ from kgradcam.records import (
     write_ground_truth,
 )
 
-SCHEMA = 1
+SCHEMA = 2
 MAPS_PER_FILE = 512
 
 
@@ -110,36 +110,32 @@ class Run:
         self,
         thresholds: Sequence[float],
         radii: Sequence[int] | None = None,
+        options: BoxOptions | None = None,
         advance: Advance = ignore,
     ) -> dict[tuple[int, float], Detections]:
         """Returns the boxes for some options: stored ones, or drawn from the heatmaps.
 
         Args:
             thresholds: Any heat thresholds in [0, 1].
-            radii: Widths of the smoothing filter in pixels. Default: the run's own.
+            radii: Widths of the smoothing filter in pixels. Default: that of the options.
+            options: How heatmaps become boxes. Default: the run's own.
             advance: Called with the number of heatmaps done, if any are needed.
 
         Returns:
             By smoothing radius and threshold.
         """
+        options = self.options if options is None else options
+        radii = [options.smooth_radius] if radii is None else radii
         own = self.options.smooth_radius
-        radii = [own] if radii is None else radii
-        if set(radii) == {own} and set(thresholds) <= set(self.thresholds):
+        stored = options == self.options and set(radii) == {own}
+        if stored and set(thresholds) <= set(self.thresholds):
             return {
                 (own, threshold): read_detections(
                     self.folder / detections_name(threshold), self.ground_truth
                 )
                 for threshold in thresholds
             }
-        return self.draw_boxes(thresholds, radii, advance)
-
-    def draw_boxes(
-        self, thresholds: Sequence[float], radii: Sequence[int], advance: Advance = ignore
-    ) -> dict[tuple[int, float], Detections]:
-        """Draws the boxes of every heatmap for some options, without the model."""
-        return draw_boxes(
-            self.heatmaps(), self.ground_truth, thresholds, radii, self.options.score, advance
-        )
+        return draw_boxes(self.heatmaps(), self.ground_truth, thresholds, radii, options, advance)
 
 
 def draw_boxes(
@@ -147,7 +143,7 @@ def draw_boxes(
     ground_truth: GroundTruth,
     thresholds: Sequence[float],
     radii: Sequence[int],
-    score: str,
+    box_options: BoxOptions,
     advance: Advance = ignore,
 ) -> dict[tuple[int, float], Detections]:
     """Draws the boxes of heatmaps, all options in one pass.
@@ -157,7 +153,7 @@ def draw_boxes(
         ground_truth: Holds the sizes of their images.
         thresholds: Heat thresholds in [0, 1].
         radii: Widths of the smoothing filter in pixels.
-        score: As in `BoxOptions`.
+        box_options: How heatmaps become boxes, but for these two.
         advance: Called with the number of heatmaps done.
 
     Returns:
@@ -168,16 +164,15 @@ def draw_boxes(
     rows: dict[tuple[int, float], list[_Row]] = {option: [] for option in options}
 
     def draw(record: ClassHeatmap) -> list[_Row]:
-        heatmap = normalize(record.heatmap, sizes[record.image_id])
-        found = [
-            boxes for radius in radii for boxes in boxes_by_threshold(heatmap, thresholds, radius)
-        ]
-        scores = score_boxes(heatmap, np.concatenate(found), record.probability, score)
-        parts = np.split(scores, np.cumsum([len(boxes) for boxes in found])[:-1])
-        return [
-            (record.image_id, record.category_id, boxes, part)
-            for boxes, part in zip(found, parts, strict=True)
-        ]
+        found = boxes_by_option(
+            record.heatmap,
+            sizes[record.image_id],
+            record.probability,
+            thresholds,
+            radii,
+            box_options,
+        )
+        return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
 
     waiting = iter(records)
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -273,7 +268,14 @@ class RunWriter:
         write_atomically(self._partial / "run.json", text)
         write_ground_truth(self._partial / "ground_truth.json", ground_truth)
         run = Run(self._partial)
-        drawn = run.draw_boxes(run.thresholds, [run.options.smooth_radius], advance)
+        drawn = draw_boxes(
+            run.heatmaps(),
+            ground_truth,
+            run.thresholds,
+            [run.options.smooth_radius],
+            run.options,
+            advance,
+        )
         for (_, threshold), detections in drawn.items():
             write_detections(self._partial / detections_name(threshold), detections)
         if self.folder.exists():

@@ -115,11 +115,12 @@ def score_run(
     if len(examples) < len(images):
         missing = set(images) - {example.file_name for example in examples}
         raise UserError(f"{made_by.dataset} does not hold {min(missing)} any more.")
-    if limit is not None and limit < len(examples):
-        examples = random.Random(seed).sample(examples, limit)
     records: dict[int, list[ClassHeatmap]] = {}
     for record in run.heatmaps():
         records.setdefault(record.image_id, []).append(record)
+    examples = [example for example in examples if images[example.file_name].id in records]
+    if limit is not None and limit < len(examples):
+        examples = random.Random(seed).sample(examples, limit)
     outputs = [tuple(indices) for indices in run.info["model"]["outputs"].values()]
     found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("measures", len(examples), "images", quiet) as advance:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kgradcam import progress
+from kgradcam.boxes import BOX_RULES
 from kgradcam.errors import UserError
 from kgradcam.evaluation import HEATMAP, Evaluation, evaluate_run, parse_metric
 from kgradcam.files import write_atomically
@@ -21,6 +22,7 @@ class BoxChoice:
     """Box options, and where they were chosen.
 
     Attributes:
+        boxes: The rules that boxes are drawn by; see `boxes.BoxOptions`.
         radius: The smoothing radius, in pixels.
         threshold: The heat threshold.
         rows: Which boxes of each image and class count; see `records.keep_rows`.
@@ -32,6 +34,7 @@ class BoxChoice:
         images: A fingerprint of its images.
     """
 
+    boxes: str
     radius: int
     threshold: float
     rows: str
@@ -77,7 +80,7 @@ def tune(
     _, iou = parse_metric(metric)
     tried = []
     with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
-        drawn = run.detections(thresholds, radii, advance)
+        drawn = run.detections(thresholds, radii, advance=advance)
     for rows in ROWS:
         evaluation = evaluate_run(
             run, thresholds, [iou], protocol, rows, radii=radii, drawn=drawn, quiet=quiet
@@ -91,6 +94,7 @@ def tune(
     assert radius is not None
     assert threshold is not None
     choice = BoxChoice(
+        boxes=run.options.rules,
         radius=radius,
         threshold=threshold,
         rows=evaluation.source["rows"],
@@ -123,6 +127,6 @@ def read_choice(path: Path) -> BoxChoice:
         raise UserError(f"No file {path}. `kgradcam tune RUN --out {path}` makes one.") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} holds no box options: {error}") from error
-    if not in_range or choice.rows not in ROWS:
+    if not in_range or choice.rows not in ROWS or choice.boxes not in BOX_RULES:
         raise UserError(f"{path} holds no box options: {choice}")
     return choice

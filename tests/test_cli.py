@@ -42,7 +42,8 @@ def kgradcam(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 def run_folder(kgradcam, pets, tiny_model: Path, tmp_path: Path) -> Path:
     result = kgradcam(
         "detect", "--dataset", pets.root, "--split", "all", "--class", "cat=0", "--class", "dog=2",
-        "--model", tiny_model, "--threshold", 0.5, "--radius", 0, "--out", tmp_path / "run",
+        "--model", tiny_model, "--threshold", 0.5, "--boxes", "seed", "--radius", 0,
+        "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.code == 0, result.err
     return tmp_path / "run"
@@ -86,8 +87,14 @@ def test_detect_prints_the_folder_alone(run_folder: Path, kgradcam, pets, tiny_m
     )  # fmt: skip
     assert (result.code, result.out, result.err) == (0, f"{run_folder}\n", "")
     info = json.loads((run_folder / "run.json").read_text())
-    assert info["thresholds"] == [0.01, 0.02, 0.06]
-    assert info["boxes"] == {"smooth_radius": 20, "score": "heat"}
+    assert info["thresholds"] == [0.25]
+    assert info["boxes"] == {
+        "rules": "levels",
+        "smooth_radius": 0,
+        "score": "density",
+        "overlap": 0.35,
+        "least": 0.05,
+    }
     assert info["dataset"]["split"] == "test"
 
 
@@ -387,7 +394,11 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["dtect"], 2, "No such command 'dtect'"),
         (["detect", "--out", "x", "--threshold", "2"], 2, "Invalid value for '--threshold'"),
         (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native or"),
-        (["detect", "--out", "x", "--score", "loud"], 2, "--score must be heat or constant"),
+        (
+            ["detect", "--out", "x", "--score", "loud"],
+            2,
+            "score must be density or heat",
+        ),
         (["detect", "--out", "x", "--dataset", "demmo"], 1, "Did you mean 'demo'"),
         (["detect", "--out", ".", "--dataset", "demo"], 1, ". is already there"),
         (["evaluate"], 2, "Give either RUN, or --detections FILE and --ground-truth FILE"),

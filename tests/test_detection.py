@@ -6,27 +6,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import PLAIN
 
 from kgradcam import detection, freezing
-from kgradcam.boxes import BoxOptions, boxes_from_heatmap, normalize, score_boxes
+from kgradcam.boxes import BoxOptions, find_boxes, normalize, score_boxes
 from kgradcam.builders import prepare
 from kgradcam.detection import Configuration, detect
-from kgradcam.errors import UserError
+from kgradcam.errors import UsageError, UserError
 from kgradcam.images import read_image
 from kgradcam.records import read_detections
-from kgradcam.runs import Run, detections_name
+from kgradcam.runs import Run, detections_name, draw_boxes
+from kgradcam.seed_boxes import seed_boxes
 
 
 @pytest.fixture
 def configuration(pets, tiny_model: Path) -> Configuration:
     """Bright squares, found by a model that sees brightness; dogs are its output 2."""
     return Configuration(
+        **PLAIN,
         dataset=str(pets.root),
         split="all",
         classes=("cat=0", "dog=2"),
         model=str(tiny_model),
         thresholds=(0.3, 0.5),
-        boxes=BoxOptions(smooth_radius=0),
+        boxes=BoxOptions("seed", 0, "heat"),
         batch_size=2,
     )
 
@@ -88,7 +91,7 @@ def test_any_threshold_is_drawn_from_the_stored_maps(
 ) -> None:
     run = detect(configuration, tmp_path / "run")
     stored = run.detections([0.3, 0.5])
-    drawn = run.draw_boxes([0.3, 0.5], [0])
+    drawn = draw_boxes(run.heatmaps(), run.ground_truth, [0.3, 0.5], [0], run.options)
     for option in ((0, 0.3), (0, 0.5)):
         for name, values in vars(stored[option]).items():
             np.testing.assert_array_equal(values, getattr(drawn[option], name), err_msg=name)
@@ -103,12 +106,12 @@ def test_any_threshold_is_drawn_from_the_stored_maps(
 def test_boxes_and_scores_are_those_of_the_heatmap(
     configuration: Configuration, tmp_path: Path
 ) -> None:
-    run = detect(replace(configuration, boxes=BoxOptions(5)), tmp_path / "run")
+    run = detect(replace(configuration, boxes=BoxOptions("seed", 5, "heat")), tmp_path / "run")
     found = run.detections([0.3])[run.options.smooth_radius, 0.3]
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
     for record in run.heatmaps():
         heatmap = normalize(record.heatmap, sizes[record.image_id])
-        boxes = boxes_from_heatmap(heatmap, 0.3, 5)
+        boxes = seed_boxes(heatmap, 0.3, 5)
         mine = (found.image_ids == record.image_id) & (found.category_ids == record.category_id)
         np.testing.assert_array_equal(found.boxes[mine], boxes)
         scores = score_boxes(heatmap, boxes, record.probability, "heat")
@@ -116,7 +119,7 @@ def test_boxes_and_scores_are_those_of_the_heatmap(
 
 
 def test_the_constant_score(configuration: Configuration, tmp_path: Path) -> None:
-    run = detect(replace(configuration, boxes=BoxOptions(0, "constant")), tmp_path / "run")
+    run = detect(replace(configuration, boxes=BoxOptions("seed", 0, "constant")), tmp_path / "run")
     assert set(run.detections([0.5])[run.options.smooth_radius, 0.5].scores) == {1.0}
 
 
@@ -155,7 +158,13 @@ def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) 
     run = detect(configuration, tmp_path / "run")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["configuration"]["classes"] == ["cat=0", "dog=2"]
-    assert info["boxes"] == {"smooth_radius": 0, "score": "heat"}
+    assert info["boxes"] == {
+        "rules": "seed",
+        "smooth_radius": 0,
+        "score": "heat",
+        "overlap": 0.35,
+        "least": 0.05,
+    }
     assert info["thresholds"] == [0.3, 0.5]
     assert info["model"]["layer"] == "maps"
     assert info["model"]["outputs"] == {"cat": [0], "dog": [2]}
@@ -278,7 +287,7 @@ def test_other_folders_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run.json cannot be read: KeyError"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99, "boxes": {}, "thresholds": []}')
-    with pytest.raises(UserError, match="has the schema 99; this version reads 1"):
+    with pytest.raises(UserError, match="has the schema 99; this version reads 2"):
         Run(tmp_path)
 
 
@@ -295,12 +304,67 @@ def test_a_run_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     from kgradcam.metrics.boxes import find_protocol
 
     configuration = Configuration(
-        dataset=str(shared / "data" / "dogs40"),
-        classes=("dog",),
-        model="efficientnet-lite0",
-        image_size=224,
-        thresholds=(0.2,),
+        dataset=str(shared / "data" / "dogs40"), classes=("dog",), model="efficientnet-lite0"
     )
     run = detect(configuration, tmp_path / "run")
     measured = evaluate_run(run, None, [0.3, 0.4, 0.5], find_protocol("voc2010"))
     assert [round(100 * row.ap) for row in measured.rows] == [100, 100, 90]
+
+
+def test_by_default_boxes_are_drawn_from_refined_heatmaps(
+    pets, tiny_model: Path, tmp_path: Path
+) -> None:
+    configuration = Configuration(
+        dataset=str(pets.root), split="all", classes=("dog=2",), model=str(tiny_model)
+    )
+    run = detect(configuration, tmp_path / "run")
+    assert run.info["configuration"]["scales"] == [1.0, 0.5]
+    assert run.options == BoxOptions("levels", 0, "density")
+    sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
+    stored = run.detections([0.25])[0, 0.25]
+    for record in run.heatmaps():
+        assert record.heatmap.shape == (32, 32)  # 224 x 224 cells of the map, shrunk to 1,024
+        boxes, scores = find_boxes(record.heatmap, sizes[record.image_id], record.probability)
+        mine = stored.image_ids == record.image_id
+        np.testing.assert_array_equal(stored.boxes[mine], boxes)
+        np.testing.assert_array_equal(stored.scores[mine], scores)
+
+
+def test_presence_by_prediction_asks_every_image_for_every_class(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    """An image without a dog may get one; an image whose dog is not believed in gets none."""
+    everywhere = detect(
+        replace(configuration, presence="predicted", presence_threshold=0.0), tmp_path / "all"
+    )
+    records = list(everywhere.heatmaps())
+    assert {(each.image_id, each.category_id) for each in records} == {
+        (image, category) for image in range(1, 6) for category in (1, 2)
+    }
+    assert len(everywhere.ground_truth.images) == 5  # `d` has no object, and counts
+    middle = float(np.median([each.probability for each in records]))
+    believed = detect(
+        replace(configuration, presence="predicted", presence_threshold=middle), tmp_path / "some"
+    )
+    kept = {(each.image_id, each.category_id) for each in believed.heatmaps()}
+    assert kept == {
+        (each.image_id, each.category_id) for each in records if each.probability >= middle
+    }
+    assert believed.info["counts"] == {
+        "images": 5, "heatmaps": len(kept), "objects": 6, "skipped": 0
+    }  # fmt: skip
+
+
+def test_nobody_believed_is_a_run_without_boxes(
+    configuration: Configuration, tmp_path: Path
+) -> None:
+    run = detect(
+        replace(configuration, presence="predicted", presence_threshold=1.0), tmp_path / "run"
+    )
+    assert list(run.heatmaps()) == []
+    assert len(run.detections([0.5])[0, 0.5].boxes) == 0
+
+
+def test_an_unknown_kind_of_presence(configuration: Configuration) -> None:
+    with pytest.raises(UsageError, match="Did you mean 'predicted'"):
+        replace(configuration, presence="predict")

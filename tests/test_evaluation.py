@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import PLAIN
 from test_records import found, truth
 
 from kgradcam.boxes import BoxOptions
@@ -141,12 +142,13 @@ def test_a_grid_is_each_of_its_options_alone(run: Run, pets, tiny_model, tmp_pat
     for radius in (0, 3, 8):
         alone = detect(
             Configuration(
+                **PLAIN,
                 dataset=str(pets.root),
                 split="all",
                 classes=("cat=0", "dog=2"),
                 model=str(tiny_model),
                 thresholds=(0.2, 0.5, 0.8),
-                boxes=BoxOptions(smooth_radius=radius),
+                boxes=BoxOptions("seed", radius, "heat"),
             ),
             tmp_path / f"alone{radius}",
         )

@@ -98,6 +98,40 @@ def test_reduced_precision_agrees_with_float32(model: keras.Model) -> None:
     np.testing.assert_array_equal(again(images, classes=[0, 1, 2]).heatmaps, found.heatmaps)
 
 
+@pytest.mark.parametrize("precision", ["float32", "reduced"])
+def test_all_scales_and_what_refines_are_frozen_alike(precision: str) -> None:
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((None, None, 3))
+    x = inputs
+    for i, strides in enumerate((1, 2, 2)):
+        x = keras.layers.Conv2D(8, 3, strides, padding="same", use_bias=False)(x)
+        x = keras.layers.BatchNormalization(name=f"scaled_{i}")(x)
+        x = keras.layers.ReLU()(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(3)(x))
+    for i in range(3):
+        model.get_layer(f"scaled_{i}").gamma.assign(RANDOM.uniform(0.5, 1.5, 8))
+    images = RANDOM.normal(size=(4, 24, 32, 3)).astype(np.float32)
+    options = {"scales": (1.0, 0.5), "refine": True}
+    exact = GradCAM(model, **options)(images, classes=[0, 1, 2])
+    cam = GradCAM(model, **options, precision=reduced() if precision == "reduced" else "float32")
+    for _ in range(1 + FREEZE_AFTER // 4):
+        cam(images, classes=[0])
+    found = cam(images, classes=[0, 1, 2])
+    assert (cam._compiled.obstacle, cam._compiled.freeze_count) == (None, 1)
+    assert np.median(np.ptp(exact.heatmaps, axis=(2, 3))) > 0.5
+    difference = np.abs(found.heatmaps - exact.heatmaps).max()
+    if precision == "float32":
+        assert difference < 1e-3
+    else:
+        assert 0 < difference < 0.1
+    operations = cam._compiled._compiled.get_concrete_function().graph.get_operations()
+    convolutions = [each for each in operations if each.type in ("Conv2D", "_FusedConv2D")]
+    lowered = [each for each in convolutions if each.outputs[0].dtype != tf.float32]
+    assert len(convolutions) == 6
+    assert len(lowered) == (6 if precision == "reduced" else 0)
+
+
 def test_tracing_and_freezing_are_counted(model: keras.Model) -> None:
     cam = GradCAM(model, precision=reduced())
     assert (cam.trace_count, cam._compiled.freeze_count) == (1, 0)
@@ -362,9 +396,10 @@ def test_precision_is_checked(monkeypatch: pytest.MonkeyPatch, model: keras.Mode
 @pytest.mark.slow
 def test_photographs_agree_in_reduced_precision(shared: Path) -> None:
     """For each of 40 dogs a cosine of 0.999; for their boxes an IoU of 0.95 in the median."""
-    from kgradcam.boxes import boxes_from_heatmap, normalize
+    from kgradcam.boxes import normalize
     from kgradcam.images import read_image
     from kgradcam.models import load_classifier
+    from kgradcam.seed_boxes import seed_boxes
 
     classifier = load_classifier("efficientnet-lite0", image_size=224)
     precisions = ("float32", reduced())
@@ -383,7 +418,7 @@ def test_photographs_agree_in_reduced_precision(shared: Path) -> None:
     assert ((one * other).sum(axis=(1, 2)) / norms).min() >= 0.999
     overlaps = []
     for pair in zip(one, other, strict=True):
-        found = [boxes_from_heatmap(normalize(each, (224, 224)), 0.25) for each in pair]
+        found = [seed_boxes(normalize(each, (224, 224)), 0.25) for each in pair]
         a, b = (max(boxes, key=lambda box: (box[2:] - box[:2]).prod()) for boxes in found)
         inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
         areas = sum((box[2:] - box[:2]).prod() for box in (a, b))

@@ -6,6 +6,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from conftest import PLAIN
 
 from kgradcam.datasets import open_dataset
 from kgradcam.detection import Configuration, detect
@@ -19,6 +20,7 @@ from kgradcam.scorecard import score_run
 @pytest.fixture
 def run(pets, tiny_model: Path, tmp_path: Path) -> Run:
     configuration = Configuration(
+        **PLAIN,
         dataset=str(pets.root),
         split="all",
         classes=("cat=0", "dog=1"),

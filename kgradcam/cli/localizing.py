@@ -10,7 +10,6 @@ from kgradcam.cli.options import (
     MODEL,
     DataDir,
     Force,
-    ImageSize,
     Layer,
     Method,
     Precision,
@@ -19,6 +18,7 @@ from kgradcam.cli.options import (
     RunFolder,
     Thresholds,
     Weights,
+    box_rules,
     joined,
     layer_paths,
     side_length,
@@ -54,13 +54,70 @@ def detect(
     method: Method = "gradcam",
     layer: Layer = None,
     precision: Precision = "auto",
-    image_size: ImageSize = "native",
+    boxes: Annotated[
+        str,
+        typer.Option(
+            help="levels: the best of the boxes at all heat levels. seed: the rules of 2021, from "
+            "plain heatmaps of native size.",
+            metavar="levels|seed",
+        ),
+    ] = "levels",
+    fast: Annotated[
+        bool,
+        typer.Option("--fast", help="One scale: a third less work, slightly worse boxes."),
+    ] = False,
+    image_size: Annotated[
+        str | None,
+        typer.Option(
+            help="native keeps the picture's size; N resizes it to N x N pixels.",
+            metavar="native|N",
+            show_default="448; native with --boxes seed",
+        ),
+    ] = None,
+    scale: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Show the model the pictures at this factor of their size; repeat to average.",
+            metavar="FACTOR",
+            show_default="1 and 0.5; 1 with --fast or --boxes seed",
+        ),
+    ] = None,
+    refine: Annotated[
+        bool | None,
+        typer.Option(
+            "--refine/--no-refine",
+            help="Spread heat to what looks alike.",
+            show_default="refine; no-refine with --boxes seed",
+        ),
+    ] = None,
+    presence: Annotated[
+        str,
+        typer.Option(
+            help="Which classes a picture is asked for: those annotated on it, or those that the "
+            "model believes in.",
+            metavar="annotated|predicted",
+        ),
+    ] = "annotated",
+    presence_threshold: Annotated[
+        float,
+        typer.Option(help="From which probability on it believes.", min=0.0, max=1.0),
+    ] = 0.05,
     batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
     threshold: Thresholds = None,
-    radius: Annotated[int, typer.Option(help="Smoothing radius in pixels.", min=0)] = 20,
+    radius: Annotated[
+        int | None,
+        typer.Option(
+            help="Smoothing radius in pixels.", min=0, show_default="0; 20 with --boxes seed"
+        ),
+    ] = None,
     score: Annotated[
-        str, typer.Option(help="heat ranks the boxes; constant does not.", metavar="heat|constant")
-    ] = "heat",
+        str | None,
+        typer.Option(
+            help="How boxes are ranked: by their heat and its density, by their heat, or not.",
+            metavar="density|heat|constant",
+            show_default="density; heat with --boxes seed",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(help="Take only so many images, drawn by --seed.", min=1)
     ] = None,
@@ -77,12 +134,17 @@ def detect(
     [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
     """
     import_tensorflow()
-    from kgradcam.boxes import BoxOptions
+    from kgradcam.boxes import THRESHOLDS
     from kgradcam.detection import Configuration
     from kgradcam.detection import detect as run_detect
 
-    if score not in ("heat", "constant"):
-        raise UsageError(f"--score must be heat or constant. Received: {score!r}.")
+    box_options = box_rules(boxes, radius, score)
+    plain = boxes == "seed"
+    if fast and (plain or scale):
+        raise UsageError("--fast is the levels of one scale: it goes without --scale and seed.")
+    if image_size is None:
+        image_size = "native" if plain else "448"
+    scales = tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5)))
     run = run_detect(
         Configuration(
             dataset=dataset,
@@ -95,9 +157,13 @@ def detect(
             layer=layer_paths(layer),
             precision=precision,
             image_size=side_length(image_size),
+            scales=scales,
+            refine=not plain if refine is None else refine,
             batch_size=batch_size,
-            thresholds=tuple(joined(threshold) or (0.01, 0.02, 0.06)),
-            boxes=BoxOptions(radius, score),
+            thresholds=tuple(joined(threshold) or THRESHOLDS[boxes]),
+            boxes=box_options,
+            presence=presence,
+            presence_threshold=presence_threshold,
             limit=limit,
             seed=seed,
             strict=strict,

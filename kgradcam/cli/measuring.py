@@ -18,6 +18,7 @@ from kgradcam.cli.options import (
     Radii,
     RunFolder,
     Thresholds,
+    box_rules,
     joined,
     numbers,
     output_form,
@@ -58,6 +59,14 @@ def evaluate(
     ] = "all",
     threshold: Thresholds = None,
     radius: Radii = None,
+    boxes: Annotated[
+        str | None,
+        typer.Option(
+            help="Draw the boxes by these rules.",
+            metavar="levels|seed",
+            show_default="as the run",
+        ),
+    ] = None,
     box_options: Annotated[
         Path | None,
         typer.Option(help="Threshold, radius and rows that tune has chosen.", metavar="FILE"),
@@ -154,10 +163,10 @@ def evaluate(
     given = detections is not None and ground_truth is not None
     if (run is None) != given or (detections is None) != (ground_truth is None):
         raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
-    if run is None and (threshold or radius or box_options or explanation_metrics):
+    if run is None and (threshold or radius or boxes or box_options or explanation_metrics):
         raise UsageError(
-            "--threshold, --radius, --box-options and --explanation-metrics need RUN: given "
-            "detections have no heatmaps."
+            "--threshold, --radius, --boxes, --box-options and --explanation-metrics need RUN: "
+            "given detections have no heatmaps."
         )
     of_ap = {
         "--iou": iou,
@@ -172,6 +181,7 @@ def evaluate(
         of_boxes = {
             "--threshold": threshold,
             "--radius": radius,
+            "--boxes": boxes,
             "--box-options": box_options,
             "--difficult": difficult,
             "--csv": as_csv,
@@ -185,14 +195,17 @@ def evaluate(
         require_absent(out / "evaluation.json", force)
     chosen = None
     if box_options is not None:
-        if threshold or radius:
-            raise UsageError("Give either --box-options, or --threshold and --radius.")
+        if threshold or radius or boxes:
+            raise UsageError("Give either --box-options, or --threshold, --radius and --boxes.")
         chosen = read_choice(box_options)
-        rows = chosen.rows
+        rows, boxes = chosen.rows, chosen.boxes
     thresholds = [chosen.threshold] if chosen else joined(threshold) or None
     radii = [chosen.radius] if chosen else whole_numbers(radius)
     if protocol in ("coco", "wsol"):
-        refuse({**of_ap, "several --radii": len(radii or ()) > 1}, f"--protocol {protocol}")
+        refuse(
+            {**of_ap, "--boxes": boxes, "several --radii": len(radii or ()) > 1},
+            f"--protocol {protocol}",
+        )
         measured = _evaluate_otherwise(
             protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, quiet
         )
@@ -211,6 +224,7 @@ def evaluate(
             rules,
             rows,
             radii=radii,
+            box_options=None if boxes in (None, opened.options.rules) else box_rules(boxes),
             baselines=baselines,
             bootstrap=bootstrap,
             seed=seed,

@@ -171,6 +171,25 @@ def protocol_rules(
     )
 
 
+def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
+    """Returns the box options of `--boxes`, with what other options change of them."""
+    from dataclasses import replace
+
+    from kgradcam.boxes import BOX_RULES
+
+    if boxes not in BOX_RULES:
+        raise UsageError(
+            f"--boxes must be {' or '.join(BOX_RULES)}. Received: {boxes!r}."
+            f"{did_you_mean(boxes, BOX_RULES)}"
+        )
+    rules = BOX_RULES[boxes]
+    return replace(
+        rules,
+        smooth_radius=rules.smooth_radius if radius is None else radius,
+        score=score or rules.score,
+    )
+
+
 def joined(lists: Sequence[Numbers] | None) -> list[float]:
     """All numbers of a repeated option, each once, in the order given."""
     return list(dict.fromkeys(each for given in lists or () for each in given))
