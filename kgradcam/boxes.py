@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.seed_boxes import seed_boxes_by_threshold
 
 Heatmap = npt.NDArray[np.float32]
@@ -22,6 +22,8 @@ Scores = npt.NDArray[np.float64]
 LEVELS = tuple(level / 100 for level in range(5, 81, 5))
 """Where regions are looked for: above .8 they are mere spots, and finer steps find nothing new."""
 _CANVAS = 128  # pixels of the longer side: finer ones move boxes less than heatmaps err
+
+_LARGEST = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True)
@@ -79,11 +81,20 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
         float32 `[height, width]` of the image: bilinear, minus its minimum, over its maximum. A map
         without any contrast becomes zeros.
 
+    Raises:
+        UserError: It is not two-dimensional, empty, or holds NaN or infinite values.
+
     Example:
         >>> normalize([[1.0, 3.0]], (4, 1))
         array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
-    resized = cv2.resize(np.asarray(heatmap, np.float32), size, interpolation=cv2.INTER_LINEAR)
+    values = np.asarray(heatmap, np.float32)
+    if values.ndim != 2 or not values.size or not np.isfinite(values).all():
+        what = "not finite" if values.ndim == 2 and values.size else f"of shape {values.shape}"
+        raise UserError(f"heatmap must be [height, width] of finite values. It is {what}.")
+    if np.abs(values).max() > _LARGEST / 2:  # the difference of two such values is infinite
+        values = values * np.float32(0.25)
+    resized = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
     resized = resized - resized.min()
     highest = resized.max()
     return resized / highest if highest > 0 else resized

@@ -17,7 +17,7 @@ import tensorflow_datasets as tfds
 
 from kgradcam import voc
 from kgradcam.errors import UserError
-from kgradcam.images import image_size, read_image
+from kgradcam.images import image_size, is_turned, read_image
 
 _MIRROR_TIMEOUT_SECONDS = 10
 
@@ -98,15 +98,48 @@ def _read_folder(
     """Reads a split's annotations and image sizes; what cannot be read is named with its reason."""
     records, skipped = [], []
     for image_id in folder.image_ids(split):
-        image = folder.image_path(image_id)
+        name = image_id.encode(errors="backslashreplace").decode()
         try:
-            objects = voc.NO_OBJECTS
+            if name != image_id:
+                raise UserError("Its name is not UTF-8.")
+            image = folder.image_path(image_id)
+            name = image.name
+            size, objects = image_size(image), voc.NO_OBJECTS
             if annotated:
                 objects = voc.parse_annotation(folder.annotation_path(image_id))
-            records.append((image, objects, image_size(image)))
-        except UserError as error:
-            skipped.append((image.name, str(error)))
+                _check_boxes(image, objects, size)
+            records.append((image, objects, size))
+        except (UserError, OSError) as error:
+            skipped.append((name, str(error)))
     return records, skipped
+
+
+def _read_file(path: bytes) -> bytes:
+    """The file's content; nothing, which decodes to nothing, where it has gone since."""
+    try:
+        return Path(path.decode()).read_bytes()
+    except OSError:
+        return b""
+
+
+def _check_boxes(image: Path, objects: voc.Objects, size: tuple[int, int]) -> None:
+    """Refuses annotations of another picture than this one.
+
+    A box may stick out by a pixel, as those of tools that count from 0 do.
+    """
+    width, height = size
+    if objects.image_size == (height, width) != size and is_turned(image):
+        raise UserError(
+            f"{image.name} is stored as {width}x{height} for viewers to turn, and annotated as "
+            f"{height}x{width}. Save it upright, without EXIF orientation."
+        )
+    outside = (objects.boxes < -1).any(axis=1)
+    outside |= (objects.boxes[:, 2:] > np.array([width + 1, height + 1])).any(axis=1)
+    if outside.any():
+        raise UserError(
+            f"The box {objects.boxes[outside][0].tolist()} leaves {image.name}, which is "
+            f"{width}x{height}."
+        )
 
 
 def _normalized(box: npt.NDArray[np.float64], size: tuple[int, int]) -> tuple[float, ...]:
@@ -177,7 +210,7 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
 
         def read(path: Any, objects: Any) -> Any:
             record = {
-                "image": tf.io.read_file(path),
+                "image": tf.ensure_shape(tf.numpy_function(_read_file, [path], tf.string), []),
                 "image/filename": tf.strings.split(path, os.sep)[-1],
                 "objects": objects,
             }

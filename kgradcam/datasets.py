@@ -74,7 +74,8 @@ class Dataset:
         )
         self.examples = list(self._read_examples())
         if not self.examples:
-            raise UserError(f"split={split!r} of {name} holds no usable image.")
+            first = "".join(f" Skipped {name}: {reason}" for name, reason in self.skipped[:1])
+            raise UserError(f"split={split!r} of {self.name} holds no usable image.{first}")
 
     def _read_examples(self) -> Iterator[Example]:
         for index, record in enumerate(self._records.as_numpy_iterator()):
@@ -127,12 +128,15 @@ class Dataset:
 
         def decode(index: int, encoded: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
             example = by_index[int(index)]
+            shape = (size, size, 3) if size else (example.height, example.width, 3)
             try:
-                return read_image(encoded, size), True
+                image = read_image(encoded, size)
+                if image.shape != shape:
+                    raise UserError("The image has changed while it was read.")
             except UserError as error:
                 self.skipped.append((example.file_name, str(error)))
-                shape = (size, size) if size else (example.height, example.width)
-                return np.zeros((*shape, 3), np.uint8), False
+                return np.zeros(shape, np.uint8), False
+            return image, True
 
         def decode_in_graph(index: Any, encoded: Any) -> tuple[Any, Any, Any]:
             image, decoded = tf.numpy_function(decode, [index, encoded], [tf.uint8, tf.bool])

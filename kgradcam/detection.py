@@ -2,7 +2,7 @@
 
 import platform
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,6 +57,7 @@ class Configuration:
         limit: How many images to take, at most, drawn at random.
         seed: For that draw.
         strict: Stops at the first image that cannot be read, where it would be left out.
+        trusted: See `models.load_classifier`.
     """
 
     dataset: str = "voc/2007"
@@ -79,6 +80,7 @@ class Configuration:
     limit: int | None = None
     seed: int = 0
     strict: bool = False
+    trusted: bool = False
 
     def __post_init__(self) -> None:
         if self.presence not in (ANNOTATED, PREDICTED):
@@ -126,6 +128,7 @@ def detect(
             configuration.weights,
             configuration.image_size if configuration.scales == (1.0,) else None,
             configuration.preprocess,
+            configuration.trusted,
         )
         targets = dataset_targets(
             _expand(configuration.classes, dataset),
@@ -151,23 +154,34 @@ def detect(
                 examples, configuration.batch_size, configuration.image_size
             ):
                 _stop_if_strict(configuration, dataset)
-                explained = _explain(cam, batch, images, targets, configuration)
-                for example, name, heatmap, score, probability in explained:
-                    writer.add(
-                        ClassHeatmap(
-                            image_ids[example.index],
-                            category_ids[name],
-                            heatmap,
-                            score,
-                            probability,
-                        )
+                try:
+                    explained = _explain(
+                        cam, batch, images, targets, configuration, category_ids, image_ids
                     )
-                    maps += 1
-                seen.extend(batch)
+                except tf.errors.InvalidArgumentError as error:
+                    height, width = images.shape[1:3]
+                    said = error.message.splitlines()[0]
+                    reason = (
+                        f"{classifier.name} does not take images of {width}x{height} at these "
+                        f"scales; give --image-size or --scale. TensorFlow says: {said}"
+                    )
+                    dataset.skipped += [(example.file_name, reason) for example in batch]
+                    explained = []
+                for example, records in zip(batch, explained, strict=False):
+                    if reason := _flaw(records, example):
+                        dataset.skipped.append((example.file_name, reason))
+                        continue
+                    for record in records:
+                        writer.add(record)
+                    maps += len(records)
+                    seen.append(example)
                 advance(len(batch))
         _stop_if_strict(configuration, dataset)
         if not seen:
-            raise UserError(f"None of the {len(examples)} images could be decoded.")
+            name, reason = dataset.skipped[-1]
+            raise UserError(
+                f"None of the {len(examples)} images could be explained. {name}: {reason}"
+            )
         ground_truth = _ground_truth(
             sorted(seen, key=lambda each: each.index), category_ids, image_ids
         )
@@ -233,30 +247,42 @@ def _explain(
     images: Any,
     targets: dict[str, tuple[int, ...]],
     configuration: Configuration,
-) -> Iterator[tuple[Example, str, Any, float, float]]:
-    """Yields image, class, heatmap, score and probability for each class that an image is given."""
+    category_ids: dict[str, int],
+    image_ids: dict[int, int],
+) -> list[list[ClassHeatmap]]:
+    """The heatmaps of each image of a batch."""
     names = [_asked(example, targets, configuration) for example in batch]
     most = max(map(len, names))
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.
     padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
-    try:
-        explanation = cam(
-            images, classes_per_image=[[targets[name] for name in row] for row in padded]
-        )
-    except tf.errors.InvalidArgumentError as error:
-        height, width = images.shape[1:3]
-        raise UserError(
-            f"{cam.model.name} does not take images of {width}x{height} at the scales "
-            f"{', '.join(f'{scale:g}' for scale in configuration.scales)}; give --image-size and "
-            f"--scale. TensorFlow says: {error.message}"
-        ) from error
-    for i, example in enumerate(batch):
-        for j, name in enumerate(names[i]):
-            probability = float(explanation.probabilities[i, j])
-            believed = probability >= configuration.presence_threshold
-            if believed or configuration.presence == ANNOTATED:
-                score = float(explanation.scores[i, j])
-                yield example, name, explanation.heatmaps[i, j], score, probability
+    explanation = cam(images, classes_per_image=[[targets[name] for name in row] for row in padded])
+    least = configuration.presence_threshold if configuration.presence == PREDICTED else 0.0
+    return [
+        [
+            ClassHeatmap(
+                image_id=image_ids[example.index],
+                category_id=category_ids[name],
+                heatmap=explanation.heatmaps[i, j],
+                score=float(explanation.scores[i, j]),
+                probability=float(explanation.probabilities[i, j]),
+            )
+            for j, name in enumerate(names[i])
+            if not explanation.probabilities[i, j] < least  # what is no number is told later
+        ]
+        for i, example in enumerate(batch)
+    ]
+
+
+def _flaw(records: Sequence[ClassHeatmap], example: Example) -> str:
+    """Why an image's heatmaps cannot be kept, or nothing."""
+    if any(record.heatmap.size == 0 for record in records):
+        return f"{example.width}x{example.height} leaves no heatmap at this layer."
+    if not all(
+        np.isfinite([record.score, record.probability]).all() and np.isfinite(record.heatmap).all()
+        for record in records
+    ):
+        return "The model's scores or heatmaps are not finite; its weights may hold NaN."
+    return ""
 
 
 def _ground_truth(

@@ -256,7 +256,8 @@ class GradCAM:
             An `Explanation`.
 
         Raises:
-            UserError: The images do not fit the model, or a class is out of range.
+            UserError: The images do not fit the model, a value of theirs is NaN or infinite, or a
+                class is out of range.
         """
         inputs, masks, targets = self._check(images, classes, class_per_image, classes_per_image)
         heatmaps, scores, probabilities, top = self._compiled(inputs, masks)
@@ -354,6 +355,8 @@ class GradCAM:
                     f"images must have the shape {tuple(spec.shape)}. "
                     f"Received: {tuple(tensor.shape)}."
                 )
+        for each in tf.nest.flatten(images):
+            _require_finite(each)
         return inputs
 
     def _trace(self, specs: Any) -> None:
@@ -590,6 +593,13 @@ def _at_most_cells(shape: Any) -> Any:
     cells = tf.cast(tf.reduce_prod(shape), tf.float32)
     factor = tf.minimum(1.0, tf.sqrt(_MOST_CELLS / cells))
     return tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float32) * factor), tf.int32), 1)
+
+
+def _require_finite(images: Any) -> None:
+    values = np.asarray(images)
+    if values.dtype.kind == "f" and not (finite := np.isfinite(values)).all():
+        first = finite.reshape(len(values), -1).all(axis=1).argmin()
+        raise UserError(f"images must be finite. images[{first}] holds NaN or infinite values.")
 
 
 def _as_input(images: Any) -> tf.Tensor:

@@ -17,6 +17,7 @@ from kgradcam import imagenet
 from kgradcam.efficientnet_lite import EfficientNetLite0
 from kgradcam.efficientnet_lite import preprocess_input as preprocess_efficientnet_lite
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.model_files import read_model
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGENET = "imagenet"
@@ -75,6 +76,7 @@ def load_classifier(
     weights: str | None = IMAGENET,
     image_size: int | None = None,
     preprocess: str | None = None,
+    trusted: bool = False,
 ) -> Classifier:
     """Loads a classifier.
 
@@ -87,6 +89,7 @@ def load_classifier(
             network is fully convolutional up to a global pooling.
         preprocess: The name of the model whose preprocessing to use; `"none"` gives the network RGB
             values in [0, 255]. Default: the model's own; none for a file.
+        trusted: Lets a `.keras` file run code of its own, as `Lambda` layers do.
 
     Returns:
         The classifier.
@@ -101,7 +104,7 @@ def load_classifier(
     elif name in applications:
         model = _load_network(name, applications[name][0], weights)
     elif name.endswith(".keras"):
-        model = _load_file(Path(name))
+        model = _load_file(Path(name), trusted)
     else:
         raise UserError(
             f"model={name!r} is neither a .keras file nor a model by name."
@@ -149,13 +152,8 @@ def _load_weights(model: Any, name: str, path: Path) -> None:
         raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
 
 
-def _load_file(path: Path) -> Any:
-    if not path.is_file():
-        raise UserError(f"No model file {path}.")
-    try:
-        model = keras.models.load_model(path, compile=False)
-    except (ValueError, TypeError, OSError, KeyError) as error:
-        raise UserError(f"{path} cannot be loaded as a Keras model: {error}") from error
+def _load_file(path: Path, trusted: bool) -> Any:
+    model = read_model(path, trusted)
     shape = getattr(model, "input_shape", None)
     if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
         raise UserError(f"{path} must take one batch of RGB images. Its input is {shape}.")

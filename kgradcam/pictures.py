@@ -77,7 +77,7 @@ def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = 0.7) -> 
 
     Args:
         image: uint8 `[height, width, 3]`, RGB.
-        heatmap: float in [0, 1], at any resolution; resized bilinearly.
+        heatmap: float in [0, 1], at any resolution; resized bilinearly. NaN is no heat.
         opacity: Of the hottest places, in [0, 1]; where there is no heat the photograph is bare.
 
     Returns:
@@ -86,8 +86,8 @@ def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = 0.7) -> 
     import matplotlib
 
     height, width = image.shape[:2]
-    heat = cv2.resize(np.asarray(heatmap, np.float32), (width, height))
-    heat = np.clip(heat, 0, 1)
+    heat = np.clip(np.nan_to_num(np.asarray(heatmap, np.float32)), 0, 1)
+    heat = cv2.resize(heat, (width, height))
     colors = matplotlib.colormaps[_COLORMAP](heat)[..., :3] * 255
     weight = opacity * heat[..., np.newaxis]
     return np.round(image * (1 - weight) + colors * weight).astype(np.uint8)

@@ -1,9 +1,13 @@
-"""Progress of long work, on stderr: a bar with rate and time left, or nothing."""
+"""Progress of long work, on stderr: a bar with rate and time left; lines where no terminal is."""
 
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 Advance = Callable[[int], None]
+
+_SECONDS_BETWEEN_LINES = 10.0
 
 
 def ignore(count: int) -> None:
@@ -12,7 +16,7 @@ def ignore(count: int) -> None:
 
 @contextmanager
 def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterator[Advance]:
-    """Shows a progress bar while the `with` block runs.
+    """Shows a progress bar while the `with` block runs; a line now and then in a log or a pipe.
 
     Args:
         description: What is being done.
@@ -25,6 +29,9 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
     """
     if quiet:
         yield ignore
+        return
+    if not sys.stderr.isatty():
+        yield from _lines(description, total, unit)
         return
     from rich.console import Console
     from rich.progress import (
@@ -58,3 +65,24 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
         if not progress.tasks[0].completed:
             progress.update(task, visible=False)  # there was nothing to do,
             progress.live.transient = True  # nor to leave an empty line for
+
+
+def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
+    start = told = time.monotonic()
+    done = 0
+
+    def tell() -> None:
+        rate = done / max(time.monotonic() - start, 1e-9)
+        left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
+        print(f"{description}: {done}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr)
+
+    def advance(count: int) -> None:
+        nonlocal done, told
+        done += count
+        if done < total and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
+            told = time.monotonic()
+            tell()
+
+    yield advance
+    if done:
+        tell()

@@ -29,8 +29,9 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes import Boxes, BoxOptions, boxes_by_option
-from kgradcam.errors import UserError
+from kgradcam.errors import UsageError, UserError
 from kgradcam.files import write_atomically
+from kgradcam.images import check_size
 from kgradcam.progress import Advance, ignore
 from kgradcam.records import (
     Detections,
@@ -43,6 +44,12 @@ from kgradcam.records import (
 
 SCHEMA = 2
 MAPS_PER_FILE = 512
+_SAID = {"dataset": ("name", "split"), "model": ("name", "layer"), "counts": ("heatmaps",)}
+_WIDEST_FILTER = 10_000
+_ARRAYS = {
+    **dict.fromkeys(("image_id", "category_id", "height", "width"), "int64"),
+    **dict.fromkeys(("score", "probability", "values"), "float32"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,9 @@ class ClassHeatmap:
 class Run:
     """A finished run.
 
+    Its files may come from anybody: nothing in them is run, none leads out of the folder, and
+    reading them takes memory in proportion to their size.
+
     Args:
         folder: What `kgradcam detect` wrote.
 
@@ -83,28 +93,44 @@ class Run:
         self.folder = folder
         try:
             self.info: dict[str, Any] = json.loads((folder / "run.json").read_text("utf-8"))
-            schema = self.info["schema"]
+            if self.info["schema"] != SCHEMA:
+                raise UserError(
+                    f"{folder} has the schema {self.info['schema']!r}; this version reads {SCHEMA}."
+                )
             self.options = BoxOptions(**self.info["boxes"])
             self.thresholds = [float(threshold) for threshold in self.info["thresholds"]]
+            _check(self.info, self.options, self.thresholds)
         except FileNotFoundError:
             raise UserError(
                 f"{folder} is no run: it holds no run.json. `kgradcam detect --out {folder}` "
                 "makes one."
             ) from None
-        except (ValueError, KeyError, TypeError, OSError) as error:
+        except UsageError as error:  # of options, that here nobody has typed
+            raise UserError(f"{folder}/run.json cannot be read: {error}") from error
+        except UserError:
+            raise
+        except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
             raise UserError(f"{folder}/run.json cannot be read: {error!r}") from error
-        if schema != SCHEMA:
-            raise UserError(f"{folder} has the schema {schema}; this version reads {SCHEMA}.")
 
     @cached_property
     def ground_truth(self) -> GroundTruth:
         """The annotated boxes of the run's images and classes."""
-        return read_ground_truth(self.folder / "ground_truth.json")
+        path = self.folder / "ground_truth.json"
+        truth = read_ground_truth(path)
+        for image in truth.images:
+            check_size(f"{path}: {image.file_name!r}", image.width, image.height)
+        return truth
 
     def heatmaps(self) -> Iterator[ClassHeatmap]:
         """Yields every heatmap of the run, in the order in which the model saw the images."""
+        image_ids = {image.id for image in self.ground_truth.images}
         for path in sorted((self.folder / "heatmaps").glob("*.npz")):
-            yield from _read_heatmaps(path)
+            for record in _read_heatmaps(path):
+                if record.image_id not in image_ids or not 1 <= record.category_id <= len(
+                    self.ground_truth.categories
+                ):
+                    raise UserError(f"{path} has a heatmap of an image or class that is not there.")
+                yield record
 
     def detections(
         self,
@@ -200,6 +226,22 @@ def _table(rows: list[_Row]) -> Detections:
         boxes=np.concatenate([np.zeros((0, 4)), *(boxes for _, _, boxes, _ in rows)]),
         scores=np.concatenate([np.zeros(0), *(scores for _, _, _, scores in rows)]),
     )
+
+
+def _check(info: dict[str, Any], options: BoxOptions, thresholds: Sequence[float]) -> None:
+    """Raises what `Run` tells of a run.json that lacks something or has it of another type."""
+    for part, names in _SAID.items():
+        for name in names:
+            if not isinstance(info[part][name], str | int | list):
+                raise TypeError(f"{part}.{name}={info[part][name]!r}")
+    radius = options.smooth_radius
+    if type(radius) is not int or not 0 <= radius <= _WIDEST_FILTER:
+        raise ValueError(f"smooth_radius={radius!r}")
+    for name in ("overlap", "least"):
+        if not 0 <= float(getattr(options, name)) <= 1:
+            raise ValueError(f"{name}={getattr(options, name)!r}")
+    if not thresholds or not all(0 <= threshold <= 1 for threshold in thresholds):
+        raise ValueError(f"thresholds={thresholds!r}")
 
 
 def detections_name(threshold: float) -> str:
@@ -304,17 +346,48 @@ def _pack_heatmaps(records: Sequence[ClassHeatmap]) -> bytes:
 
 
 def _read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
+    """Reads a heatmap file that may be anybody's.
+
+    No more memory is taken than the file has bytes: arrays must be stored as `np.savez` does, not
+    compressed, and of the type and the number of entries that they shall have.
+    """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        ends = np.cumsum(arrays["height"] * arrays["width"])
-        for i, values in enumerate(np.split(arrays["values"], ends[:-1])):
-            yield ClassHeatmap(
-                image_id=int(arrays["image_id"][i]),
-                category_id=int(arrays["category_id"][i]),
-                heatmap=values.reshape(arrays["height"][i], arrays["width"][i]),
-                score=float(arrays["score"][i]),
-                probability=float(arrays["probability"][i]),
-            )
-    except (ValueError, KeyError, OSError, IndexError, zipfile.BadZipFile) as error:
+        with zipfile.ZipFile(path) as file:
+            arrays = {name: _read_array(file, name, kind) for name, kind in _ARRAYS.items()}
+    except Exception as error:  # zipfile and NumPy raise many kinds on damaged input
         raise UserError(f"{path} is no readable heatmap file: {error}") from error
+    values = arrays.pop("values")
+    height, width = arrays["height"], arrays["width"]
+    sides = np.concatenate([height, width])
+    if (
+        len({len(array) for array in arrays.values()}) != 1
+        # Bounded one by one first, so that no product leaves int64.
+        or not ((sides > 0) & (sides <= len(values))).all()
+        or (height.astype(np.float64) * width).sum() != len(values)
+    ):
+        raise UserError(f"{path} is no readable heatmap file: its arrays do not fit together.")
+    scores = (arrays["score"], arrays["probability"])
+    if not all(np.isfinite(each).all() for each in (values, *scores)):
+        raise UserError(f"{path} holds NaN or infinite values.")
+    ends = np.cumsum(height * width)
+    for i, part in enumerate(np.split(values, ends[:-1]) if len(ends) else []):
+        yield ClassHeatmap(
+            image_id=int(arrays["image_id"][i]),
+            category_id=int(arrays["category_id"][i]),
+            heatmap=part.reshape(height[i], width[i]),
+            score=float(arrays["score"][i]),
+            probability=float(arrays["probability"][i]),
+        )
+
+
+def _read_array(file: zipfile.ZipFile, name: str, kind: str) -> npt.NDArray[Any]:
+    entry = file.getinfo(f"{name}.npy")
+    if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file.start_dir:
+        raise ValueError(f"{name} is compressed, or larger than the file.")
+    content = io.BytesIO(file.read(entry))
+    np.lib.format.read_magic(content)
+    shape, _, dtype = np.lib.format.read_array_header_1_0(content)
+    data = content.read()
+    if dtype != np.dtype(kind) or shape != (len(data) // dtype.itemsize,):
+        raise ValueError(f"{name} must be a row of {kind}. It is {dtype} of shape {shape}.")
+    return np.frombuffer(data, dtype, shape[0])

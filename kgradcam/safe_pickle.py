@@ -72,7 +72,8 @@ def load(
     """
     start = file.tell()
     try:
-        for opcode, _, _ in pickletools.genops(file):
+        opcodes = pickletools.genops(_Rest(file))  # type: ignore[arg-type] # it has what they call
+        for opcode, _, _ in opcodes:
             if opcode.name not in _OPCODES:
                 raise UnsafePickleError(f"The pickle uses the opcode {opcode.name}, not admitted.")
         size = file.tell() - start
@@ -88,6 +89,19 @@ def load(
         raise
     except Exception as error:  # as above: whatever damaged input provokes
         raise UnsafePickleError(f"Not a readable pickle: {error}") from error
+
+
+class _Rest:
+    """What is left of a file: a length that a pickle claims takes no memory beyond it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, start = file, file.tell()
+        self._end = file.seek(0, io.SEEK_END)
+        file.seek(start)
+        self.tell, self.readline = file.tell, file.readline
+
+    def read(self, size: int) -> bytes:
+        return self._file.read(min(size, self._end - self._file.tell()))
 
 
 class _Unpickler(pickle._Unpickler):

@@ -80,6 +80,7 @@ def score_run(
     limit: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
+    trusted: bool = False,
     quiet: bool = True,
 ) -> Scorecard:
     """Measures the stored heatmaps of a run; about 70 forward passes for each.
@@ -89,6 +90,8 @@ def score_run(
         limit: How many images to take, at most, drawn at random.
         seed: For that draw.
         data_dir: Where tensorflow-datasets keeps its data.
+        trusted: Lets the run's model run code of its own. What run.json says of that does not
+            count, for anybody may have written it.
         quiet: Shows no progress on stderr.
 
     Returns:
@@ -104,7 +107,7 @@ def score_run(
         raise UserError(f"{run.folder}/run.json does not say how it was made: {error}") from error
     dataset = open_dataset(made_by.dataset, made_by.split, data_dir)
     classifier = load_classifier(
-        made_by.model, made_by.weights, made_by.image_size, made_by.preprocess
+        made_by.model, made_by.weights, made_by.image_size, made_by.preprocess, trusted
     )
     layer = run.info["model"]["layer"]
     explainer = find_method(made_by.method)(

@@ -164,8 +164,9 @@ def explain_images(
     ]
     rows, findings = [], []
     for path in paths:
-        photograph = read_image(path)
-        seen = (photograph if image_size is None else read_image(path, image_size))[np.newaxis]
+        photograph = read_image(path, upright=True)
+        seen = photograph if image_size is None else read_image(path, image_size, upright=True)
+        seen = seen[np.newaxis]
         names = list(classes)
         top: list[ClassTarget] = []
         heatmaps: list[Heatmap] = []

@@ -2,13 +2,17 @@
 
 VOC's integers count pixels from 1 and include the last one. `parse_annotation` is the edge at which
 they become kgradcam's boxes, counted from 0 and half-open: `xmin - 1, ymin - 1, xmax, ymax`.
+
+An annotation belongs to the picture of its own file name. The names and paths that stand inside
+annotations are not followed, and those in image lists never lead out of the folder.
 """
 
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +45,9 @@ CLASSES = (
 POSES = ("frontal", "rear", "left", "right", "unspecified")
 WHOLE_FOLDER = "all"
 """The split that holds every annotated image of a folder."""
+_MOST_BYTES = 2**24
+"""Of an annotation, whose like is some kilobytes."""
+_LABELS = ("-1", "0", "1")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
@@ -54,6 +61,8 @@ class Objects:
         difficult: bool `[objects]`; false where the annotation does not say.
         poses: The pose of each object, one of `POSES`; `"unspecified"` where it says nothing else.
         truncated: bool `[objects]`; false where the annotation does not say.
+        image_size: Width and height of the picture, as the annotation tells them; `None` if it
+            does not.
     """
 
     names: tuple[str, ...]
@@ -61,6 +70,7 @@ class Objects:
     difficult: npt.NDArray[np.bool_]
     poses: tuple[str, ...]
     truncated: npt.NDArray[np.bool_]
+    image_size: tuple[int, int] | None = None
 
 
 NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
@@ -71,7 +81,10 @@ def parse_annotation(path: Path) -> Objects:
     """Reads a VOC annotation file.
 
     Labelling tools often leave out pose, truncated and difficult: they read as unspecified, false
-    and false. The size in the file is not used, as it is not always the picture's.
+    and false. Boxes count pixels of the picture itself: the size in the file is not always its own.
+
+    A file with a document type is refused, as only such a file can hold an entity that expands into
+    gigabytes or names another file.
 
     Args:
         path: An XML file.
@@ -80,12 +93,23 @@ def parse_annotation(path: Path) -> Objects:
         Its objects, in the file's order.
 
     Raises:
-        UserError: The file cannot be read, is not well-formed, or an object lacks its name or its
-            box, or has a box that is inverted or no number.
+        UserError: The file cannot be read, is not well-formed, has a document type, or an object
+            lacks its name or its box, or has a box that is inverted or no number.
     """
     try:
-        root = ET.parse(path).getroot()
-    except (ET.ParseError, OSError, LookupError, ValueError) as error:
+        with path.open("rb") as file:
+            text = file.read(_MOST_BYTES + 1)
+    except FileNotFoundError:
+        raise UserError(f"No annotation {path}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    if len(text) > _MOST_BYTES:
+        raise UserError(f"{path} is too large for an annotation: over {_MOST_BYTES:,} bytes.")
+    try:
+        root = ET.fromstring(text, ET.XMLParser(target=_WithoutDocumentType()))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+    except (ET.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path}: no readable XML: {error}") from error
     elements = root.findall("object")
     boxes = np.array([_parse_box(element, path) for element in elements], dtype=np.float64)
@@ -98,7 +122,20 @@ def parse_annotation(path: Path) -> Objects:
         difficult=np.array([_is_set(element, "difficult") for element in elements], dtype=bool),
         poses=tuple(_parse_pose(element) for element in elements),
         truncated=np.array([_is_set(element, "truncated") for element in elements], dtype=bool),
+        image_size=_parse_size(root),
     )
+
+
+class _WithoutDocumentType(ET.TreeBuilder):
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
+        raise UserError("it has a document type (<!DOCTYPE>), which no annotation needs.")
+
+
+def _parse_size(root: ET.Element) -> tuple[int, int] | None:
+    try:
+        return int(root.findtext("size/width", "")), int(root.findtext("size/height", ""))
+    except ValueError:
+        return None
 
 
 def _parse_pose(element: ET.Element) -> str:
@@ -191,20 +228,21 @@ class VocFolder:
         return {path.stem: path for path in lists if _lists_images(path)}
 
     def image_ids(self, split: str) -> list[str]:
-        """Returns the images of a split, in its list's order.
+        """Returns the images of a split, each once, in its list's order.
 
         Args:
             split: A list's name; `"validation"` also finds VOC's `val`; `"all"` is every annotated
                 image, by name.
 
         Raises:
-            UserError: There is no such split.
+            UserError: There is no such split, or its list is no text.
         """
         files = self.split_files
         if split == "validation" and split not in files:
             split = "val"
         if split in files:
-            return files[split].read_text(encoding="utf-8").split()
+            lines = _read_text(files[split]).splitlines()
+            return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
         if split == WHOLE_FOLDER:
             return sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
         options = [*files, WHOLE_FOLDER]
@@ -214,19 +252,30 @@ class VocFolder:
         )
 
     def annotation_path(self, image_id: str) -> Path:
-        """Returns where an image's annotation belongs."""
-        return self.root / "Annotations" / f"{image_id}.xml"
+        """Returns where an image's annotation belongs.
+
+        Raises:
+            UserError: The image's name leads out of the folder; so for its other files.
+        """
+        return self._inside("Annotations", f"{image_id}.xml")
 
     def image_path(self, image_id: str) -> Path:
         """Returns the image's file; the `.jpg` of VOC if there is none."""
         candidates = [
-            self.root / "JPEGImages" / f"{image_id}{suffix}" for suffix in _IMAGE_SUFFIXES
+            self._inside("JPEGImages", f"{image_id}{suffix}") for suffix in _IMAGE_SUFFIXES
         ]
         return next((path for path in candidates if path.is_file()), candidates[0])
 
     def mask_path(self, image_id: str) -> Path:
         """Returns where the mask of an image's classes belongs; see `class_mask`."""
-        return self.root / "SegmentationClass" / f"{image_id}.png"
+        return self._inside("SegmentationClass", f"{image_id}.png")
+
+    def _inside(self, part: str, name: str) -> Path:
+        """A file in a part of the folder, whatever a list may call it."""
+        path = PureWindowsPath(name)  # which knows the separators of all systems
+        if path.anchor or ".." in path.parts or "\0" in name:
+            raise UserError(f"{name!r} is no name of a file in {self.root / part}.")
+        return self.root / part / name
 
 
 def class_mask(
@@ -246,5 +295,12 @@ def class_mask(
 
 def _lists_images(path: Path) -> bool:
     """Whether a list names one image a line, and not an image and a label as `dog_train.txt`."""
-    with path.open(encoding="utf-8") as file:
-        return len(file.readline().split()) <= 1
+    words = _read_text(path).partition("\n")[0].split()
+    return len(words) < 2 or words[-1] not in _LABELS
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except ValueError as error:
+        raise UserError(f"{path} is no text in UTF-8: {error}.") from error

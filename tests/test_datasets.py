@@ -175,13 +175,13 @@ def test_what_cannot_be_prepared_is_said(devkit: Path, tmp_path: Path) -> None:
     annotation.write_text(annotation.read_text().replace("dog", "axolotl"))
     outside = devkit / "VOC2007/Annotations/000004.xml"
     outside.write_text(outside.read_text().replace("<xmax>", "<xmax>9"))
-    with pytest.raises(UserError, match="--strict: 000002.jpg: .*'axolotl'"):
+    with pytest.raises(UserError, match="--strict: 000004.jpg: .* leaves 000004.jpg"):
         prepare(devkit, "2007", data_dir, strict=True)
     assert not (data_dir / "voc" / "2007" / "5.0.0").exists()
     _, counts, skipped = prepare(devkit, "2007", data_dir)
     assert counts == {"train": 6, "test": 4}
-    assert [name for name, _ in skipped] == ["000002.jpg", "000004.jpg"]
-    assert "leaves the image" in skipped[1][1]
+    assert [name for name, _ in skipped] == ["000004.jpg", "000002.jpg"]
+    assert "'axolotl' is no class of VOC" in skipped[1][1]
     with pytest.raises(UserError, match="is already there"):
         prepare(devkit, "2007", data_dir)
     with pytest.raises(UserError, match="year='2010' is not one of 2007, 2012"):

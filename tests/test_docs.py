@@ -89,3 +89,13 @@ def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    files = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    named = set(re.findall(r"\btest_\w+(?:\.py)?", text))
+    assert len(named) > 30
+    for name in named:
+        assert name in files or f"def {name}(" in tests, name

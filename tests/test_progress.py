@@ -1,5 +1,8 @@
 """Progress: on stderr, and nothing of what was not done."""
 
+import re
+import sys
+
 import pytest
 
 from kgradcam import progress
@@ -22,3 +25,28 @@ def test_work_that_was_not_needed_leaves_no_bar(
         pass
     captured = capsys.readouterr()
     assert "boxes" not in captured.err + captured.out
+
+
+def test_where_no_terminal_is_there_are_plain_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(0, 1000, 4))  # every look at it is four seconds later
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with progress.bar("heatmaps", 40, "images") as advance:
+        for _ in range(4):
+            advance(10)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2  # one on the way, and one at the end
+    assert re.fullmatch(r"heatmaps: 30/40 images, [\d.]+/s, \d+ s left", lines[0])
+    assert re.fullmatch(r"heatmaps: 40/40 images, [\d.]+/s", lines[1])
+
+
+def test_in_a_terminal_there_is_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with progress.bar("boxes", 3, "heatmaps") as advance:
+        advance(3)
+    told = capsys.readouterr().err
+    assert "3/3" in told
+    assert "elapsed" in told

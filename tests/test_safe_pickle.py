@@ -5,6 +5,7 @@ import io
 import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -229,3 +230,35 @@ def test_a_persistent_id_needs_a_resolver() -> None:
     with pytest.raises(UnsafePickleError, match="persistent id"):
         load(io.BytesIO(data), {})
     assert load(io.BytesIO(data), {}, persistent_load=str.upper) == "K"
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"X" + struct.pack("<I", 2**31 - 1) + b"short.",
+        b"B" + struct.pack("<I", 2**31 - 1) + b"short.",
+        b"\x96" + struct.pack("<Q", 2**40) + b"short.",
+        b"T" + struct.pack("<i", 2**31 - 1) + b"short.",
+    ],
+)
+def test_a_length_that_is_claimed_takes_no_memory(tmp_path: Path, opcodes: bytes) -> None:
+    """A buffered file sets aside what it is asked for, whether it is there or not."""
+    path = tmp_path / "x.pickle"
+    path.write_bytes(b"\x80\x05" + opcodes)
+    tracemalloc.start()
+    try:
+        with path.open("rb") as file, pytest.raises(UnsafePickleError):
+            load(file, {})
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_laughter_that_doubles_a_hundred_times_stays_small() -> None:
+    """Lists of two references to the list before: 2 ** 100 leaves, if ever anything walked them."""
+    laughs = b"]q\x00" + b"]q\x01(h\x00h\x00eq\x00" * 100
+    value = load(io.BytesIO(b"\x80\x02" + laughs + b"."), {})
+    for _ in range(100):
+        assert value[0] is value[1]
+        value = value[0]
+    assert value == []

@@ -11,6 +11,7 @@ import typer
 
 from kgradcam import __version__
 from kgradcam.cli import explaining, localizing, measuring, preparing
+from kgradcam.cli.output import note
 from kgradcam.errors import UsageError, UserError
 
 app = typer.Typer(
@@ -27,6 +28,7 @@ for _command in (
     measuring.tune,
     measuring.compare,
     localizing.visualize,
+    localizing.report,
     explaining.explain,
     preparing.demo,
     preparing.prepare,
@@ -53,7 +55,7 @@ def _common(
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    typer.echo(f"kgradcam: {message}", err=True)
+    note(f"kgradcam: {message}")
     sys.exit(code)
 
 
@@ -63,8 +65,11 @@ def main() -> None:
         app()
     except UsageError as error:
         _fail(str(error), 2)
-    except (UserError, OSError) as error:
+    except UserError as error:
         _fail(str(error), 1)
+    except OSError as error:
+        told = f"{error.filename}: {error.strerror}." if error.filename else str(error)
+        _fail(told, 1)
     except SystemExit as exit_:
         if exit_.code == 130:
             typer.echo("kgradcam: interrupted; nothing half-written is left behind.", err=True)

@@ -1,5 +1,7 @@
 """`explain` and `layers`: what a model sees, and where it can be asked."""
 
+import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +9,16 @@ import typer
 
 from kgradcam.cli.options import (
     MODEL,
+    AsJson,
     Force,
     ImageSize,
     Layer,
+    MaxPixels,
     Method,
     Precision,
     Preprocess,
+    Quiet,
+    TrustModel,
     Weights,
     layer_paths,
     side_length,
@@ -20,6 +26,7 @@ from kgradcam.cli.options import (
 from kgradcam.cli.output import (
     import_tensorflow,
     note,
+    print_json,
     print_table,
     require_absent,
 )
@@ -57,7 +64,11 @@ def explain(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are.")
     ] = False,
+    trust_model: TrustModel = False,
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Show where a model sees a class in any picture.
 
@@ -80,17 +91,34 @@ def explain(
                 f"--compare {name!r} is no method, no model by name and no .keras file."
                 f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
             )
-    classifiers = [load_classifier(model, weights, size, preprocess)]
-    classifiers += [load_classifier(name, file or "imagenet", size) for name, _, file in others]
+    classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]
+    classifiers += [
+        load_classifier(name, file or "imagenet", size, trusted=trust_model)
+        for name, _, file in others
+    ]
     methods = [method, *(name for name in compare or () if name in METHODS)]
     figure, findings = explain_images(
         images, classifiers, classes or (), layer_paths(layer), size, methods, metrics, precision
     )
     save(figure, out)
+    if as_json:
+        found = [
+            {
+                **asdict(each),
+                "image": str(each.image),
+                "measures": {
+                    name: value if math.isfinite(value) else None
+                    for name, value in each.measures.items()
+                },
+            }
+            for each in findings
+        ]
+        print_json({"picture": str(out), "findings": found})
+        return
     if metrics:
         for name, meaning in MEASURES.items():
             if name in findings[0].measures:
-                note(f"{name}: {meaning}")
+                note(f"{name}: {meaning}", quiet)
         print_table(
             "Faithfulness",
             ["image", "model", "method", "class", "probability", *findings[0].measures],
@@ -105,8 +133,9 @@ def explain(
     else:
         for each in findings:
             what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
-            note(f"{each.image}: {what} {each.probability:.1%}")
-    note(f"Computed in {', '.join(sorted({each.precision for each in findings}))}.")
+            note(f"{each.image}: {what} {each.probability:.1%}", quiet)
+    precisions = sorted({each.precision for each in findings})
+    note(f"Computed in {', '.join(precisions)}.", quiet)
     typer.echo(out)
 
 
@@ -115,13 +144,31 @@ def layers(
     weights: Annotated[
         str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
     ] = None,
+    trust_model: TrustModel = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List the layers of a model that can be explained; the default is marked."""
+    """List the layers of a model that can be explained; the default is marked.
+
+    [dim]kgradcam layers resnet50[/dim]
+    """
     import_tensorflow()
     from kgradcam.layers import list_layers
     from kgradcam.models import load_classifier
 
-    calls, default = list_layers(load_classifier(model, weights, image_size=None).model)
+    classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)
+    calls, default = list_layers(classifier.model)
+    if as_json:
+        described = [
+            {
+                "layer": call.path,
+                "type": type(call.layer).__name__,
+                "shape": list(call.shape),
+                "default": call is default,
+            }
+            for call in calls
+        ]
+        print_json({"model": model, "layers": described})
+        return
     lines = [
         [
             call.path,

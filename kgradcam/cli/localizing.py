@@ -1,31 +1,40 @@
-"""`detect` and `visualize`: a run, and pictures of it."""
+"""`detect`, `visualize` and `report`: a run, and pictures of it."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from kgradcam.cli.options import (
     DATASET,
     MODEL,
+    ApProtocol,
+    AsJson,
+    Config,
     DataDir,
     Force,
+    Ious,
     Layer,
+    MaxPixels,
     Method,
     Precision,
     Preprocess,
     Quiet,
     RunFolder,
     Thresholds,
+    TrustModel,
     Weights,
     box_rules,
     joined,
     layer_paths,
+    protocol_rules,
     side_length,
 )
 from kgradcam.cli.output import (
     import_tensorflow,
     note,
+    print_json,
     report_skipped,
     require_absent,
 )
@@ -125,7 +134,17 @@ def detect(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
+    trust_model: TrustModel = False,
+    max_pixels: MaxPixels = None,
     data_dir: DataDir = None,
+    config: Config = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run", help="Read the dataset, show the configuration, and write nothing."
+        ),
+    ] = False,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -145,34 +164,33 @@ def detect(
     if image_size is None:
         image_size = "native" if plain else "448"
     scales = tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5)))
-    run = run_detect(
-        Configuration(
-            dataset=dataset,
-            split=split,
-            classes=tuple(classes or ["all"]),
-            model=model,
-            weights=weights,
-            preprocess=preprocess,
-            method=method,
-            layer=layer_paths(layer),
-            precision=precision,
-            image_size=side_length(image_size),
-            scales=scales,
-            refine=not plain if refine is None else refine,
-            batch_size=batch_size,
-            thresholds=tuple(joined(threshold) or THRESHOLDS[boxes]),
-            boxes=box_options,
-            presence=presence,
-            presence_threshold=presence_threshold,
-            limit=limit,
-            seed=seed,
-            strict=strict,
-        ),
-        out,
-        data_dir=data_dir,
-        force=force,
-        quiet=quiet,
+    configuration = Configuration(
+        dataset=dataset,
+        split=split,
+        classes=tuple(classes or ["all"]),
+        model=model,
+        weights=weights,
+        preprocess=preprocess,
+        method=method,
+        layer=layer_paths(layer),
+        precision=precision,
+        image_size=side_length(image_size),
+        scales=scales,
+        refine=not plain if refine is None else refine,
+        batch_size=batch_size,
+        thresholds=tuple(joined(threshold) or THRESHOLDS[boxes]),
+        boxes=box_options,
+        presence=presence,
+        presence_threshold=presence_threshold,
+        limit=limit,
+        seed=seed,
+        strict=strict,
+        trusted=trust_model,
     )
+    if dry_run:
+        _rehearse(configuration, out, data_dir, force)
+        return
+    run = run_detect(configuration, out, data_dir=data_dir, force=force, quiet=quiet)
     report_skipped(run.info["skipped"])
     counts = run.info["counts"]
     note(
@@ -181,7 +199,24 @@ def detect(
         f"{len(run.thresholds)} thresholds.",
         quiet,
     )
-    typer.echo(out)
+    if as_json:
+        print_json({"run": str(out), "counts": counts, "skipped": run.info["skipped"]})
+    else:
+        typer.echo(out)
+
+
+def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
+    """Reads all that detect reads but the model, and prints the configuration as JSON."""
+    from kgradcam.datasets import open_dataset
+
+    require_absent(out, force)
+    dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+    report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
+    note(
+        f"{dataset.name} {dataset.split}: {len(dataset.examples)} images, classes "
+        f"{', '.join(dataset.class_names)}. Nothing is written."
+    )
+    print_json(asdict(configuration))
 
 
 def visualize(
@@ -196,7 +231,9 @@ def visualize(
         ),
     ] = None,
     data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Draw random images of a run: heatmaps, annotated and predicted boxes.
 
@@ -209,4 +246,46 @@ def visualize(
 
     require_absent(out, force)
     save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
+    typer.echo(out)
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
+    threshold: Thresholds = None,
+    iou: Ious = None,
+    protocol: ApProtocol = "voc2010",
+    count: Annotated[
+        int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
+    ] = 1000,
+    picture_size: Annotated[
+        int, typer.Option(help="Longer side of their pictures in pixels.", min=16, max=2048)
+    ] = 256,
+    data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run as one page: tables, curves, and a gallery with a slider for the threshold.
+
+    [dim]kgradcam report runs/cat --out report.html[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.files import write_atomically
+    from kgradcam.report import build_report
+    from kgradcam.runs import Run
+
+    require_absent(out, force)
+    page = build_report(
+        Run(run),
+        joined(threshold) or None,
+        joined(iou) or [0.3, 0.4, 0.5],
+        protocol_rules(protocol),
+        count=count,
+        picture_size=picture_size,
+        data_dir=data_dir,
+        quiet=quiet,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page)
     typer.echo(out)

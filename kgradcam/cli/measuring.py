@@ -13,11 +13,13 @@ from kgradcam.cli.options import (
     DataDir,
     Force,
     Ious,
+    MaxPixels,
     Protocol,
     Quiet,
     Radii,
     RunFolder,
     Thresholds,
+    TrustModel,
     box_rules,
     joined,
     numbers,
@@ -136,7 +138,9 @@ def evaluate(
         typer.Option(help="For --explanation-metrics: so many images, drawn by --seed.", min=1),
     ] = None,
     seed: Annotated[int, typer.Option(help="For --limit, --bootstrap and random heatmaps.")] = 0,
+    trust_model: TrustModel = False,
     data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
     out: Annotated[
         Path | None,
         typer.Option(
@@ -189,7 +193,7 @@ def evaluate(
         }
         refuse({**of_ap, **of_boxes}, "--explanation-metrics")
         assert run is not None
-        _evaluate_explanations(run, limit, seed, data_dir, form, quiet)
+        _evaluate_explanations(run, limit, seed, data_dir, trust_model, form, quiet)
         return
     if out is not None:
         require_absent(out / "evaluation.json", force)
@@ -313,6 +317,7 @@ def _evaluate_explanations(
     limit: int | None,
     seed: int,
     data_dir: Path | None,
+    trusted: bool,
     form: str,
     quiet: bool,
 ) -> None:
@@ -321,7 +326,9 @@ def _evaluate_explanations(
     from kgradcam.runs import Run
     from kgradcam.scorecard import score_run
 
-    card = score_run(Run(run), limit=limit, seed=seed, data_dir=data_dir, quiet=quiet)
+    card = score_run(
+        Run(run), limit=limit, seed=seed, data_dir=data_dir, trusted=trusted, quiet=quiet
+    )
     for name, meaning in MEASURES.items():
         note(f"{name}: {meaning}", quiet)
     print_result(card, form)
@@ -353,6 +360,8 @@ def tune(
     threshold: Thresholds = None,
     radius: Radii = None,
     protocol: ApProtocol = "voc2010",
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -380,7 +389,7 @@ def tune(
         f"{choice.value:.4f} on {choice.dataset} {choice.split}",
         quiet,
     )
-    typer.echo(out)
+    typer.echo(out.read_text("utf-8").rstrip() if as_json else out)
 
 
 def compare(
@@ -391,6 +400,7 @@ def compare(
     protocol: ApProtocol = "voc2010",
     bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
+    max_pixels: MaxPixels = None,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
     quiet: Quiet = False,

@@ -1,5 +1,6 @@
 """What several commands take: option types, and how their values are read."""
 
+import tomllib
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, UserError, did_you_mean
 
 DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
 MODEL = "efficientnet-lite0, a network of keras.applications such as resnet50, or a .keras file."
@@ -30,11 +31,31 @@ PRECISION = (
     "that this machine has (detect: from 500 images on)."
 )
 
+
+def limit_pixels(count: int | None) -> int | None:
+    """Sets the limit for the whole process; Pillow keeps it, and no command needs it again."""
+    if count is not None:
+        import PIL.Image
+
+        PIL.Image.MAX_IMAGE_PIXELS = count
+    return count
+
+
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
 Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
+MaxPixels = Annotated[
+    int | None,
+    typer.Option(
+        help="Pictures of more are refused. Default: Pillow's limit, 89 million.",
+        min=1,
+        envvar="KGRADCAM_MAX_PIXELS",
+        show_default=False,
+        callback=limit_pixels,
+    ),
+]
 ImageSize = Annotated[
     str,
     typer.Option(
@@ -44,6 +65,12 @@ ImageSize = Annotated[
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Where datasets are kept.", envvar="TFDS_DATA_DIR", show_default=False),
+]
+TrustModel = Annotated[
+    bool,
+    typer.Option(
+        "--trust-model", help="Let a .keras file run code of its own, as Lambda layers do."
+    ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
@@ -124,6 +151,53 @@ Protocol = Annotated[
     str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010|coco|wsol")
 ]
 ApProtocol = Annotated[str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")]
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes the values of a TOML file the defaults of a command; what is given goes first."""
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable TOML: {error}") from error
+    options: Any = context.command.params
+    names = {
+        option.removeprefix("--"): each.name
+        for each in options
+        for option in each.opts
+        if option.startswith("--") and each.name not in ("config", "dry_run", "help")
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("_", "-")
+        if name not in names:
+            raise UsageError(
+                f"{path}: {key!r} is no option of {context.command.name}."
+                f"{did_you_mean(name, names)} Options: {', '.join(sorted(names))}."
+            )
+        if isinstance(value, dict):
+            raise UsageError(f"{path}: {key!r} must be a value or a list. Received: a table.")
+        # As the command line has them, so that one parser reads both.
+        repeats = any(each.name == names[name] and each.multiple for each in options)
+        texts = [*map(str, value)] if isinstance(value, list) else [str(value)]
+        defaults[names[name]] = texts if repeats else ",".join(texts)
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        help="Options by their long names, in TOML; those given here go first.",
+        metavar="FILE.toml",
+        is_eager=True,
+        callback=read_config,
+        show_default=False,
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table.")]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]

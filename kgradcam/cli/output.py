@@ -1,5 +1,6 @@
 """What commands print and where: results on stdout, all else on stderr."""
 
+import json
 import logging
 import os
 import sys
@@ -48,9 +49,9 @@ def require_absent(out: Path, force: bool) -> None:
 
 
 def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
-    """Names each image that was left out, and their number."""
+    """Names each image that was left out, a line each, and their number."""
     for each in skipped:
-        note(f"skipped {each['file']}: {each['reason']}")
+        note(f"skipped {each['file']}: {' '.join(each['reason'].split())}")
     if skipped:
         note(f"{len(skipped)} images skipped.")
 
@@ -58,7 +59,20 @@ def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
 def note(text: str, quiet: bool = False) -> None:
     """Says something beside the result, on stderr."""
     if not quiet:
-        typer.echo(text, err=True)
+        typer.echo(plain(text), err=True)
+
+
+def plain(text: str) -> str:
+    """Escapes what commands a terminal or is no character: names may come from anybody's files."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
+def print_json(content: Any) -> None:
+    """Prints one JSON object on stdout."""
+    typer.echo(json.dumps(content, indent=1))
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
@@ -71,7 +85,8 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for line in lines:
-        table.add_row(*map(Text, line))  # names from data are text, never markup
+        # Names from data are text, never markup.
+        table.add_row(*(Text(plain(cell)) for cell in line))
     # A pipe has no width of its own: take what the table needs, so that no cell is cut.
     width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
     Console(width=width).print(table)

@@ -6,13 +6,16 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli.options import (
+    AsJson,
     DataDir,
     Force,
+    MaxPixels,
     Quiet,
 )
 from kgradcam.cli.output import (
     import_tensorflow,
     note,
+    print_json,
     print_table,
     report_skipped,
 )
@@ -24,7 +27,10 @@ def demo(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Detect, evaluate and visualize on pictures that need no download."""
+    """Detect, evaluate and visualize on pictures that need no download.
+
+    [dim]kgradcam demo --out demo[/dim]
+    """
     import_tensorflow()
     from kgradcam.demo import run_demo
 
@@ -40,6 +46,9 @@ def prepare(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
     ] = False,
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
 
@@ -50,14 +59,24 @@ def prepare(
 
     folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
     report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
-    note(", ".join(f"{split}: {count} images" for split, count in counts.items()))
-    typer.echo(folder)
+    note(", ".join(f"{split}: {count} images" for split, count in counts.items()), quiet)
+    if as_json:
+        told = [{"file": name, "reason": reason} for name, reason in skipped]
+        print_json({"folder": str(folder), "images": counts, "skipped": told})
+    else:
+        typer.echo(folder)
 
 
-def env() -> None:
-    """Show versions, devices and where data are kept: for bug reports."""
+def env(as_json: AsJson = False) -> None:
+    """Show versions, devices and where data are kept: for bug reports.
+
+    [dim]kgradcam env[/dim]
+    """
     import_tensorflow()
     from kgradcam.environment import describe
 
+    if as_json:
+        print_json(describe())
+        return
     for name, value in describe().items():
         typer.echo(f"{name:24}{value}")

@@ -1,0 +1,193 @@
+"""What every reader owes any bytes: a value that keeps its promises, or a `UserError`."""
+
+import contextlib
+import io
+import json
+import pickle
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from kgradcam import safe_pickle
+from kgradcam.boxes import find_boxes, normalize, score_boxes
+from kgradcam.checkpoints import read_checkpoint
+from kgradcam.errors import UserError
+from kgradcam.images import image_size, read_image
+from kgradcam.records import read_detections, read_ground_truth
+from kgradcam.runs import Run
+from kgradcam.seed_boxes import seed_boxes, seed_boxes_by_threshold
+from kgradcam.seed_files import read_seed_detections, read_seed_ground_truth
+from kgradcam.voc import POSES, VocFolder, parse_annotation
+
+FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
+
+
+def _file(data: bytes, name: str) -> Path:
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def annotation(data: bytes) -> None:
+    """An XML file, and what may be asked of its objects."""
+    objects = parse_annotation(_file(data, "x.xml"))
+    count = len(objects.names)
+    assert objects.boxes.shape == (count, 4)
+    assert np.isfinite(objects.boxes).all()
+    assert (objects.boxes[:, 2:] - objects.boxes[:, :2] >= 1).all()
+    assert len(objects.difficult) == len(objects.truncated) == len(objects.poses) == count
+    assert set(objects.poses) <= set(POSES)
+    assert all(objects.names)
+
+
+def image_list(data: bytes) -> None:
+    """A list of ImageSets: no name in it may lead out of the folder."""
+    for part in ("JPEGImages", "Annotations"):
+        (FOLDER / "voc" / part).mkdir(parents=True, exist_ok=True)
+    _file(data, "voc/ImageSets/Main/x.txt")
+    folder = VocFolder(FOLDER / "voc")
+    if "x" not in folder.split_files:
+        return
+    for image_id in folder.image_ids("x"):
+        try:
+            path = folder.annotation_path(image_id)
+        except UserError:
+            continue
+        assert (FOLDER / "voc/Annotations").resolve() in Path(*path.parts).absolute().parents
+        assert ".." not in path.parts
+
+
+def picture(data: bytes) -> None:
+    """A picture of any format."""
+    if (size := np.prod(image_size(data))) > 10**6:
+        return
+    pixels = read_image(data)
+    assert pixels.dtype == np.uint8
+    assert pixels.ndim == 3
+    assert pixels.shape[0] * pixels.shape[1] == size
+
+
+def pickled(data: bytes) -> None:
+    """A pickle that may name nothing: plain values come out of it, or an error."""
+    value = safe_pickle.load(io.BytesIO(data), {})
+    assert type(value) in (
+        *(type(None), bool, int, float, str, bytes, bytearray),
+        *(tuple, list, dict),
+    )
+
+
+def checkpoint(data: bytes) -> None:
+    """A PyTorch checkpoint: no more comes out than went in."""
+    arrays = read_checkpoint(_file(data, "x.pth"))
+    assert sum({id(array): array.nbytes for array in arrays.values()}.values()) <= len(data)
+
+
+SEED_TRUTH = pickle.dumps({"C:\\a.jpg": np.ones((2, 4)), "C:\\b.jpg": np.ones((1, 4))}, 5)
+
+
+def seed_file(data: bytes) -> None:
+    """The pickles of the scripts of 2021: the truth, or detections of it."""
+    path = _file(data, "x.pickle")
+    try:
+        truth = read_seed_ground_truth(path)
+    except UserError:
+        truth = read_seed_ground_truth(_file(SEED_TRUTH, "y.pickle"))
+        read_seed_detections(path, truth)
+    assert truth.boxes.nbytes <= 8 * max(len(data), len(SEED_TRUTH))
+
+
+def coco(data: bytes) -> None:
+    """Ground truth, and results that refer to it, in one object."""
+    truth = read_ground_truth(_file(data, "x.json"))
+    found = json.loads(data).get("results", [])
+    detections = read_detections(_file(json.dumps(found).encode(), "y.json"), truth)
+    assert np.isfinite(detections.boxes).all()
+
+
+TRUTH = {
+    "images": [{"id": 1, "file_name": "a.jpg", "width": 12, "height": 8}],
+    "categories": [{"id": 1, "name": "dog"}],
+    "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
+}
+INFO = {
+    "schema": 1,
+    "boxes": {"smooth_radius": 2, "score": "heat"},
+    "thresholds": [0.5],
+    "dataset": {"name": "x", "split": "test"},
+    "model": {"name": "x", "layer": "maps"},
+    "counts": {"heatmaps": 1},
+    "configuration": {},
+}
+
+
+def heatmaps(data: bytes) -> None:
+    """A heatmap file of a run."""
+    _file(json.dumps(INFO).encode(), "run/run.json")
+    _file(json.dumps(TRUTH).encode(), "run/ground_truth.json")
+    _file(data, "run/heatmaps/0.npz")
+    run = Run(FOLDER / "run")
+    records = list(run.heatmaps())
+    assert sum(record.heatmap.nbytes for record in records) <= len(data)
+    ((boxes),) = run.draw_boxes([0.5], [2]).values()
+    assert (boxes.boxes >= 0).all()
+    assert ((boxes.scores >= 0) & (boxes.scores <= 1)).all() or not records
+
+
+def run_json(data: bytes) -> None:
+    """The description of a run."""
+    _file(json.dumps(TRUTH).encode(), "described/ground_truth.json")
+    _file(data, "described/run.json")
+    run = Run(FOLDER / "described")
+    assert all(0 <= threshold <= 1 for threshold in run.thresholds)
+    run.detections(run.thresholds[:3], [min(run.options.smooth_radius, 50)])
+
+
+def boxes(data: bytes) -> None:
+    """Any heatmap: boxes lie in the image, hold what is hot, and are what one by one gives."""
+    if len(data) < 8:
+        return
+    height, width, tall, wide, *rest = data[:8]
+    values = np.frombuffer(data[8 : 8 + (len(data) - 8) // 4 * 4], "<f4")
+    height, width = height % 12 + 1, width % 12 + 1
+    values = np.resize(values, (height, width)) if len(values) else np.zeros((height, width))
+    size = (wide % 60 + 1, tall % 60 + 1)
+    heatmap = normalize(values, size)
+    assert heatmap.shape == size[::-1]
+    assert ((heatmap >= 0) & (heatmap <= 1)).all()
+    thresholds, radius = [rest[0] / 255, rest[1] / 255], rest[2] % 30
+    for threshold, found in zip(
+        thresholds, seed_boxes_by_threshold(heatmap, thresholds, radius), strict=True
+    ):
+        np.testing.assert_array_equal(found, seed_boxes(heatmap, threshold, radius))
+        assert (found[:, :2] >= 0).all()
+        assert (found[:, 2:] <= size).all()
+        assert (found[:, 2:] > found[:, :2]).all()
+        scores = score_boxes(heatmap, found, 0.5, "heat")
+        assert ((scores >= 0) & (scores <= 0.5)).all()
+        if radius < 2 and heatmap.max() > np.float32(threshold):
+            y, x = np.nonzero(heatmap > np.float32(threshold))
+            inside = (found[:, None, 0] <= x) & (x < found[:, None, 2])
+            inside &= (found[:, None, 1] <= y) & (y < found[:, None, 3])
+            assert inside.any(axis=0).all()
+    found, scores = find_boxes(values, size, rest[3] / 255, thresholds[0])
+    assert (found[:, :2] >= 0).all()
+    assert (found[:, 2:] <= np.array(size) + 1e-6).all()
+    assert ((scores >= 0) & (scores <= 1)).all()
+
+
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    each.__name__: each
+    for each in (
+        *(annotation, image_list, picture, pickled, checkpoint, seed_file, coco, heatmaps),
+        *(run_json, boxes),
+    )
+}
+
+
+def feed(name: str, data: bytes) -> None:
+    """Gives bytes to a reader; whatever but a `UserError` comes out is a fault."""
+    with contextlib.suppress(UserError):
+        TARGETS[name](data)
