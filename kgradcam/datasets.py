@@ -6,7 +6,7 @@ the pictures themselves are decoded later, only those asked for, in parallel, in
 shape.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,38 +120,19 @@ class Dataset:
         by_index = {example.index: example for example in examples}
         if not by_index:
             return
-        # A key for each shape, and -1 for each image that is not asked for.
-        keys = np.full(max(by_index) + 1, -1, np.int64)
+        # A key for each shape.
+        keys = np.zeros(max(by_index) + 1, np.int64)
         for example in examples:
             keys[example.index] = 0 if size else example.height << 32 | example.width
         key_of = tf.constant(keys)
-
-        def decode(index: int, encoded: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
-            example = by_index[int(index)]
-            shape = (size, size, 3) if size else (example.height, example.width, 3)
-            try:
-                image = read_image(encoded, size)
-                if image.shape != shape:
-                    raise UserError("The image has changed while it was read.")
-            except UserError as error:
-                self.skipped.append((example.file_name, str(error)))
-                return np.zeros(shape, np.uint8), False
-            return image, True
-
-        def decode_in_graph(index: Any, encoded: Any) -> tuple[Any, Any, Any]:
-            image, decoded = tf.numpy_function(decode, [index, encoded], [tf.uint8, tf.bool])
-            return index, tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(decoded, [])
-
+        decode = self.decoder(examples, size)
         pipeline = (
-            self._records.take(len(keys))
-            .enumerate()
-            .filter(lambda index, record: key_of[index] >= 0)
-            .map(lambda index, record: (index, record["image"]))
+            self.encoded(examples)
             # Grouped while still encoded, so that waiting for a full batch costs little memory.
             .group_by_window(
                 key_func=lambda index, encoded: key_of[index],
                 reduce_func=lambda key, window: window.map(
-                    decode_in_graph, num_parallel_calls=tf.data.AUTOTUNE
+                    decode, num_parallel_calls=tf.data.AUTOTUNE
                 ).batch(batch_size),
                 window_size=batch_size,
             )
@@ -161,6 +142,48 @@ class Dataset:
             good = [by_index[int(index)] for index in indices[decoded]]
             if good:
                 yield good, images[decoded]
+
+    def encoded(self, examples: Sequence[Example]) -> Any:
+        """Returns a `tf.data.Dataset` of `(index, encoded image)` of some examples, in order."""
+        wanted = np.zeros(max(example.index for example in examples) + 1, bool)
+        wanted[[example.index for example in examples]] = True
+        is_wanted = tf.constant(wanted)
+        return (
+            self._records.take(len(wanted))
+            .enumerate()
+            .filter(lambda index, record: is_wanted[index])
+            .map(lambda index, record: (index, record["image"]))
+        )
+
+    def decoder(self, examples: Sequence[Example], size: int | None = None) -> Callable[..., Any]:
+        """Returns what maps `(index, encoded image)` to `(index, image, whether it decoded)`.
+
+        An image that does not decode is black, and noted in `skipped`.
+
+        Args:
+            examples: The images that will come.
+            size: See `batches`.
+        """
+        by_index = {example.index: example for example in examples}
+
+        def decode(index: int, encoded: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
+            example = by_index[int(index)]
+            shape = (size, size, 3) if size else (example.height, example.width, 3)
+            try:
+                image = read_image(encoded, size)
+                if image.shape != shape:
+                    raise UserError("The image has changed while it was read.")
+            except UserError as error:
+                if (reason := (example.file_name, str(error))) not in self.skipped:
+                    self.skipped.append(reason)
+                return np.zeros(shape, np.uint8), False
+            return image, True
+
+        def decode_in_graph(index: Any, encoded: Any) -> tuple[Any, Any, Any]:
+            image, decoded = tf.numpy_function(decode, [index, encoded], [tf.uint8, tf.bool])
+            return index, tf.ensure_shape(image, [None, None, 3]), tf.ensure_shape(decoded, [])
+
+        return decode_in_graph
 
 
 def open_dataset(name: str, split: str | None = None, data_dir: Path | None = None) -> Dataset:

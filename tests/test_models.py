@@ -9,7 +9,8 @@ import pytest
 
 from kgradcam import imagenet
 from kgradcam.errors import UserError
-from kgradcam.models import load_classifier, model_names
+from kgradcam.model_folder import write_card
+from kgradcam.models import load_classifier, load_network, model_names
 
 
 @pytest.fixture(scope="module")
@@ -117,3 +118,95 @@ def test_without_network_weights_say_what_to_do(
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path))
     with pytest.raises(UserError, match="cannot be downloaded .* Give --weights FILE, or take"):
         load_classifier("mobilenet")
+
+
+@pytest.fixture(scope="module")
+def mobilenet_arrays(mobilenet_weights: Path) -> dict[str, np.ndarray]:
+    model = keras.applications.MobileNet(weights=None)
+    model.load_weights(mobilenet_weights)
+    return {variable.path: variable.numpy() for variable in model.weights}
+
+
+def test_a_part_of_the_weights_is_filled_and_the_rest_named(
+    mobilenet_arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    part = {key: array for key, array in mobilenet_arrays.items() if "_12" not in key}
+    part.pop("conv_preds/bias")  # alone, it counts as 0
+    np.savez(tmp_path / "part.npz", **part)
+    model, missing = load_network("mobilenet", str(tmp_path / "part.npz"))
+    assert missing == ["conv_dw_12", "conv_dw_12_bn", "conv_pw_12", "conv_pw_12_bn"]
+    for variable in model.weights:
+        if variable.path in part:
+            np.testing.assert_array_equal(variable, part[variable.path])
+    with pytest.raises(UserError, match=r"lack 4 layers of mobilenet, as conv_dw_12: .* trained"):
+        load_classifier("mobilenet", str(tmp_path / "part.npz"))
+    np.savez(tmp_path / "whole.npz", **mobilenet_arrays)
+    whole = load_classifier("mobilenet", str(tmp_path / "whole.npz")).model
+    assert [each.path for each in whole.weights] == list(mobilenet_arrays)
+
+
+def test_arrays_that_do_not_fit_are_refused(
+    mobilenet_arrays: dict[str, np.ndarray], tmp_path: Path
+) -> None:
+    path = tmp_path / "wrong.npz"
+    np.savez(path, **{"conv1/kernel": np.zeros((3, 3, 3, 64), np.float32)})
+    with pytest.raises(UserError, match=r"conv1/kernel must have the shape \(3, 3, 3, 32\)"):
+        load_network("mobilenet", str(path))
+    np.savez(path, **{"conv1/kernal": mobilenet_arrays["conv1/kernel"]})
+    with pytest.raises(UserError, match=r"hold 'conv1/kernal'.* Did you mean 'conv1/kernel'"):
+        load_network("mobilenet", str(path))
+    path.write_bytes(b"no archive")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_network("mobilenet", str(path))
+
+
+@pytest.mark.slow
+def test_the_real_weights_of_resnet50_up_to_conv4(shared: Path) -> None:
+    model, missing = load_network("resnet50", str(shared / "weights" / "resnet50_conv1-4.npz"))
+    blocks = {"conv5_block1": "230", "conv5_block2": "123", "conv5_block3": "123"}
+    expected = {f"{block}_{part}_conv" for block, parts in blocks.items() for part in parts}
+    assert set(missing) == {*expected, "predictions"}
+    # Batch norms and kernels of one network: its variances are those of what the kernels make.
+    images = np.random.default_rng(0).uniform(-100, 100, (1, 224, 224, 3)).astype(np.float32)
+    maps = keras.Model(model.input, model.get_layer("conv4_block6_out").output)(images)
+    assert maps.shape == (1, 14, 14, 1024)
+    assert 0.01 < float(np.mean(maps)) < 10
+
+
+@pytest.fixture
+def folder(tiny_model: Path, tmp_path: Path) -> Path:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "model.keras").write_bytes(tiny_model.read_bytes())
+    write_card(tmp_path / "mine", {"classes": ["a", "b", "c"], "preprocess": "mobilenet"})
+    return tmp_path / "mine"
+
+
+def test_a_folder_says_its_classes_and_its_preprocessing(folder: Path) -> None:
+    classifier = load_classifier(str(folder))
+    assert classifier.class_names == ("a", "b", "c")
+    pixel = keras.ops.convert_to_tensor(np.full((1, 1, 1, 3), 255, np.float32))
+    assert np.ravel(classifier.preprocess(pixel)).tolist() == [1.0, 1.0, 1.0]
+    plain = load_classifier(str(folder), preprocess="none")
+    assert np.ravel(plain.preprocess(pixel)).tolist() == [255.0, 255.0, 255.0]
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("{", "no readable card of a model"),
+        ("[]", "no readable card of a model"),
+        ('{"schema": 1, "classes": ["a"]}', "no readable card of a model: KeyError"),
+        ('{"schema": 2, "classes": ["a"], "preprocess": "none"}', "has schema 2, and not 1"),
+        ('{"schema": 1, "classes": "abc", "preprocess": "none"}', "must be a list of names"),
+        ('{"schema": 1, "classes": ["a"], "preprocess": "none"}', "names 1 classes, .* 3 outputs"),
+    ],
+)
+def test_a_card_that_is_wrong_is_told(folder: Path, card: str, message: str) -> None:
+    (folder / "card.json").write_text(card)
+    with pytest.raises(UserError, match=message):
+        load_classifier(str(folder))
+
+
+def test_a_folder_that_is_no_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is no model folder: it lacks card.json"):
+        load_classifier(str(tmp_path))

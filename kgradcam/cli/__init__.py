@@ -10,7 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from kgradcam import __version__
-from kgradcam.cli import explaining, localizing, measuring, preparing
+from kgradcam.cli import explaining, localizing, measuring, preparing, training
 from kgradcam.cli.output import note
 from kgradcam.errors import UsageError, UserError
 
@@ -30,6 +30,7 @@ for _command in (
     localizing.visualize,
     localizing.report,
     explaining.explain,
+    training.train,
     preparing.demo,
     preparing.prepare,
     explaining.layers,

@@ -85,10 +85,11 @@ def explain(
     size = side_length(image_size)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     for name, _, _ in others:
-        if name not in model_names() and not name.endswith(".keras"):
+        if name not in model_names() and not name.endswith(".keras") and not Path(name).is_dir():
             options = [*METHODS, *model_names()]
             raise UserError(
-                f"--compare {name!r} is no method, no model by name and no .keras file."
+                f"--compare {name!r} is no method, no model by name, no .keras file and no "
+                "model folder."
                 f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
             )
     classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]

@@ -11,9 +11,12 @@ import typer
 from kgradcam.errors import UsageError, UserError, did_you_mean
 
 DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
-MODEL = "efficientnet-lite0, a network of keras.applications such as resnet50, or a .keras file."
+MODEL = (
+    "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras file, or a "
+    "folder that train has written."
+)
 
-WEIGHTS = "imagenet, or a weights file. A .keras file brings its own."
+WEIGHTS = "imagenet, or a weights file. Files and folders of models bring their own."
 PREPROCESS = (
     "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
 )

@@ -1,0 +1,1 @@
+"""Training classifiers whose heatmaps know the classes of a dataset."""

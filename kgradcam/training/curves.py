@@ -1,0 +1,58 @@
+"""The curves of a training, drawn and as TensorBoard reads them."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def draw_history(history: Sequence[dict[str, Any]], title: str) -> "Figure":
+    """Draws loss and validation mAP over the epochs, the stages told apart, the best one marked."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    panels: Any = figure.subplots(1, 2)
+    epochs = [row["epoch"] for row in history]
+    for axes, key, label, scale in (
+        (panels[0], "loss", "training loss", 1),
+        (panels[1], "map", "validation mAP, percent", 100),
+    ):
+        values = [scale * row[key] for row in history]
+        axes.plot(epochs, values, color="#1f6f8b", marker=".", linewidth=1.4)
+        for before, row in pairwise(history):
+            if before["stage"] != row["stage"]:
+                axes.axvline(row["epoch"] - 0.5, color="0.6", linestyle="--", linewidth=1)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.grid(alpha=0.25)
+        axes.margins(y=0.12)
+    panels[0].set_ylim(bottom=0)
+    best = max(history, key=lambda row: row["map"])
+    panels[1].plot(best["epoch"], 100 * best["map"], "o", color="#d6336c", markersize=6)
+    panels[1].set_title(f"best {100 * best['map']:.1f} after epoch {best['epoch']}", fontsize=9)
+    return figure
+
+
+def log_epoch(writer: Any, row: dict[str, Any]) -> None:
+    """Adds an epoch to a TensorBoard log.
+
+    `tf.summary.scalar` would need the tensorboard package; only reading a log does.
+
+    Args:
+        writer: Of `tf.summary.create_file_writer`.
+        row: What is known of the epoch.
+    """
+    metadata = tf.compat.v1.SummaryMetadata(
+        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+    )
+    with writer.as_default():
+        for name in ("loss", "map", "learning_rate"):
+            tf.summary.write(name, tf.constant(row[name], tf.float32), row["epoch"], metadata)
+    writer.flush()
