@@ -30,7 +30,7 @@ test: $(STAMP)  ## the whole test suite
 	$(VENV)/bin/python -m pytest -n 2
 
 bench: $(STAMP)  ## what heatmaps and grids cost
-	$(VENV)/bin/python benchmarks/overhead.py
+	$(VENV)/bin/python benchmarks/throughput.py
 	$(VENV)/bin/python benchmarks/grid.py
 
 lint: $(STAMP)  ## style, format and types

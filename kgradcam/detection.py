@@ -17,6 +17,7 @@ from kgradcam import __version__, progress
 from kgradcam.boxes import THRESHOLDS, BoxOptions
 from kgradcam.datasets import Dataset, Example, open_dataset
 from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.freezing import REDUCE_FROM
 from kgradcam.gradcam import GradCAM
 from kgradcam.methods import find_method
 from kgradcam.models import IMAGENET, Classifier, load_classifier
@@ -41,6 +42,8 @@ class Configuration:
         preprocess: See there.
         method: One of `methods.METHODS`.
         layer: The layer to explain, or several. Default: see `GradCAM`.
+        precision: See `GradCAM`; `"auto"` is float32 for fewer than `freezing.REDUCE_FROM` images.
+            `run.json` keeps what was used.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         scales: See `GradCAM`.
         refine: See there.
@@ -65,6 +68,7 @@ class Configuration:
     preprocess: str | None = None
     method: str = "gradcam"
     layer: str | tuple[str, ...] | None = None
+    precision: str = "float32"
     image_size: int | None = 448
     scales: tuple[float, ...] = (1.0, 0.5)
     refine: bool = True
@@ -137,6 +141,7 @@ def detect(
             classifier.model,
             configuration.layer,
             preprocess=classifier.preprocess,
+            precision=_choose_precision(configuration.precision, len(examples)),
             scales=configuration.scales,
             refine=configuration.refine,
         )
@@ -232,6 +237,10 @@ def _choose(
     return examples
 
 
+def _choose_precision(precision: str, images: int) -> str:
+    return "float32" if precision == "auto" and images < REDUCE_FROM else precision
+
+
 def _explain(
     cam: GradCAM,
     batch: Sequence[Example],
@@ -311,7 +320,7 @@ def _describe(
 
     No time and no host: equal runs, equal bytes.
     """
-    described = asdict(configuration)
+    described = asdict(configuration) | {"precision": cam.precision}
     boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
     return {
         "configuration": described,

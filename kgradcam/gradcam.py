@@ -1,6 +1,5 @@
 """Grad-CAM (Selvaraju et al., IJCV 2020, section 3): heatmaps from gradients."""
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from kgradcam.affinity import affinities, propagate
 from kgradcam.errors import UserError
+from kgradcam.freezing import Frozen, choose_precision, prefers_xla
 from kgradcam.layers import (
     LayerCall,
     default_call,
@@ -95,7 +95,8 @@ class GradCAM:
     The whole computation is one `tf.function`, traced once for all batch sizes, classes and, where
     the model takes them, image sizes. Many classes share one forward pass, and the gradients reach
     back to the layer only. The model is neither rebuilt nor changed: a softmax or sigmoid head is
-    explained at the logit that enters it.
+    explained at the logit that enters it. After 1,000 images, at once in reduced precision, the
+    weights are frozen to constants, which is faster; when they change, the next call follows them.
 
     Args:
         model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
@@ -125,13 +126,20 @@ class GradCAM:
             Then, and with several scales, the cells of a heatmap tile the image exactly (see
             `receptive_field`), at the finest of these strides but one, though not above about a
             thousand cells.
-        jit_compile: Compiles with XLA. It then compiles once more for each new shape.
+        precision: In what the model computes up to the layer; scores, gradients and heatmaps are
+            float32 always. `"float32"`, `"bfloat16"` or `"float16"`, or `"auto"` for the reduced
+            one that this machine computes fast, if any. On EfficientNet-Lite0 heatmaps of 40
+            photographs agree in bfloat16 with float32 to a cosine above 0.999.
+        jit_compile: Whether to compile with XLA, once for each new shape. Default: on a GPU, where
+            the model takes images of one size.
 
     Attributes:
         layer: The path of the explained layer, or of each; `None` before the first call of a model
             that is not built.
+        precision: The one in use: what `"auto"` came to, and float32 once a call has found that the
+            model cannot be frozen; the log says why.
         trace_count: How often the computation was traced: 1, once it has run, and 1 more once
-            `predict` has.
+            `predict` has. Freezing traces it again, once for each time that weights have changed.
 
     Raises:
         UserError: The layer does not exist, does not lead to the score, or there is none to choose;
@@ -162,7 +170,8 @@ class GradCAM:
         relu: bool = True,
         scales: Sequence[float] = (1.0,),
         refine: bool = False,
-        jit_compile: bool = False,
+        precision: str = "float32",
+        jit_compile: bool | None = None,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
             raise UserError(
@@ -171,6 +180,7 @@ class GradCAM:
             )
         self.model = model
         self.layer = layer if layer is None or isinstance(layer, str) else tuple(layer)
+        self._precision = choose_precision(precision)
         self.trace_count = 0
         self._output = output
         self._score = score
@@ -185,8 +195,15 @@ class GradCAM:
             )
         self._jit_compile = jit_compile
         self._inputs: Any = None
+        self._calls: list[LayerCall] = []
         if (specs := input_specs(model)) is not None:
             self._trace(specs)
+
+    @property
+    def precision(self) -> str:
+        """What the model computes in; see the attributes."""
+        fell_back = self._inputs is not None and self._compiled.obstacle is not None
+        return "float32" if fell_back else self._precision
 
     def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
         """Returns the heatmap of one class, before its ReLU: what a method consists of.
@@ -198,8 +215,8 @@ class GradCAM:
         Returns:
             float32 `[batch, height, width]`.
         """
-        alphas = tf.reduce_mean(gradients, axis=space(feature_maps), keepdims=True)
-        return tf.reduce_sum(alphas * feature_maps, axis=-1)
+        alphas = tf.reduce_mean(gradients, axis=space(feature_maps))
+        return tf.einsum("b...k,bk->b...", feature_maps, alphas)
 
     def heatmaps(self, trace: Trace) -> Any:
         """Returns the heatmaps of all classes, before their ReLU; methods without gradients do it.
@@ -344,17 +361,24 @@ class GradCAM:
 
     def _trace(self, specs: Any) -> None:
         self._inputs = specs
-        compiled = functools.partial(
-            tf.function,
-            input_signature=[specs, tf.TensorSpec([None, None, None], tf.bool)],
-            jit_compile=self._jit_compile,
-            autograph=False,
+        signature = [specs, tf.TensorSpec([None, None, None], tf.bool)]
+        jit_compile = self._jit_compile
+        if jit_compile is None:
+            jit_compile = prefers_xla(specs)
+        self._compiled = Frozen(
+            self._explain,
+            signature,
+            self.model,
+            precision=self._precision,
+            jit_compile=jit_compile,
+            cut=lambda: [call.feature_maps for call in self._calls],
         )
-        self._compiled = compiled(self._explain)
-        self._compiled_scores = compiled(self._predict)
+        self._compiled_scores = Frozen(
+            self._predict, signature, self.model, jit_compile=jit_compile
+        )
         # The outputs of the trace tell how many classes there are.
         self._class_count = 0
-        self._compiled.get_concrete_function()
+        self._compiled.plain.get_concrete_function()
 
     def _predict(self, inputs: Any, class_masks: Any) -> tuple[Any, Any]:
         self.trace_count += 1
@@ -367,6 +391,7 @@ class GradCAM:
         self.trace_count += 1
         if self._preprocess is not None:
             inputs = self._preprocess(inputs)
+        self._calls = []
         if self._scales == (1.0,) and not self._refine:
             view = self._view(inputs, class_masks)
             heatmaps, scored = view.heatmaps, view.scored
@@ -378,24 +403,18 @@ class GradCAM:
 
     def _view(self, inputs: Any, class_masks: Any) -> "_View":
         """One forward pass, and what is explained of it."""
-        # Persistent for several layers; it lives no longer than the trace.
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-
-            def watch(path: str, feature_maps: Any) -> Any:
-                tape.watch(feature_maps)
-                return feature_maps
-
-            with record_calls(self.model, watch) as recorded:
-                outputs = self.model(inputs, training=False)
-            if self.layer is None:
-                calls = [default_call(recorded, inputs, outputs)]
-            else:
-                paths = [self.layer] if isinstance(self.layer, str) else self.layer
-                calls = [find_call(recorded, path) for path in paths]
-            scored = self._score_outputs(outputs, class_masks)
+        with record_calls(self.model) as recorded:
+            outputs = self.model(inputs, training=False)
+        if self.layer is None:
+            calls = [default_call(recorded, inputs, outputs)]
+        else:
+            paths = [self.layer] if isinstance(self.layer, str) else self.layer
+            calls = [find_call(recorded, path) for path in paths]
+        scored = self._score_outputs(outputs, class_masks)
+        self._calls += calls
         found = [call.path for call in calls]
         self.layer = found[0] if len(found) == 1 else tuple(found)
-        maps = [self.heatmaps(self._follow(call, tape, inputs, scored)) for call in calls]
+        maps = [self.heatmaps(self._follow(call, inputs, scored)) for call in calls]
         if self._relu:
             maps = [tf.nn.relu(each) for each in maps]
         return _View(maps[0] if len(maps) == 1 else _fuse(maps), scored, inputs, calls, recorded)
@@ -419,6 +438,7 @@ class GradCAM:
         total = tf.add_n([self._on_grid(view, cells) for view in views]) / len(views)
         if self._refine:
             features = [self._tiled(finest, call, cells) for call in alike]
+            self._calls += alike
             total = propagate(total, affinities(features))
         heatmaps = tf.einsum("bhwc->cbhw", _scaled_to_one(total))
         first = views[0].scored
@@ -438,9 +458,9 @@ class GradCAM:
         centres = (cell_centres(grid, size[0], 0), cell_centres(grid, size[1], 1))
         return resample(grid if maps is None else maps, centres, (size[0], size[1]), cells)
 
-    def _follow(self, call: LayerCall, tape: Any, inputs: Any, scored: "_Scored") -> Trace:
+    def _follow(self, call: LayerCall, inputs: Any, scored: "_Scored") -> Trace:
         def gradients(weights: Any) -> Any:
-            return self._gradients(tape, call, scored.scores, weights)
+            return self._gradients(call, scored, weights)
 
         def rescore(inputs: Any = inputs, feature_maps: Any = None) -> Any:
             def replace(path: str, original: Any) -> Any:
@@ -467,22 +487,26 @@ class GradCAM:
             scores = scores[:, None] if scores.shape.rank == 1 else scores
             undefined = tf.fill(tf.shape(scores), np.float32(np.nan))
             top = tf.zeros(tf.shape(scores)[:1], tf.int64)
-            return _Scored(None, scores, undefined, top, class_masks)
+            return _Scored(None, scores, None, undefined, top, class_masks)
         output = select_output(outputs, getattr(self.model, "output_names", ()), self._output)
         logits, activation = before_activation(output)
         self._class_count = logits.shape[-1]
         top = tf.argmax(logits, axis=-1)
         masks = with_top_class(tf.ensure_shape(class_masks, [None, None, self._class_count]), top)
         probabilities = class_probabilities(logits, masks, activation)
-        return _Scored(logits, class_scores(logits, masks), probabilities, top, masks)
+        scores = class_scores(logits, masks)
+        slopes = tf.where(masks, tf.exp(logits[:, None, :] - scores[:, :, None]), 0.0)
+        return _Scored(logits, scores, slopes, probabilities, top, masks)
 
-    def _gradients(self, tape: Any, call: LayerCall, scores: Any, weights: Any) -> Any:
+    def _gradients(self, call: LayerCall, scored: "_Scored", weights: Any) -> Any:
         scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
-        gradients = tape.gradient(
-            scores,
-            call.feature_maps,
-            output_gradients=tf.broadcast_to(scale * weights, tf.shape(scores)),
-        )
+        if scored.logits is None:
+            start, slope = scored.scores, tf.broadcast_to(weights, tf.shape(scored.scores))
+        else:
+            # The slope of a log-sum-exp is a softmax: taken once, not at each class.
+            start, slope = scored.logits, tf.einsum("c,bco->bo", weights, scored.slopes)
+        # Unlike a tape, it goes back to the layer and no further.
+        (gradients,) = tf.gradients(start, call.feature_maps, grad_ys=scale * slope)
         if gradients is None:
             raise UserError(
                 f"layer={call.path!r} has no gradient of the score: the score does not depend on "
@@ -499,10 +523,14 @@ class GradCAM:
 
 
 class _Scored(NamedTuple):
-    """What is explained: scores and probabilities `[batch, classes]`, and what they are made of."""
+    """What is explained: scores and probabilities `[batch, classes]`, and what they are made of.
+
+    Slopes are those of the scores by the logits, `[batch, classes, outputs]`.
+    """
 
     logits: Any
     scores: Any
+    slopes: Any
     probabilities: Any
     top: Any
     masks: Any

@@ -105,6 +105,7 @@ class Finding:
         method: The method's name.
         class_name: The explained class.
         probability: Of the class, in [0, 1].
+        precision: The one that was used; see `GradCAM`.
         measures: By name, if asked for; see `metrics.faithfulness.MEASURES`.
     """
 
@@ -113,6 +114,7 @@ class Finding:
     method: str
     class_name: str
     probability: float
+    precision: str
     measures: dict[str, float]
 
 
@@ -124,6 +126,7 @@ def explain_images(
     image_size: int | None = None,
     methods: Sequence[str] = ("gradcam",),
     measured: bool = False,
+    precision: str = "float32",
 ) -> tuple["Figure", list[Finding]]:
     """Draws pictures beside the heatmaps of some classes, by some methods, of some models.
 
@@ -136,6 +139,7 @@ def explain_images(
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         methods: Of `methods.METHODS`.
         measured: Also measures how faithful the heatmaps are.
+        precision: See `GradCAM`.
 
     Returns:
         A figure with a row for each picture, and what is in it, row by row.
@@ -150,7 +154,11 @@ def explain_images(
             + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
         )
     explainers = [
-        (each, name, find_method(name)(each.model, layer, preprocess=each.preprocess))
+        (
+            each,
+            name,
+            find_method(name)(each.model, layer, preprocess=each.preprocess, precision=precision),
+        )
         for each in classifiers
         for name in methods
     ]
@@ -182,6 +190,7 @@ def explain_images(
                         method,
                         name,
                         float(explanation.probabilities[0, j]),
+                        explainer.precision,
                         {key: float(values[0, j]) for key, values in measures.items()},
                     )
                 )

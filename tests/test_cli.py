@@ -84,6 +84,7 @@ def test_detect_reports_on_stderr(kgradcam, pets, tiny_model: Path, tmp_path: Pa
     assert result.out == f"{tmp_path / 'run'}\n"
     assert "heatmaps" in result.err
     assert "1/1 images" in result.err
+    assert "by gradcam in float32, " in result.err
     assert (
         f"skipped a.jpg: {pets.root / 'JPEGImages/a.jpg'} is no readable image: unknown format."
         in result.err
@@ -277,6 +278,7 @@ def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path:
     lines = result.err.splitlines()
     assert lines[0].startswith(f"{pictures[0]}: class 2 ")
     assert lines[1].startswith(f"{pictures[1]}: class 2 ")
+    assert lines[2] == "Computed in float32."
     assert out.is_file()
 
 

@@ -15,6 +15,7 @@ from kgradcam.cli.options import (
     Layer,
     MaxPixels,
     Method,
+    Precision,
     Preprocess,
     Quiet,
     TrustModel,
@@ -50,6 +51,7 @@ def explain(
     layer: Layer = None,
     image_size: ImageSize = "native",
     method: Method = "gradcam",
+    precision: Precision = "float32",
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -97,7 +99,7 @@ def explain(
     ]
     methods = [method, *(name for name in compare or () if name in METHODS)]
     figure, findings = explain_images(
-        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics
+        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics, precision
     )
     save(figure, out)
     if as_json:
@@ -133,6 +135,8 @@ def explain(
         for each in findings:
             what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
             note(f"{each.image}: {what} {each.probability:.1%}", quiet)
+    precisions = sorted({each.precision for each in findings})
+    note(f"Computed in {', '.join(precisions)}.", quiet)
     typer.echo(out)
 
 

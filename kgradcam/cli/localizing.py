@@ -18,6 +18,7 @@ from kgradcam.cli.options import (
     Layer,
     MaxPixels,
     Method,
+    Precision,
     Preprocess,
     Quiet,
     RunFolder,
@@ -61,6 +62,7 @@ def detect(
     preprocess: Preprocess = None,
     method: Method = "gradcam",
     layer: Layer = None,
+    precision: Precision = "auto",
     boxes: Annotated[
         str,
         typer.Option(
@@ -171,6 +173,7 @@ def detect(
         preprocess=preprocess,
         method=method,
         layer=layer_paths(layer),
+        precision=precision,
         image_size=side_length(image_size),
         scales=scales,
         refine=not plain if refine is None else refine,
@@ -192,7 +195,8 @@ def detect(
     counts = run.info["counts"]
     note(
         f"{counts['images']} images, {counts['heatmaps']} heatmaps of {run.info['model']['layer']} "
-        f"by {method}, {len(run.thresholds)} thresholds.",
+        f"by {method} in {run.info['configuration']['precision']}, "
+        f"{len(run.thresholds)} thresholds.",
         quiet,
     )
     if as_json:

@@ -29,6 +29,11 @@ METHOD = (
     "eigencam, scorecam or ablationcam."
 )
 
+PRECISION = (
+    "Of the forward pass up to the layer: float32, bfloat16, float16, or auto for the reduced one "
+    "that this machine has (detect: from 500 images on)."
+)
+
 
 def limit_pixels(count: int | None) -> int | None:
     """Sets the limit for the whole process; Pillow keeps it, and no command needs it again."""
@@ -43,6 +48,7 @@ Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
+Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
