@@ -191,21 +191,21 @@ def test_names_from_data_command_no_terminal(
 def test_colours_go_where_they_are_wanted(tmp_path: Path) -> None:
     def in_terminal(**environment: str) -> bytes:
         reader, writer = pty.openpty()
-        subprocess.run(
+        program = subprocess.Popen(
             [*PROGRAM, "detect", "--help"],
             stdout=writer,
             stderr=writer,
-            check=True,
             env={**os.environ, "TERM": "xterm-256color", **environment},
         )
         os.close(writer)
-        told = b""
+        told = b""  # read while it runs: a terminal holds no more than a page
         try:
             while part := os.read(reader, 65_536):
                 told += part
         except OSError:  # how the end of a terminal is told on Linux
             pass
         os.close(reader)
+        assert program.wait() == 0
         return told
 
     assert re.search(rb"\x1b\[[\d;]*3\dm", in_terminal())
