@@ -27,7 +27,8 @@ WAYS = {
     "seed": ("seed", None, (1.0,), False),
     "levels": ("levels", 448, (1.0,), False),
     "levels, two scales": ("levels", 448, (1.0, 0.5), False),
-    "fast": ("levels", 448, (1.0,), True),
+    "levels, refined": ("levels", 448, (1.0,), True),
+    "fast": ("levels", 416, (1.0,), True),
     "default": ("levels", 448, (1.0, 0.5), True),
 }
 

@@ -293,8 +293,9 @@ def test_explain_compares_methods_classes_and_models(
         "--compare", "layercam", "--compare", other,
     )  # fmt: skip
     assert (result.code, result.out) == (0, f"{out}\n"), result.err
-    told = [line.removeprefix(f"{picture}: ").split(" ")[:3] for line in result.err.splitlines()]
-    assert told == [
+    *lines, precision = result.err.splitlines()
+    assert precision == "Computed in float32."
+    assert [line.removeprefix(f"{picture}: ").split(" ")[:3] for line in lines] == [
         [str(model), method, name]
         for model in (tiny_model, other)
         for method in ("gradcam", "layercam")

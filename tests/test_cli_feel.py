@@ -44,7 +44,7 @@ def test_a_file_holds_the_options_and_flags_win(kgradcam, config: Path, tmp_path
     assert (result.code, result.out) == (0, f"{out}\n"), result.err
     info = json.loads((out / "run.json").read_text())
     assert info["thresholds"] == [0.25, 0.5, 0.6, 0.7]
-    assert info["boxes"] == {"smooth_radius": 3, "score": "heat"}
+    assert (info["boxes"]["smooth_radius"], info["boxes"]["rules"]) == (3, "levels")
     effective = info["configuration"]
     assert effective["classes"] == ["dog=2"]
     assert (effective["image_size"], effective["batch_size"]) == (24, 2)
@@ -56,7 +56,7 @@ def test_a_file_holds_the_options_and_flags_win(kgradcam, config: Path, tmp_path
     [
         ("clas = ['dog']", 2, "'clas' is no option of detect. Did you mean 'class'"),
         ("dataset = ", 1, "is no readable TOML"),
-        ("boxes = {radius = 3}", 2, "'boxes' is no option"),
+        ("box = {radius = 3}", 2, "'box' is no option"),
         ("split = {a = 3}", 2, "'split' must be a value or a list. Received: a table"),
         ("config = 'x.toml'", 2, "'config' is no option"),
         ("radius = -1", 2, "Invalid value for '--radius'"),

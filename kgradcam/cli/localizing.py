@@ -73,14 +73,14 @@ def detect(
     ] = "levels",
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="One scale: a third less work, slightly worse boxes."),
+        typer.Option("--fast", help="One scale of 416 pixels: a third less work."),
     ] = False,
     image_size: Annotated[
         str | None,
         typer.Option(
             help="native keeps the picture's size; N resizes it to N x N pixels.",
             metavar="native|N",
-            show_default="448; native with --boxes seed",
+            show_default="448; 416 with --fast, native with --boxes seed",
         ),
     ] = None,
     scale: Annotated[
@@ -162,7 +162,7 @@ def detect(
     if fast and (plain or scale):
         raise UsageError("--fast is the levels of one scale: it goes without --scale and seed.")
     if image_size is None:
-        image_size = "native" if plain else "448"
+        image_size = "native" if plain else "416" if fast else "448"
     scales = tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5)))
     configuration = Configuration(
         dataset=dataset,

@@ -16,7 +16,7 @@ from kgradcam.checkpoints import read_checkpoint
 from kgradcam.errors import UserError
 from kgradcam.images import image_size, read_image
 from kgradcam.records import read_detections, read_ground_truth
-from kgradcam.runs import Run
+from kgradcam.runs import Run, draw_boxes
 from kgradcam.seed_boxes import seed_boxes, seed_boxes_by_threshold
 from kgradcam.seed_files import read_seed_detections, read_seed_ground_truth
 from kgradcam.voc import POSES, VocFolder, parse_annotation
@@ -113,7 +113,7 @@ TRUTH = {
     "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
 }
 INFO = {
-    "schema": 1,
+    "schema": 2,
     "boxes": {"smooth_radius": 2, "score": "heat"},
     "thresholds": [0.5],
     "dataset": {"name": "x", "split": "test"},
@@ -131,7 +131,7 @@ def heatmaps(data: bytes) -> None:
     run = Run(FOLDER / "run")
     records = list(run.heatmaps())
     assert sum(record.heatmap.nbytes for record in records) <= len(data)
-    ((boxes),) = run.draw_boxes([0.5], [2]).values()
+    ((boxes),) = draw_boxes(records, run.ground_truth, [0.5], [2], run.options).values()
     assert (boxes.boxes >= 0).all()
     assert ((boxes.scores >= 0) & (boxes.scores <= 1)).all() or not records
 
@@ -142,7 +142,8 @@ def run_json(data: bytes) -> None:
     _file(data, "described/run.json")
     run = Run(FOLDER / "described")
     assert all(0 <= threshold <= 1 for threshold in run.thresholds)
-    run.detections(run.thresholds[:3], [min(run.options.smooth_radius, 50)])
+    radius = min(run.options.smooth_radius, 50)
+    draw_boxes(run.heatmaps(), run.ground_truth, run.thresholds[:3], [radius], run.options)
 
 
 def boxes(data: bytes) -> None:
