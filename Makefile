@@ -29,8 +29,9 @@ results: $(STAMP)  ## what results/ holds, from the demo's scenes
 test: $(STAMP)  ## the whole test suite
 	$(VENV)/bin/python -m pytest -n 2
 
-bench: $(STAMP)  ## what heatmaps and grids cost
-	$(VENV)/bin/python benchmarks/throughput.py
+bench: $(STAMP)  ## what heatmaps, boxes and grids cost
+	$(VENV)/bin/python benchmarks/throughput.py --quick
+	$(VENV)/bin/python benchmarks/localization.py
 	$(VENV)/bin/python benchmarks/grid.py
 
 lint: $(STAMP)  ## style, format and types

@@ -3,7 +3,7 @@
 import platform
 import random
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,7 @@ class Configuration:
     trusted: bool = False
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "scales", tuple(self.scales))  # JSON knows lists only
         if self.presence not in (ANNOTATED, PREDICTED):
             raise UsageError(
                 f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
@@ -119,17 +120,11 @@ def detect(
         UserError: Something in the configuration does not exist or does not fit, no image holds
             the classes, or the folder exists.
     """
-    method = find_method(configuration.method)  # a slip in a name is told before any work
+    find_method(configuration.method)  # a slip in a name is told before any work
     with RunWriter(folder, force) as writer:
         dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
         _stop_if_strict(configuration, dataset)
-        classifier = load_classifier(
-            configuration.model,
-            configuration.weights,
-            configuration.image_size if configuration.scales == (1.0,) else None,
-            configuration.preprocess,
-            configuration.trusted,
-        )
+        classifier = load_model(configuration)
         targets = dataset_targets(
             _expand(configuration.classes, dataset),
             dataset.class_names,
@@ -137,14 +132,8 @@ def detect(
             classifier.model.output_shape[-1],
         )
         examples = _choose(dataset, targets, configuration)
-        cam = method(
-            classifier.model,
-            configuration.layer,
-            preprocess=classifier.preprocess,
-            precision=_choose_precision(configuration.precision, len(examples)),
-            scales=configuration.scales,
-            refine=configuration.refine,
-        )
+        precision = _choose_precision(configuration.precision, len(examples))
+        cam = make_explainer(replace(configuration, precision=precision), classifier)
         category_ids = {name: i for i, name in enumerate(targets, start=1)}
         image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
         seen = []
@@ -197,6 +186,30 @@ def detect(
         }
         with progress.bar("boxes", maps, "heatmaps", quiet) as advance:
             return writer.finish(info, ground_truth, advance)
+
+
+def load_model(configuration: Configuration) -> Classifier:
+    """Loads the classifier of a run, for pictures of the sizes that it will see."""
+    one_size = configuration.image_size if configuration.scales == (1.0,) else None
+    return load_classifier(
+        configuration.model,
+        configuration.weights,
+        one_size,
+        configuration.preprocess,
+        configuration.trusted,
+    )
+
+
+def make_explainer(configuration: Configuration, classifier: Classifier) -> GradCAM:
+    """Returns what makes the heatmaps of a run."""
+    return find_method(configuration.method)(
+        classifier.model,
+        configuration.layer,
+        preprocess=classifier.preprocess,
+        precision=configuration.precision,
+        scales=configuration.scales,
+        refine=configuration.refine,
+    )
 
 
 def _stop_if_strict(configuration: Configuration, dataset: Dataset) -> None:

@@ -27,7 +27,7 @@ import numpy.typing as npt
 
 from kgradcam import __version__, progress
 from kgradcam.baselines import centre_box, full_frame, random_heatmaps
-from kgradcam.boxes import THRESHOLDS, BoxOptions
+from kgradcam.boxes import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.metrics.bootstrap import (
     Samples,
@@ -344,9 +344,7 @@ def evaluate_run(
         quiet: Shows no progress on stderr.
     """
     box_options = run.options if box_options is None else box_options
-    if thresholds is None:
-        own = box_options.rules == run.options.rules
-        thresholds = run.thresholds if own else THRESHOLDS[box_options.rules]
+    thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
     radii = [box_options.smooth_radius] if radii is None else radii
     if drawn is None:
         with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:

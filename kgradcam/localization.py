@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kgradcam import __version__, progress, voc
-from kgradcam.boxes import normalize
+from kgradcam.boxes import BoxOptions, normalize
 from kgradcam.evaluation import SCHEMA, describe
 from kgradcam.images import read_labels
 from kgradcam.metrics import wsol
@@ -105,6 +105,7 @@ def evaluate_run(
     radii: Sequence[int] | None = None,
     rows: str = "all",
     ignore_difficult: bool = False,
+    box_options: BoxOptions | None = None,
     quiet: bool = True,
 ) -> Localization:
     """Measures a run by `"coco"` or `"wsol"`.
@@ -112,17 +113,19 @@ def evaluate_run(
     Args:
         run: The run.
         protocol: Which.
-        thresholds: Heat thresholds. Default: the run's own.
-        radii: The smoothing radius, one. Default: the run's own.
+        thresholds: Heat thresholds. Default: the run's own, or those of other rules.
+        radii: The smoothing radius, one. Default: that of the box options.
         rows: Which boxes of each image and class count; see `records.keep_rows`.
         ignore_difficult: For `"coco"`, see `metrics.coco`; `"wsol"` always ignores them.
+        box_options: How heatmaps become boxes, otherwise. Default: the run's own.
         quiet: Shows no progress on stderr.
     """
-    thresholds = run.thresholds if thresholds is None else thresholds
-    radius = run.options.smooth_radius if radii is None else radii[0]
+    box_options = run.options if box_options is None else box_options
+    thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
+    radius = box_options.smooth_radius if radii is None else radii[0]
     wanted = sorted({*thresholds, *THRESHOLDS}) if protocol == "wsol" else thresholds
     with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
-        drawn = run.detections(wanted, [radius], advance=advance)
+        drawn = run.detections(wanted, [radius], box_options, advance)
     found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in wanted}
     truth = run.ground_truth
     measured: dict[float, dict[str, dict[str, float]]]

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes import Boxes, BoxOptions, boxes_by_option
+from kgradcam.boxes import THRESHOLDS, Boxes, BoxOptions, boxes_by_option
 from kgradcam.errors import UsageError, UserError
 from kgradcam.files import write_atomically
 from kgradcam.images import check_size
@@ -131,6 +131,11 @@ class Run:
                 ):
                     raise UserError(f"{path} has a heatmap of an image or class that is not there.")
                 yield record
+
+    def default_thresholds(self, options: BoxOptions) -> list[float]:
+        """Returns the run's own thresholds, or those that other rules have by default."""
+        own = options.rules == self.options.rules
+        return self.thresholds if own else list(THRESHOLDS[options.rules])
 
     def detections(
         self,

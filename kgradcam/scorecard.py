@@ -4,7 +4,7 @@ import json
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +13,11 @@ import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.datasets import open_dataset
-from kgradcam.detection import Configuration
+from kgradcam.detection import Configuration, load_model, make_explainer
 from kgradcam.errors import UserError
 from kgradcam.gradcam import Explanation
-from kgradcam.methods import find_method
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.faithfulness import measure
-from kgradcam.models import load_classifier
 from kgradcam.records import Image
 from kgradcam.runs import ClassHeatmap, Run
 from kgradcam.tables import markdown
@@ -106,13 +104,10 @@ def score_run(
     except (KeyError, TypeError) as error:
         raise UserError(f"{run.folder}/run.json does not say how it was made: {error}") from error
     dataset = open_dataset(made_by.dataset, made_by.split, data_dir)
-    classifier = load_classifier(
-        made_by.model, made_by.weights, made_by.image_size, made_by.preprocess, trusted
+    made_by = replace(
+        made_by, layer=run.info["model"]["layer"], precision="float32", trusted=trusted
     )
-    layer = run.info["model"]["layer"]
-    explainer = find_method(made_by.method)(
-        classifier.model, layer, preprocess=classifier.preprocess
-    )
+    explainer = make_explainer(made_by, load_model(made_by))
     images = {image.file_name: image for image in run.ground_truth.images}
     examples = [example for example in dataset.examples if example.file_name in images]
     if len(examples) < len(images):

@@ -11,7 +11,7 @@ import pytest
 from conftest import PLAIN
 from test_records import found, truth
 
-from kgradcam.boxes import BoxOptions
+from kgradcam.boxes import BOX_RULES, BoxOptions
 from kgradcam.detection import Configuration, detect
 from kgradcam.errors import UserError
 from kgradcam.evaluation import (
@@ -237,3 +237,13 @@ def test_random_heatmaps_keep_mean_and_spectrum(run: Run) -> None:
     for one, other, record in zip(first, again, records, strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.shape == record.heatmap.shape
+
+
+def test_other_rules_are_drawn_from_the_same_heatmaps(run) -> None:
+    levels = BOX_RULES["levels"]
+    evaluation = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"], box_options=levels)
+    assert {row.threshold for row in evaluation.rows} == {0.25}
+    assert evaluation.source["score"] == "density"
+    drawn = run.detections([0.25], options=levels)[0, 0.25]
+    counts = [row.detections for row in evaluation.rows if row.class_name != "mean"]
+    assert counts == [int((drawn.category_ids == i).sum()) for i in (1, 2)]

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 from test_records import found, truth
 
-from kgradcam.boxes import normalize
+from kgradcam.boxes import BOX_RULES, normalize
 from kgradcam.localization import evaluate_detections, evaluate_run
 from kgradcam.metrics import wsol
 from kgradcam.metrics.boxes import box_iou
@@ -124,3 +124,14 @@ def test_coco_of_a_run_and_of_its_files_agree(run: Run) -> None:
     of_boxes = evaluate_detections(run.ground_truth, given, "coco")
     assert [each[2] for each in of_run.rows] == [each[2] for each in of_boxes.rows]
     assert of_run.rows[0][2]["AP50"] > 0
+
+
+def test_other_rules_are_drawn_from_the_same_heatmaps(run: Run) -> None:
+    """The run is of the seed's rules; `levels` bring their own threshold."""
+    by_levels = evaluate_run(run, "wsol", box_options=BOX_RULES["levels"])
+    assert {threshold for _, threshold, _ in by_levels.rows} == {0.25}
+    drawn = run.detections([0.25], options=BOX_RULES["levels"])[0, 0.25]
+    for i, name in enumerate(run.ground_truth.categories, start=1):
+        expected = wsol.corloc(run.ground_truth, drawn, i)
+        rows = [row for each, _, row in by_levels.rows if each == name]
+        assert [row["CorLoc"] for row in rows] == [expected]

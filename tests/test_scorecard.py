@@ -91,3 +91,21 @@ def test_a_run_that_does_not_say_how_it_was_made(run: Run) -> None:
     (run.folder / "run.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match="does not say how it was made: .*colour"):
         score_run(Run(run.folder))
+
+
+def test_refined_heatmaps_are_measured_against_refined_ones(
+    pets, tiny_model: Path, tmp_path: Path
+) -> None:
+    """At two scales, as `detect` makes them by default: the explainer is the run's own."""
+    configuration = Configuration(
+        dataset=str(pets.root),
+        split="all",
+        classes=("dog=1",),
+        model=str(tiny_model),
+        image_size=16,
+    )
+    card = score_run(detect(configuration, tmp_path / "run"))
+    ((count, measures),) = card.rows.values()
+    assert count == 3
+    assert 0 <= measures["energy"] <= 1
+    assert set(measures) == set(MEASURES)

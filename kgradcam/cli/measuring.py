@@ -207,11 +207,12 @@ def evaluate(
     radii = [chosen.radius] if chosen else whole_numbers(radius)
     if protocol in ("coco", "wsol"):
         refuse(
-            {**of_ap, "--boxes": boxes, "several --radii": len(radii or ()) > 1},
+            {**of_ap, "several --radii": len(radii or ()) > 1},
             f"--protocol {protocol}",
         )
         measured = _evaluate_otherwise(
-            protocol, run, detections, ground_truth, rows, thresholds, radii, difficult, quiet
+            *(protocol, run, detections, ground_truth, rows),
+            *(thresholds, radii, difficult, boxes, quiet),
         )
         print_result(measured, form)
         if out is not None:
@@ -228,7 +229,7 @@ def evaluate(
             rules,
             rows,
             radii=radii,
-            box_options=None if boxes in (None, opened.options.rules) else box_rules(boxes),
+            box_options=_options(opened, boxes),
             baselines=baselines,
             bootstrap=bootstrap,
             seed=seed,
@@ -271,6 +272,7 @@ def _evaluate_otherwise(
     thresholds: list[float] | None,
     radii: list[int] | None,
     difficult: str | None,
+    boxes: str | None,
     quiet: bool,
 ) -> Any:
     """The protocols that measure other things than AP and recall at some IoU."""
@@ -278,13 +280,26 @@ def _evaluate_otherwise(
     from kgradcam.runs import Run
 
     if run is not None:
+        opened = Run(run)
         return localization.evaluate_run(
-            Run(run), protocol, thresholds, radii, rows, difficult == "ignore", quiet=quiet
+            opened,
+            protocol,
+            thresholds,
+            radii,
+            rows,
+            difficult == "ignore",
+            _options(opened, boxes),
+            quiet,
         )
     assert detections is not None
     assert ground_truth is not None
     truth, found = _read_given(detections, ground_truth, rows)
     return localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
+
+
+def _options(run: Any, boxes: str | None) -> Any:
+    """The run's own box options, or the defaults of the rules that were asked for."""
+    return run.options if boxes in (None, run.options.rules) else box_rules(boxes or "")
 
 
 def _write_evaluation(folder: Path, result: Any, charts: Mapping[str, Any]) -> None:
