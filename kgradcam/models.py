@@ -264,7 +264,7 @@ def _fit_input(model: Any, name: str, image_size: int | None) -> Any:
         asked = f"{image_size}x{image_size}" if image_size else "any size"
         raise UserError(
             f"{name} takes pictures of {fixed[0]}x{fixed[1]} only, not of {asked}. "
-            f"Give --image-size {fixed[0]}."
+            f"Give --image-size {fixed[0]}; with detect also --scale 1."
         ) from error
     return flexible
 
