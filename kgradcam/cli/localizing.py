@@ -237,7 +237,7 @@ def visualize(
 ) -> None:
     """Draw random images of a run: heatmaps, annotated and predicted boxes.
 
-    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.06 --out ten.png[/dim]
+    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
     """
     import_tensorflow()
     from kgradcam.pictures import save

@@ -71,7 +71,7 @@ def evaluate(
     ] = None,
     box_options: Annotated[
         Path | None,
-        typer.Option(help="Threshold, radius and rows that tune has chosen.", metavar="FILE"),
+        typer.Option(help="Rules, threshold, radius and rows that tune chose.", metavar="FILE"),
     ] = None,
     iou: Ious = None,
     protocol: Protocol = "voc2010",
@@ -206,10 +206,7 @@ def evaluate(
     thresholds = [chosen.threshold] if chosen else joined(threshold) or None
     radii = [chosen.radius] if chosen else whole_numbers(radius)
     if protocol in ("coco", "wsol"):
-        refuse(
-            {**of_ap, "several --radii": len(radii or ()) > 1},
-            f"--protocol {protocol}",
-        )
+        refuse({**of_ap, "several --radii": len(radii or ()) > 1}, f"--protocol {protocol}")
         measured = _evaluate_otherwise(
             *(protocol, run, detections, ground_truth, rows),
             *(thresholds, radii, difficult, boxes, quiet),
