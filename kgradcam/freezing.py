@@ -132,7 +132,8 @@ class Snapshot:
         self._read = tf.function(
             lambda: [variable.value() for variable in self._variables], autograph=False
         )
-        self.take()
+        # Not yet by the function: its trace takes longer than all that a single call would gain.
+        self.values = [variable.value() for variable in self._variables]
 
     def take(self) -> None:
         """Notes what the variables hold now."""

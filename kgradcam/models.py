@@ -250,23 +250,27 @@ def _load_file(path: Path, trusted: bool) -> Any:
 
 
 def _fit_input(model: Any, name: str, image_size: int | None) -> Any:
-    """Rebuilds a network for pictures of any size, unless it takes those of `image_size` already.
+    """Declares a network for pictures of any size, unless it takes those of `image_size` already.
 
-    The layers and the weights are the same; only the declared input differs.
+    It consists of the same layers, with the same weights; only the declared input differs.
     """
     fixed = model.input_shape[1:3]
     if fixed in ((None, None), (image_size, image_size)):
         return model
+    larger = [side and 2 * side for side in fixed]
     try:
-        flexible = keras.models.clone_model(model, input_tensors=keras.Input((None, None, 3)))
-        flexible.set_weights(model.get_weights())
+        # A dense layer after flattened maps takes an unknown size for its own: ask for another.
+        for size in (larger, [None, None]):
+            model = keras.models.clone_model(
+                model, keras.Input((*size, 3)), clone_function=lambda layer: layer
+            )
     except (ValueError, TypeError) as error:  # the latter from Keras before 3.7
         asked = f"{image_size}x{image_size}" if image_size else "any size"
         raise UserError(
             f"{name} takes pictures of {fixed[0]}x{fixed[1]} only, not of {asked}. "
             f"Give --image-size {fixed[0]}; with detect also --scale 1."
         ) from error
-    return flexible
+    return model
 
 
 def find_preprocessing(name: str) -> Callable[[Any], Any]:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from kgradcam.boxes import Heatmap, normalize
-from kgradcam.datasets import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
 from kgradcam.methods import find_method
@@ -46,6 +45,8 @@ def visualize_run(
     Raises:
         UserError: The dataset is not there any more, or an image of the run is not, or is damaged.
     """
+    from kgradcam.datasets import open_dataset  # brings tensorflow-datasets
+
     threshold = max(run.thresholds) if threshold is None else threshold
     chosen = _choose_heatmaps(run, count, seed)
     truth, found = run.ground_truth, next(iter(run.detections([threshold]).values()))

@@ -75,6 +75,8 @@ def explain(
     [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
     """
     import_tensorflow()
+    import tensorflow as tf
+
     from kgradcam.methods import METHODS
     from kgradcam.metrics.faithfulness import MEASURES
     from kgradcam.models import load_classifier, model_names
@@ -82,6 +84,8 @@ def explain(
     from kgradcam.visualization import explain_images
 
     require_absent(out, force)
+    # To optimize a graph for a few pictures takes longer than to run it.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     size = side_length(image_size)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     for name, _, _ in others:
