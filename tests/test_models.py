@@ -71,6 +71,36 @@ def test_a_file_brings_its_weights(tiny_model: Path) -> None:
     )
 
 
+def test_a_network_for_any_size_is_built_once_and_drawn_never(
+    mobilenet_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, drawn = [], []
+    build, initializer = keras.applications.MobileNet, keras.initializers.VarianceScaling
+    draw = initializer.__call__
+    monkeypatch.setattr(
+        "kgradcam.models.application_names",
+        lambda: {
+            "mobilenet": (
+                lambda **options: made.append(build(**options)) or made[-1],
+                keras.applications.mobilenet,
+            )
+        },
+    )
+    monkeypatch.setattr(
+        initializer, "__call__", lambda *arguments, **_: drawn.append(1) or draw(*arguments)
+    )
+    model = load_classifier("mobilenet", str(mobilenet_weights)).model
+    assert model.input_shape == (None, None, None, 3)
+    assert len(made) == 1
+    assert [id(each) for each in model.variables] == [id(each) for each in made[0].variables]
+    assert not drawn
+    images = np.random.default_rng(0).uniform(-1, 1, (1, 224, 224, 3)).astype(np.float32)
+    np.testing.assert_allclose(model(images), made[0](images), rtol=1e-6)
+    # Weights of nowhere are drawn, as ever.
+    load_classifier("mobilenet", None)
+    assert drawn
+
+
 def test_a_flattening_head_keeps_its_size(tmp_path: Path) -> None:
     path = tmp_path / "flat.keras"
     keras.Sequential(
