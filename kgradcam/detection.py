@@ -16,6 +16,7 @@ import tensorflow as tf
 from kgradcam import __version__, progress
 from kgradcam.boxes import THRESHOLDS, BoxOptions
 from kgradcam.datasets import Dataset, Example, open_dataset
+from kgradcam.devices import all_gpus
 from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.freezing import REDUCE_FROM
 from kgradcam.gradcam import GradCAM
@@ -189,15 +190,16 @@ def detect(
 
 
 def load_model(configuration: Configuration) -> Classifier:
-    """Loads the classifier of a run, for pictures of the sizes that it will see."""
+    """Loads the classifier of a run on all GPUs, for pictures of the sizes that it will see."""
     one_size = configuration.image_size if configuration.scales == (1.0,) else None
-    return load_classifier(
-        configuration.model,
-        configuration.weights,
-        one_size,
-        configuration.preprocess,
-        configuration.trusted,
-    )
+    with all_gpus().scope():
+        return load_classifier(
+            configuration.model,
+            configuration.weights,
+            one_size,
+            configuration.preprocess,
+            configuration.trusted,
+        )
 
 
 def make_explainer(configuration: Configuration, classifier: Classifier) -> GradCAM:

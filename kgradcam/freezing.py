@@ -9,7 +9,7 @@ import logging
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2, rewriter_config
 # What tf.lite and convert_variables_to_constants_v2 run; TensorFlow has no public name for it.
 from tensorflow.python.grappler import tf_optimizer
 
+from kgradcam.devices import compile_for_replicas
 from kgradcam.errors import UserError, did_you_mean
 
 _log = logging.getLogger(__name__)
@@ -200,14 +201,16 @@ class Frozen:
         self._compiled: Any = None
         self._stateless: tuple[Any, Sequence[Any]] | None = None
         self._seen = 0
-        self.plain = tf.function(
-            function, input_signature=signature, jit_compile=jit_compile, autograph=False
-        )
+        self.plain = self._compile(function)
 
     def __call__(self, *arguments: Any) -> Any:
         """Runs the function with the weights that the model has now."""
         compiled = self._current(int(tf.nest.flatten(arguments)[0].shape[0]))
         return self.plain(*arguments) if compiled is None else compiled(*arguments)
+
+    def _compile(self, function: Callable[..., Any]) -> Any:
+        strategy = self._model.distribute_strategy
+        return compile_for_replicas(function, self._signature, strategy, self._jit_compile)
 
     def _current(self, batch: int) -> Any:
         reduced = self._precision != "float32"
@@ -244,21 +247,20 @@ class Frozen:
             for name, value in zip(names[arguments:], values, strict=True)
         }
         graph_def = _optimize(concrete.graph, concrete.outputs, cut, weights, self._precision)
+        used = {f"{_operand(name)}:0" for node in graph_def.node for name in node.input}
+        # Left in the graph, what the arguments replace would be compiled by XLA, which cannot.
+        _drop(graph_def, {name.removesuffix(":0") for name in names[:arguments]})
 
         def imported(*tensors: Any) -> Any:
             given = dict(zip(names[:arguments], tf.nest.flatten(tensors), strict=True))
+            given = {name: tensor for name, tensor in given.items() if name in used}
             fetched = [tensor.name for tensor in concrete.outputs]
             outputs = tf.graph_util.import_graph_def(
                 graph_def, input_map=given, return_elements=fetched, name=""
             )
             return tf.nest.pack_sequence_as(concrete.structured_outputs, outputs)
 
-        compiled = tf.function(
-            imported,
-            input_signature=self._signature,
-            jit_compile=self._jit_compile,
-            autograph=False,
-        )
+        compiled = self._compile(imported)
         compiled.get_concrete_function()  # traced here, under the lock
         return compiled
 
@@ -341,12 +343,16 @@ def _fill_in(graph_def: Any, weights: dict[str, Any]) -> None:
             dtype = tf.as_dtype(node.attr["DstT"].type)
             _make_constant(node, weights[node.input[0]].astype(dtype.as_numpy_dtype))
     used = {_operand(name) for node in graph_def.node for name in node.input}
-    for i, node in reversed(list(enumerate(graph_def.node))):
+    _drop(graph_def, weights.keys() - used)
+    for node in graph_def.node:
         if node.op == "Placeholder" and node.name in weights:
-            if node.name in used:
-                _make_constant(node, weights[node.name])
-            else:
-                del graph_def.node[i]
+            _make_constant(node, weights[node.name])
+
+
+def _drop(graph_def: Any, placeholders: Set[str]) -> None:
+    for i, node in reversed(list(enumerate(graph_def.node))):
+        if node.op == "Placeholder" and node.name in placeholders:
+            del graph_def.node[i]
 
 
 def _make_constant(node: Any, array: Any) -> None:

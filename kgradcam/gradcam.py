@@ -97,6 +97,7 @@ class GradCAM:
     back to the layer only. The model is neither rebuilt nor changed: a softmax or sigmoid head is
     explained at the logit that enters it. After 1,000 images, at once in reduced precision, the
     weights are frozen to constants, which is faster; when they change, the next call follows them.
+    The devices of a model that was made under a `tf.distribute.MirroredStrategy` share each batch.
 
     Args:
         model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
@@ -139,7 +140,8 @@ class GradCAM:
         precision: The one in use: what `"auto"` came to, and float32 once a call has found that the
             model cannot be frozen; the log says why.
         trace_count: How often the computation was traced: 1, once it has run, and 1 more once
-            `predict` has. Freezing traces it again, once for each time that weights have changed.
+            `predict` has; with several devices as often for each. Freezing traces it again, once
+            for each time that weights have changed.
 
     Raises:
         UserError: The layer does not exist, does not lead to the score, or there is none to choose;
@@ -328,7 +330,8 @@ class GradCAM:
             # A model that does not know its inputs yet: any size, and these last axes.
             tensors = tf.nest.map_structure(_as_input, images)
             if not self.model.built:  # its weights must not be made inside the trace
-                self.model(tensors if self._preprocess is None else self._preprocess(tensors))
+                with self.model.distribute_strategy.scope():
+                    self.model(tensors if self._preprocess is None else self._preprocess(tensors))
             self._trace(
                 tf.nest.map_structure(
                     lambda each: tf.TensorSpec(
@@ -505,8 +508,9 @@ class GradCAM:
         else:
             # The slope of a log-sum-exp is a softmax: taken once, not at each class.
             start, slope = scored.logits, tf.einsum("c,bco->bo", weights, scored.slopes)
-        # Unlike a tape, it goes back to the layer and no further.
-        (gradients,) = tf.gradients(start, call.feature_maps, grad_ys=scale * slope)
+        # Unlike a tape, it goes back to the layer and no further; unlike tf.gradients, it does not
+        # tie operations to one another by name, and so those of one replica to another's device.
+        (gradients,) = tf.compat.v1.gradients(start, call.feature_maps, grad_ys=scale * slope)
         if gradients is None:
             raise UserError(
                 f"layer={call.path!r} has no gradient of the score: the score does not depend on "

@@ -163,8 +163,8 @@ class GuidedGradCAM(GradCAM):
                     "explain it."
                 )
             weights = tf.broadcast_to(one_hot, tf.shape(scores))
-            # Unlike a tape, it heeds the override.
-            gradients = tf.gradients(scores, trace.inputs, grad_ys=weights)[0]
+            # Unlike a tape, it heeds the override; see also GradCAM.
+            gradients = tf.compat.v1.gradients(scores, trace.inputs, grad_ys=weights)[0]
             return tf.reduce_max(tf.abs(gradients), axis=-1)
 
         return tf.map_fn(

@@ -465,7 +465,7 @@ from kgradcam.training import train as training
 from kgradcam.training.plan import Configuration
 if sys.argv[1] == "two":
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    training._strategy = lambda: strategy
+    training.all_gpus = lambda: strategy
     assert strategy.num_replicas_in_sync == 2
 configuration = Configuration({str(squares)!r}, model={str(backbone)!r}, image_size=32,
                               batch_size=4, head_epochs=1, epochs=2, patience=0)

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kgradcam import __version__, progress
+from kgradcam.devices import all_gpus
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 from kgradcam.layers import list_layers
@@ -67,7 +68,7 @@ def train(
             or there is nothing to resume.
     """
     begin = time.monotonic()
-    with _strategy().scope():
+    with all_gpus().scope():
         plan = plan_training(configuration, data_dir)
         _open_folder(folder, configuration, force, resume)
         history, seconds = _fit(plan, folder, begin, quiet, report)
@@ -85,13 +86,6 @@ def read_plan(folder: Path) -> Configuration:
         done = " It is finished." if (folder / CARD_FILE).is_file() else ""
         raise UserError(f"There is no interrupted training in {folder} to resume.{done}")
     return Configuration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _strategy() -> Any:
-    """All GPUs share each batch, where there are several."""
-    if len(tf.config.list_logical_devices("GPU")) > 1:
-        return tf.distribute.MirroredStrategy()
-    return tf.distribute.get_strategy()
 
 
 def _open_folder(folder: Path, configuration: Configuration, force: bool, resume: bool) -> None:
