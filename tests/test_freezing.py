@@ -98,6 +98,18 @@ def test_reduced_precision_agrees_with_float32(model: keras.Model) -> None:
     np.testing.assert_array_equal(again(images, classes=[0, 1, 2]).heatmaps, found.heatmaps)
 
 
+@pytest.mark.parametrize("options", [{}, {"score": lambda outputs: outputs[:, 0]}])
+def test_xla_compiles_what_is_frozen(model: keras.Model, options: dict) -> None:
+    cams = [GradCAM(model, precision=reduced(), jit_compile=xla, **options) for xla in (0, 1)]
+    images, classes = pictures(), {} if options else {"classes": [0]}
+    plain, compiled = (cam(images, **classes) for cam in cams)
+    assert cams[1]._compiled.freeze_count == 1
+    assert plain.heatmaps.max() > 0.001
+    np.testing.assert_allclose(
+        compiled.heatmaps, plain.heatmaps, atol=0.02 * plain.heatmaps.max()
+    )
+
+
 @pytest.mark.parametrize("precision", ["float32", "reduced"])
 def test_all_scales_and_what_refines_are_frozen_alike(precision: str) -> None:
     keras.utils.set_random_seed(0)
