@@ -20,9 +20,11 @@ import numpy as np
 
 from kgradcam.boxes import BOX_RULES
 from kgradcam.evaluation import evaluate_run
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.metrics.boxes import find_protocol
 from kgradcam.records import GroundTruth, Image
-from kgradcam.runs import ClassHeatmap, Run, RunWriter
+from kgradcam.run_writer import write_run
+from kgradcam.runs import Run
 
 THRESHOLDS = [i / 100 for i in range(1, 61)]
 RADII = [0, 5, 10, 20, 40]
@@ -43,11 +45,7 @@ def random_run(folder: Path, images: int) -> Run:
         np.round(boxes),
         np.zeros(images, bool),
     )
-    with RunWriter(folder) as writer:
-        for i in ids:
-            noise = generator.uniform(0, 1, (12, 16)).astype(np.float32) ** 4
-            heatmap = cv2.GaussianBlur(noise, (0, 0), 1.5)
-            writer.add(ClassHeatmap(int(i), 1, np.maximum(heatmap - heatmap.mean(), 0), 1.0, 0.5))
+    with write_run(folder) as writer:
         info = {
             "configuration": {},
             "boxes": asdict(BOX_RULES["seed"]),
@@ -56,6 +54,12 @@ def random_run(folder: Path, images: int) -> Run:
             "model": {"name": "none", "layer": "none"},
             "counts": {"heatmaps": images},
         }
+        writer.begin(info)
+        for image in truth.images:
+            noise = generator.uniform(0, 1, (12, 16)).astype(np.float32) ** 4
+            heatmap = cv2.GaussianBlur(noise, (0, 0), 1.5)
+            heatmap = np.maximum(heatmap - heatmap.mean(), 0)
+            writer.add([image], [ClassHeatmap(image.id, 1, heatmap, 1.0, 0.5)], {})
         return writer.finish(info, truth)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.records import Detections, GroundTruth
-from kgradcam.runs import ClassHeatmap
 
 
 def full_frame(ground_truth: GroundTruth) -> Detections:

@@ -6,10 +6,11 @@ the pictures themselves are decoded later, only those asked for, in parallel, in
 shape.
 """
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +24,7 @@ from kgradcam.images import image_size, read_image
 
 DEMO = "demo"
 """The name of the dataset that kgradcam makes itself."""
+_PIXELS = 512 * 512  # of an image in a batch, on the average: large photographs fill no memory
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,20 @@ class Example:
     objects: voc.Objects
 
 
+class Batch(NamedTuple):
+    """Images of one shape.
+
+    Attributes:
+        examples: Those that decode.
+        images: uint8 `[batch, height, width, 3]`, RGB.
+        damaged: Those that do not decode, and why.
+    """
+
+    examples: list[Example]
+    images: npt.NDArray[np.uint8]
+    damaged: list[tuple[Example, str]]
+
+
 class Dataset:
     """A split of a VOC dataset: its annotations in memory, its images on demand.
 
@@ -56,7 +72,8 @@ class Dataset:
     Attributes:
         class_names: The classes that the dataset knows, in its own order.
         examples: The images, in the split's order, without those skipped.
-        skipped: `(file name, reason)` of each image that could not be used so far.
+        skipped: `(file name, reason)` of each image whose annotation or header is of no use.
+        damaged: Why images did not decode, by index; those that were asked for so far.
     """
 
     def __init__(
@@ -65,6 +82,7 @@ class Dataset:
         self.name = name
         self.split = split
         self.skipped = list(skipped)
+        self.damaged: dict[int, str] = {}
         self.class_names = tuple(builder.info.features["objects"]["label"].names)
         # Without shuffling the order is that of the files, always the same.
         self._records = builder.as_dataset(
@@ -101,30 +119,47 @@ class Dataset:
             )
             yield Example(index, file_name, width, height, annotated)
 
+    def digest(self) -> str:
+        """Returns what tells these annotations from others: a part of a SHA-256 over them all."""
+        digest = hashlib.sha256()
+        for each in self.examples:
+            said = (each.file_name, each.width, each.height, each.objects.names)
+            digest.update(repr(said).encode())
+            digest.update(each.objects.boxes.tobytes() + each.objects.difficult.tobytes())
+        return digest.hexdigest()[:16]
+
+    def left_out(self) -> list[tuple[str, str]]:
+        """Returns `(file name, reason)` of all images that were of no use so far."""
+        names = {example.index: example.file_name for example in self.examples}
+        return [*self.skipped, *((names[i], reason) for i, reason in self.damaged.items())]
+
     def batches(
         self, examples: Sequence[Example], batch_size: int, size: int | None = None
-    ) -> Iterator[tuple[list[Example], npt.NDArray[np.uint8]]]:
+    ) -> Iterator[Batch]:
         """Decodes images, in parallel, in batches of equal shape and a fixed order.
 
-        An image that does not decode is left out and noted in `skipped`.
+        Which images share a batch depends on those before them alone: without the images of whole
+        batches, the others still come in the same batches.
 
         Args:
             examples: The images to decode, of this dataset.
-            batch_size: Images in a batch, at most.
+            batch_size: Images in a batch, at most; fewer where they are larger than 512 x 512.
             size: Resizes every image to `size` x `size`. Default: native sizes; images of one
                 shape then share batches.
 
         Yields:
-            The examples of a batch, and their images, uint8 `[batch, height, width, 3]`.
+            Each image once.
         """
         by_index = {example.index: example for example in examples}
         if not by_index:
             return
-        # A key for each shape.
+        # A key for each shape, in the order of size: what is left at the end comes in that order.
+        shapes = [(size, size) if size else (each.height, each.width) for each in examples]
+        key_by_shape = {shape: key for key, shape in enumerate(sorted(set(shapes)))}
         keys = np.zeros(max(by_index) + 1, np.int64)
-        for example in examples:
-            keys[example.index] = 0 if size else example.height << 32 | example.width
-        key_of = tf.constant(keys)
+        keys[[each.index for each in examples]] = [key_by_shape[shape] for shape in shapes]
+        fitting = batch_size * _PIXELS // np.prod(list(key_by_shape), axis=1)
+        key_of, count_of = tf.constant(keys), tf.constant(np.clip(fitting, 1, batch_size))
         decode = self.decoder(examples, size)
         pipeline = (
             self.encoded(examples)
@@ -134,14 +169,16 @@ class Dataset:
                 reduce_func=lambda key, window: window.map(
                     decode, num_parallel_calls=tf.data.AUTOTUNE
                 ).batch(batch_size),
-                window_size=batch_size,
+                window_size_func=lambda key: count_of[key],
             )
             .prefetch(2)
         )
         for indices, images, decoded in pipeline.as_numpy_iterator():
-            good = [by_index[int(index)] for index in indices[decoded]]
-            if good:
-                yield good, images[decoded]
+            yield Batch(
+                [by_index[int(index)] for index in indices[decoded]],
+                images[decoded],
+                [(by_index[int(index)], self.damaged[int(index)]) for index in indices[~decoded]],
+            )
 
     def encoded(self, examples: Sequence[Example]) -> Any:
         """Returns a `tf.data.Dataset` of `(index, encoded image)` of some examples, in order."""
@@ -158,7 +195,7 @@ class Dataset:
     def decoder(self, examples: Sequence[Example], size: int | None = None) -> Callable[..., Any]:
         """Returns what maps `(index, encoded image)` to `(index, image, whether it decoded)`.
 
-        An image that does not decode is black, and noted in `skipped`.
+        An image that does not decode is black, and noted in `damaged`.
 
         Args:
             examples: The images that will come.
@@ -174,8 +211,7 @@ class Dataset:
                 if image.shape != shape:
                     raise UserError("The image has changed while it was read.")
             except UserError as error:
-                if (reason := (example.file_name, str(error))) not in self.skipped:
-                    self.skipped.append(reason)
+                self.damaged[example.index] = str(error)
                 return np.zeros(shape, np.uint8), False
             return image, True
 

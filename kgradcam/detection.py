@@ -1,29 +1,33 @@
 """From a dataset to a run: heatmaps once, boxes for every threshold."""
 
+import hashlib
 import platform
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import keras
 import numpy as np
+import numpy.typing as npt
 import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
 from kgradcam.boxes import THRESHOLDS, BoxOptions
-from kgradcam.datasets import Dataset, Example, open_dataset
+from kgradcam.datasets import Batch, Dataset, Example, open_dataset
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UsageError, UserError, did_you_mean
-from kgradcam.freezing import REDUCE_FROM
+from kgradcam.freezing import FREEZE_AFTER, REDUCE_FROM
 from kgradcam.gradcam import GradCAM
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.methods import find_method
 from kgradcam.models import IMAGENET, Classifier, load_classifier
 from kgradcam.records import GroundTruth, Image
-from kgradcam.runs import ClassHeatmap, Run, RunWriter
+from kgradcam.run_writer import read_start, write_run
+from kgradcam.runs import Run
 from kgradcam.targets import ALL, dataset_targets
 
 ANNOTATED, PREDICTED = "annotated", "predicted"
@@ -84,7 +88,9 @@ class Configuration:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scales", tuple(self.scales))  # JSON knows lists only
+        for name in ("classes", "layer", "scales", "thresholds"):  # JSON knows lists only
+            if isinstance(value := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(value))
         if self.presence not in (ANNOTATED, PREDICTED):
             raise UsageError(
                 f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
@@ -98,6 +104,7 @@ def detect(
     *,
     data_dir: Path | None = None,
     force: bool = False,
+    resume: bool = False,
     quiet: bool = True,
 ) -> Run:
     """Localizes the annotated classes of each image of a dataset, and writes a run folder.
@@ -107,11 +114,16 @@ def detect(
     `presence="predicted"` the model also has to find out which classes are there, on every image of
     the split.
 
+    While the model sees a batch, the next are decoded, and boxes of the last are drawn and written.
+    An interrupted run goes on with `resume`, and ends in the same bytes as one that was not.
+
     Args:
         configuration: What to run.
         folder: Where the run shall be; it appears when it is finished.
         data_dir: Where tensorflow-datasets keeps its data.
         force: Replaces a run that is already there.
+        resume: Goes on with a run to this folder that was interrupted; see
+            `interrupted_configuration`.
         quiet: Shows no progress on stderr.
 
     Returns:
@@ -119,12 +131,12 @@ def detect(
 
     Raises:
         UserError: Something in the configuration does not exist or does not fit, no image holds
-            the classes, or the folder exists.
+            the classes, the folder exists, or what is to be resumed was begun otherwise.
     """
     find_method(configuration.method)  # a slip in a name is told before any work
-    with RunWriter(folder, force) as writer:
+    with write_run(folder, force=force, resume=resume) as writer:
         dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
-        _stop_if_strict(configuration, dataset)
+        _stop_if_strict(configuration, dataset.skipped)
         classifier = load_model(configuration)
         targets = dataset_targets(
             _expand(configuration.classes, dataset),
@@ -133,60 +145,87 @@ def detect(
             classifier.model.output_shape[-1],
         )
         examples = _choose(dataset, targets, configuration)
+        images = {
+            example.index: Image(i, example.file_name, example.width, example.height)
+            for i, example in enumerate(examples, start=1)
+        }
         precision = _choose_precision(configuration.precision, len(examples))
-        cam = make_explainer(replace(configuration, precision=precision), classifier)
-        category_ids = {name: i for i, name in enumerate(targets, start=1)}
-        image_ids = {example.index: i for i, example in enumerate(examples, start=1)}
-        seen = []
-        maps = 0
+        # Frozen or not from the first image on: no result depends on where a run was interrupted.
+        cam = make_explainer(
+            replace(configuration, precision=precision), classifier, len(examples) >= FREEZE_AFTER
+        )
+
+        def info() -> dict[str, Any]:
+            return _describe(configuration, dataset, classifier, cam, targets)
+
+        writer.begin(info(), data_dir)
+        known = writer.done | set(writer.skipped)
+        waiting = [each for each in examples if images[each.index].id not in known]
         with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
-            for batch, images in dataset.batches(
-                examples, configuration.batch_size, configuration.image_size
+            advance(len(known))
+            for batch in dataset.batches(
+                waiting, configuration.batch_size, configuration.image_size
             ):
-                _stop_if_strict(configuration, dataset)
-                try:
-                    explained = _explain(
-                        cam, batch, images, targets, configuration, category_ids, image_ids
-                    )
-                except tf.errors.InvalidArgumentError as error:
-                    height, width = images.shape[1:3]
-                    said = error.message.splitlines()[0]
-                    reason = (
-                        f"{classifier.name} does not take images of {width}x{height} at these "
-                        f"scales; give --image-size or --scale. TensorFlow says: {said}"
-                    )
-                    dataset.skipped += [(example.file_name, reason) for example in batch]
-                    explained = []
-                for example, records in zip(batch, explained, strict=False):
-                    if reason := _flaw(records, example):
-                        dataset.skipped.append((example.file_name, reason))
-                        continue
-                    for record in records:
-                        writer.add(record)
-                    maps += len(records)
-                    seen.append(example)
-                advance(len(batch))
-        _stop_if_strict(configuration, dataset)
-        if not seen:
-            name, reason = dataset.skipped[-1]
+                found = _Found(batch.examples, [], list(batch.damaged))
+                if batch.examples:
+                    found = _explain(cam, batch, targets, configuration, images)
+                _stop_if_strict(
+                    configuration, [(each.file_name, why) for each, why in found.skipped]
+                )
+                writer.add(
+                    [images[each.index] for each in found.explained],
+                    found.records,
+                    {images[each.index].id: why for each, why in found.skipped},
+                )
+                advance(len(batch.examples) + len(batch.damaged))
+        writer.end_parts()
+        names = {image.id: image.file_name for image in images.values()}
+        skipped = [*dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
+        if not writer.done:
+            name, reason = skipped[-1]
             raise UserError(
                 f"None of the {len(examples)} images could be explained. {name}: {reason}"
             )
-        ground_truth = _ground_truth(
-            sorted(seen, key=lambda each: each.index), category_ids, image_ids
-        )
-        info = {
-            **_describe(configuration, dataset, classifier, cam, targets),
-            "counts": {
-                "images": len(seen),
-                "heatmaps": maps,
-                "objects": len(ground_truth.boxes),
-                "skipped": len(dataset.skipped),
-            },
-            "skipped": [{"file": name, "reason": why} for name, why in sorted(dataset.skipped)],
+        seen = [each for each in examples if images[each.index].id in writer.done]
+        ground_truth = _ground_truth(seen, list(targets), images)
+        counts = {
+            "images": len(seen),
+            "heatmaps": writer.maps,
+            "objects": len(ground_truth.boxes),
+            "skipped": len(skipped),
         }
-        with progress.bar("boxes", maps, "heatmaps", quiet) as advance:
-            return writer.finish(info, ground_truth, advance)
+        left_out = [{"file": name, "reason": why} for name, why in sorted(skipped)]
+        return writer.finish({**info(), "counts": counts, "skipped": left_out}, ground_truth)
+
+
+def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]:
+    """Returns what an interrupted run is made from, and where its data are kept.
+
+    Models are not trusted because a file says so: `trusted` is false.
+
+    Raises:
+        UserError: There is no interrupted run to this folder.
+    """
+    start = read_start(folder)
+    data_dir = start["data_dir"]
+    return read_configuration(start["info"], folder), None if data_dir is None else Path(data_dir)
+
+
+def read_configuration(info: dict[str, Any], folder: Path) -> Configuration:
+    """Returns what a run is made from, as its `run.json` says; its models are not trusted.
+
+    Raises:
+        UserError: It does not say it, or not so that this version could read it.
+    """
+    try:
+        configuration = Configuration(
+            **info["configuration"],
+            thresholds=tuple(info["thresholds"]),
+            boxes=BoxOptions(**info["boxes"]),
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"The run in {folder} does not say how it was made: {error}") from error
+    return replace(configuration, trusted=False)
 
 
 def load_model(configuration: Configuration) -> Classifier:
@@ -202,8 +241,10 @@ def load_model(configuration: Configuration) -> Classifier:
         )
 
 
-def make_explainer(configuration: Configuration, classifier: Classifier) -> GradCAM:
-    """Returns what makes the heatmaps of a run."""
+def make_explainer(
+    configuration: Configuration, classifier: Classifier, freeze: bool | None = None
+) -> GradCAM:
+    """Returns what makes the heatmaps of a run; for `freeze` see `GradCAM`."""
     return find_method(configuration.method)(
         classifier.model,
         configuration.layer,
@@ -211,12 +252,13 @@ def make_explainer(configuration: Configuration, classifier: Classifier) -> Grad
         precision=configuration.precision,
         scales=configuration.scales,
         refine=configuration.refine,
+        freeze=freeze,
     )
 
 
-def _stop_if_strict(configuration: Configuration, dataset: Dataset) -> None:
-    if configuration.strict and dataset.skipped:
-        name, reason = dataset.skipped[0]
+def _stop_if_strict(configuration: Configuration, skipped: Sequence[tuple[str, str]]) -> None:
+    if configuration.strict and skipped:
+        name, reason = skipped[0]
         raise UserError(f"--strict: {name}: {reason}")
 
 
@@ -256,26 +298,42 @@ def _choose_precision(precision: str, images: int) -> str:
     return "float32" if precision == "auto" and images < REDUCE_FROM else precision
 
 
+class _Found(NamedTuple):
+    """What a batch came to."""
+
+    explained: list[Example]
+    records: list[ClassHeatmap]
+    skipped: list[tuple[Example, str]]
+
+
 def _explain(
     cam: GradCAM,
-    batch: Sequence[Example],
-    images: Any,
+    batch: Batch,
     targets: dict[str, tuple[int, ...]],
     configuration: Configuration,
-    category_ids: dict[str, int],
-    image_ids: dict[int, int],
-) -> list[list[ClassHeatmap]]:
-    """The heatmaps of each image of a batch."""
-    names = [_asked(example, targets, configuration) for example in batch]
+    images: dict[int, Image],
+) -> _Found:
+    names = [_asked(example, targets, configuration) for example in batch.examples]
     most = max(map(len, names))
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.
     padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
-    explanation = cam(images, classes_per_image=[[targets[name] for name in row] for row in padded])
+    classes = [[targets[name] for name in row] for row in padded]
+    try:
+        explanation = cam(batch.images, classes_per_image=classes)
+    except tf.errors.InvalidArgumentError as error:
+        height, width = batch.images.shape[1:3]
+        reason = (
+            f"The model does not take images of {width}x{height} at these scales; give "
+            f"--image-size or --scale. TensorFlow says: {error.message.splitlines()[0]}"
+        )
+        return _Found([], [], [*batch.damaged, *((each, reason) for each in batch.examples)])
+    found = _Found([], [], list(batch.damaged))
     least = configuration.presence_threshold if configuration.presence == PREDICTED else 0.0
-    return [
-        [
+    category_ids = {name: i for i, name in enumerate(targets, start=1)}
+    for i, example in enumerate(batch.examples):
+        records = [
             ClassHeatmap(
-                image_id=image_ids[example.index],
+                image_id=images[example.index].id,
                 category_id=category_ids[name],
                 heatmap=explanation.heatmaps[i, j],
                 score=float(explanation.scores[i, j]),
@@ -284,8 +342,12 @@ def _explain(
             for j, name in enumerate(names[i])
             if not explanation.probabilities[i, j] < least  # what is no number is told later
         ]
-        for i, example in enumerate(batch)
-    ]
+        if reason := _flaw(records, example):
+            found.skipped.append((example, reason))
+        else:
+            found.explained.append(example)
+            found.records.extend(records)
+    return found
 
 
 def _flaw(records: Sequence[ClassHeatmap], example: Example) -> str:
@@ -301,10 +363,11 @@ def _flaw(records: Sequence[ClassHeatmap], example: Example) -> str:
 
 
 def _ground_truth(
-    examples: Sequence[Example], category_ids: dict[str, int], image_ids: dict[int, int]
+    examples: Sequence[Example], categories: Sequence[str], images: dict[int, Image]
 ) -> GroundTruth:
+    category_ids = {name: i for i, name in enumerate(categories, start=1)}
     rows = [
-        (image_ids[example.index], category_ids[name], box, difficult)
+        (images[example.index].id, category_ids[name], box, difficult)
         for example in examples
         for name, box, difficult in zip(
             example.objects.names, example.objects.boxes, example.objects.difficult, strict=True
@@ -312,11 +375,8 @@ def _ground_truth(
         if name in category_ids
     ]
     return GroundTruth(
-        images=tuple(
-            Image(image_ids[example.index], example.file_name, example.width, example.height)
-            for example in examples
-        ),
-        categories=tuple(category_ids),
+        images=tuple(images[example.index] for example in examples),
+        categories=tuple(categories),
         image_ids=np.array([row[0] for row in rows], np.int64),
         category_ids=np.array([row[1] for row in rows], np.int64),
         boxes=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
@@ -333,7 +393,7 @@ def _describe(
 ) -> dict[str, Any]:
     """What `run.json` says of a run, besides counts.
 
-    No time and no host: equal runs, equal bytes.
+    No time and no host: equal runs, equal bytes. Digests tell other weights and annotations.
     """
     described = asdict(configuration) | {"precision": cam.precision}
     boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
@@ -341,11 +401,17 @@ def _describe(
         "configuration": described,
         "boxes": boxes,
         "thresholds": list(thresholds),
-        "dataset": {"name": dataset.name, "split": dataset.split, "images": len(dataset.examples)},
+        "dataset": {
+            "name": dataset.name,
+            "split": dataset.split,
+            "images": len(dataset.examples),
+            "digest": dataset.digest(),
+        },
         "model": {
             "name": classifier.name,
             "layer": cam.layer,
             "parameters": classifier.model.count_params(),
+            "digest": _digest(variable.numpy() for variable in classifier.model.variables),
             "outputs": {name: list(indices) for name, indices in targets.items()},
         },
         "versions": {
@@ -357,4 +423,21 @@ def _describe(
             "opencv": cv2.__version__,
             "pillow": PIL.__version__,
         },
+        "determinism": _determinism(),
     }
+
+
+def _determinism() -> str:
+    if tf.config.list_logical_devices("GPU"):
+        return "A GPU may add in another order at each run, so the last bits may differ."
+    return (
+        "Equal to the last bit on processors of this kind with as many cores, interrupted or not. "
+        "With another batch size heatmaps differ by less than 1e-4 of their highest value."
+    )
+
+
+def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(array.tobytes())
+    return digest.hexdigest()[:16]

@@ -366,7 +366,7 @@ def evaluate_run(
         assert best[1] is not None
         assert best[2] is not None
         maps_at_random = random_heatmaps(run.heatmaps(), seed)
-        at_random = draw_boxes(maps_at_random, truth, [best[2]], [best[1]], box_options)
+        at_random = draw_boxes(maps_at_random, truth.images, [best[2]], [best[1]], box_options)
         for name, detections in (
             ("full frame", full_frame(truth)),
             ("centre box", centre_box(truth)),

@@ -6,6 +6,7 @@ touched: its graph is traced once more, with constants in the place of its varia
 """
 
 import logging
+import math
 import os
 import threading
 from collections import Counter
@@ -167,9 +168,10 @@ class Frozen:
             more each time that the weights are frozen.
         signature: The specs of its arguments; the first axis of the first is the batch.
         model: Whose variables are frozen.
-        precision: `"float32"` freezes after `FREEZE_AFTER` images with the same weights, since
-            nothing but the speed depends on it. Others freeze at once, and after each change: a
-            result must not depend on how many came before it.
+        precision: `"float32"` freezes as `freeze` says. Others freeze at once, and after each
+            change: a result must not depend on how many came before it.
+        freeze: Freezes at once, or never. Default: after `FREEZE_AFTER` images with the same
+            weights, since but for the last bits nothing but the speed depends on it.
         jit_compile: Whether XLA compiles; in float32 it then keeps the variables.
         cut: Returns the symbolic tensors of the latest trace behind which all stays float32.
 
@@ -185,6 +187,7 @@ class Frozen:
         model: keras.Model,
         *,
         precision: str = "float32",
+        freeze: bool | None = None,
         jit_compile: bool = False,
         cut: Callable[[], Sequence[Any]] = list,
     ) -> None:
@@ -194,6 +197,7 @@ class Frozen:
         self._signature = signature
         self._model = model
         self._precision = precision
+        self._freeze_after = {None: FREEZE_AFTER, True: 0, False: math.inf}[freeze]
         self._jit_compile = jit_compile
         self._cut = cut
         self._lock = threading.Lock()
@@ -214,7 +218,8 @@ class Frozen:
 
     def _current(self, batch: int) -> Any:
         reduced = self._precision != "float32"
-        if self.obstacle or (self._jit_compile and not reduced):
+        never = self._jit_compile or self._freeze_after == math.inf
+        if self.obstacle or (never and not reduced):
             return None
         with self._lock:
             if self._snapshot is None:
@@ -222,7 +227,7 @@ class Frozen:
             elif not self._snapshot.holds():
                 self._compiled, self._seen = None, 0
                 self._snapshot.take()
-            if self._compiled is None and (reduced or self._seen >= FREEZE_AFTER):
+            if self._compiled is None and (reduced or self._seen >= self._freeze_after):
                 try:
                     self._compiled = self._freeze(self._snapshot.values)
                     self.freeze_count += 1

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -159,12 +160,27 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     return detections.select(np.sort(best_first[firsts]))
 
 
+def join(tables: Sequence[Detections]) -> Detections:
+    """Joins detections, ordered by image and class, and else in the order of the tables."""
+    images, categories, boxes, scores = (
+        [getattr(table, name) for table in tables]
+        for name in ("image_ids", "category_ids", "boxes", "scores")
+    )
+    joined = Detections(
+        np.concatenate([np.zeros(0, np.int64), *images]),
+        np.concatenate([np.zeros(0, np.int64), *categories]),
+        np.concatenate([np.zeros((0, 4)), *boxes]),
+        np.concatenate([np.zeros(0), *scores]),
+    )
+    return joined.select(np.lexsort((joined.category_ids, joined.image_ids)))
+
+
 def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
     """Writes COCO JSON, with VOC's difficult flag as an extra field of each annotation.
 
     Categories are numbered from 1 in their order, whatever the ids of a file they came from.
     """
-    annotations = [
+    annotations = (
         {
             "id": i,
             "image_id": int(image_id),
@@ -184,21 +200,23 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
             ),
             start=1,
         )
-    ]
-    content = {
-        "info": {"description": "Written by kgradcam."},
-        "images": [vars(image) for image in ground_truth.images],
-        "annotations": annotations,
-        "categories": [
-            {"id": i, "name": name} for i, name in enumerate(ground_truth.categories, start=1)
-        ],
-    }
-    write_atomically(path, json.dumps(content, ensure_ascii=False) + "\n")
+    )
+    categories = ({"id": i, "name": name} for i, name in enumerate(ground_truth.categories, 1))
+    pieces = chain(
+        ['{"info": {"description": "Written by kgradcam."}, "images": '],
+        _json_list(vars(image) for image in ground_truth.images),
+        [', "annotations": '],
+        _json_list(annotations),
+        [', "categories": '],
+        _json_list(categories),
+        ["}\n"],
+    )
+    write_atomically(path, pieces)
 
 
 def write_detections(path: Path, detections: Detections) -> None:
     """Writes a list of COCO results, their categories numbered as `write_ground_truth` does."""
-    content = [
+    rows = (
         {
             "image_id": int(image_id),
             "category_id": int(category_id),
@@ -212,8 +230,16 @@ def write_detections(path: Path, detections: Detections) -> None:
             detections.scores,
             strict=True,
         )
-    ]
-    write_atomically(path, json.dumps(content) + "\n")
+    )
+    write_atomically(path, chain(_json_list(rows), ["\n"]))
+
+
+def _json_list(rows: Iterable[Any]) -> Iterator[str]:
+    """A list of rows as JSON, piece by piece: a long one takes no memory."""
+    yield "["
+    for i, row in enumerate(rows):
+        yield (", " if i else "") + json.dumps(row, ensure_ascii=False)
+    yield "]"
 
 
 def _number(value: float) -> int | float:

@@ -26,9 +26,10 @@ from kgradcam import __version__, progress
 from kgradcam.datasets import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation import MEAN, Curve, Evaluation, evaluate_run
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.metrics.boxes import Protocol, box_iou
 from kgradcam.records import Detections, GroundTruth, Image
-from kgradcam.runs import ClassHeatmap, Run
+from kgradcam.runs import Run
 
 _MOST_CELLS = 64  # of a stored map along a side: finer ones are averaged
 _QUALITY = 72
@@ -237,8 +238,9 @@ def _pictures(
     examples = [example for example in dataset.examples if example.file_name in wanted]
     pictures = {}
     with progress.bar("pictures", len(wanted), "images", quiet) as advance:
-        for (example,), decoded in dataset.batches(examples, 1):
-            pictures[example.file_name] = _thumbnail(decoded[0], size)
+        for batch in dataset.batches(examples, 1):
+            for example, image in zip(batch.examples, batch.images, strict=True):
+                pictures[example.file_name] = _thumbnail(image, size)
             advance(1)
     if missing := wanted - set(pictures):
         raise UserError(f"{source['name']} does not hold a readable {min(missing)} any more.")

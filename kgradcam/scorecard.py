@@ -13,13 +13,14 @@ import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.datasets import open_dataset
-from kgradcam.detection import Configuration, load_model, make_explainer
+from kgradcam.detection import load_model, make_explainer, read_configuration
 from kgradcam.errors import UserError
 from kgradcam.gradcam import Explanation
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.records import Image
-from kgradcam.runs import ClassHeatmap, Run
+from kgradcam.runs import Run
 from kgradcam.tables import markdown
 
 
@@ -99,10 +100,7 @@ def score_run(
     Raises:
         UserError: The dataset, an image of the run or its model is not there any more.
     """
-    try:
-        made_by = Configuration(**run.info["configuration"])
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{run.folder}/run.json does not say how it was made: {error}") from error
+    made_by = read_configuration(run.info, run.folder)
     dataset = open_dataset(made_by.dataset, made_by.split, data_dir)
     made_by = replace(
         made_by, layer=run.info["model"]["layer"], precision="float32", trusted=trusted
@@ -122,7 +120,9 @@ def score_run(
     outputs = [tuple(indices) for indices in run.info["model"]["outputs"].values()]
     found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("measures", len(examples), "images", quiet) as advance:
-        for batch, pictures in dataset.batches(examples, made_by.batch_size, made_by.image_size):
+        for batch, pictures, _ in dataset.batches(examples, made_by.batch_size, made_by.image_size):
+            if not batch:
+                continue
             rows = [records[images[example.file_name].id] for example in batch]
             most = max(map(len, rows))
             # All images of a batch need the same number of classes: the last one is repeated.

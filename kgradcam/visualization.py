@@ -10,12 +10,14 @@ import numpy as np
 
 from kgradcam.boxes import Heatmap, normalize
 from kgradcam.errors import UserError
+from kgradcam.freezing import FREEZE_AFTER
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.images import read_image
 from kgradcam.methods import find_method
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models import Classifier
 from kgradcam.pictures import ExplanationRow, Panel, draw_explanations, draw_gallery
-from kgradcam.runs import ClassHeatmap, Run
+from kgradcam.runs import Run
 from kgradcam.scores import ClassTarget
 from kgradcam.targets import parse_target
 
@@ -57,7 +59,9 @@ def visualize_run(
     names = [images[i].file_name for i in chosen]
     examples = [by_name[name] for name in names if name in by_name]
     photographs = {
-        batch[0].file_name: decoded[0] for batch, decoded in dataset.batches(examples, 1)
+        example.file_name: image
+        for batch in dataset.batches(examples, 1)
+        for example, image in zip(batch.examples, batch.images, strict=True)
     }
     for name in names:
         if name not in photographs:
@@ -158,7 +162,13 @@ def explain_images(
         (
             each,
             name,
-            find_method(name)(each.model, layer, preprocess=each.preprocess, precision=precision),
+            find_method(name)(
+                each.model,
+                layer,
+                preprocess=each.preprocess,
+                precision=precision,
+                freeze=len(paths) >= FREEZE_AFTER,
+            ),
         )
         for each in classifiers
         for name in methods

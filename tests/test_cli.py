@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import PIL.Image
@@ -391,7 +389,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["detect"], 2, "Missing option '--out'"),
+        (["detect"], 2, "Give one of --out RUN, for a new run, and --resume RUN"),
         (["dtect"], 2, "No such command 'dtect'"),
         (["detect", "--out", "x", "--threshold", "2"], 2, "Invalid value for '--threshold'"),
         (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native or"),
@@ -452,40 +450,6 @@ def test_an_unknown_class_and_layer_get_hints(pets, tiny_model: Path, kgradcam, 
     result = kgradcam(*common, "--class", "dog=1", "--layer", "map")
     assert (result.code, "Did you mean 'maps'?" in result.err) == (1, True)
     assert not (tmp_path / "x").exists()
-
-
-@pytest.mark.slow
-def test_an_interrupted_run_exits_with_130_and_leaves_nothing(
-    make_voc, tiny_model: Path, tmp_path: Path
-) -> None:
-    folder = make_voc("many")
-    for i in range(3000):
-        folder.add(f"{i:04}", [("dog", (2, 2, 9, 9))])
-    command = [
-        *(sys.executable, "-c", "from kgradcam.cli import main; main()"),
-        *("detect", "--dataset", folder.root, "--class", "dog=2", "--model", tiny_model),
-        *("--out", tmp_path / "run"),
-    ]
-    running = subprocess.Popen(
-        [*map(str, command)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Who runs the tests in the background ignores Ctrl-C, and so would this process.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
-    # The first file of heatmaps is there, and five more are to come.
-    deadline = time.monotonic() + 120
-    while not (tmp_path / ".run.partial/heatmaps/00000.npz").exists():
-        assert running.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
-    assert (running.returncode, out) == (130, "")
-    assert "Traceback" not in err
-    assert "kgradcam: interrupted; nothing half-written is left behind." in err
-    assert not list(tmp_path.glob("*run*"))
 
 
 def test_a_closed_pipe_is_no_drama(tiny_model: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from kgradcam import builders, datasets
 from kgradcam.builders import prepare
-from kgradcam.datasets import open_dataset
+from kgradcam.datasets import Example, open_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
 from kgradcam.voc import VocFolder, parse_annotation
@@ -45,14 +45,14 @@ def test_batches_hold_images_of_one_shape_in_a_fixed_order(pets) -> None:
     dataset = open_dataset(str(pets.root), "all")
     batches = [
         ([example.file_name[0] for example in batch], images.shape)
-        for batch, images in dataset.batches(dataset.examples, batch_size=2)
+        for batch, images, _ in dataset.batches(dataset.examples, batch_size=2)
     ]
     assert batches == [
         (["a", "c"], (2, 30, 40, 3)),
         (["d", "e"], (2, 30, 40, 3)),
         (["b"], (1, 40, 30, 3)),
     ]
-    for batch, images in dataset.batches(dataset.examples, batch_size=3):
+    for batch, images, _ in dataset.batches(dataset.examples, batch_size=3):
         for example, image in zip(batch, images, strict=True):
             path = pets.root / "JPEGImages" / example.file_name
             np.testing.assert_array_equal(image, read_image(path))
@@ -61,7 +61,7 @@ def test_batches_hold_images_of_one_shape_in_a_fixed_order(pets) -> None:
 def test_resized_images_share_batches(pets) -> None:
     dataset = open_dataset(str(pets.root), "all")
     chosen = [dataset.examples[1], dataset.examples[4]]
-    ((batch, images),) = dataset.batches(chosen, batch_size=16, size=24)
+    ((batch, images, _),) = dataset.batches(chosen, batch_size=16, size=24)
     assert [example.file_name for example in batch] == ["b.jpg", "e.jpg"]
     np.testing.assert_array_equal(images[0], read_image(pets.root / "JPEGImages/b.jpg", 24))
 
@@ -75,12 +75,41 @@ def test_unreadable_images_and_annotations_are_named_and_left_out(pets) -> None:
     dataset = open_dataset(str(pets.root), "all")
     assert names(dataset) == ["c.jpg", "e.jpg"]
     assert [name for name, _ in dataset.skipped] == ["a.jpg", "b.jpg", "d.jpg"]
-    ((batch, images),) = dataset.batches(dataset.examples, batch_size=4)
+    ((batch, images, damaged),) = dataset.batches(dataset.examples, batch_size=4)
     assert [example.file_name for example in batch] == ["c.jpg"]
     assert len(images) == 1
-    name, reason = dataset.skipped[-1]
-    assert name == "e.jpg"
+    ((example, reason),) = damaged
+    assert example.file_name == "e.jpg"
     assert "does not decode" in reason
+    assert dataset.left_out()[-1] == ("e.jpg", reason)
+
+
+def test_large_images_share_batches_of_fewer(make_voc) -> None:
+    folder = make_voc()
+    for name in "abcde":
+        folder.add(name, [("dog", (1, 1, 9, 9))], size=(1024, 512))
+    dataset = open_dataset(str(folder.root))
+    assert [len(batch.examples) for batch in dataset.batches(dataset.examples, 4)] == [2, 2, 1]
+    assert [len(batch.examples) for batch in dataset.batches(dataset.examples, 4, 512)] == [4, 1]
+    assert [len(batch.examples) for batch in dataset.batches(dataset.examples, 1)] == [1] * 5
+
+
+def test_the_others_come_in_the_same_batches_when_whole_ones_are_done(make_voc) -> None:
+    folder, generator = make_voc(), np.random.default_rng(3)
+    sides = [(24, 16), (16, 24), (20, 20), (8, 40)]
+    for i in range(40):
+        folder.add(f"{i:02}", [("dog", (1, 1, 5, 5))], size=sides[generator.integers(4)])
+    dataset = open_dataset(str(folder.root))
+
+    def batches(waiting: list[Example]) -> list[list[int]]:
+        return [[each.index for each in batch.examples] for batch in dataset.batches(waiting, 4)]
+
+    all_at_once = batches(dataset.examples)
+    assert len(all_at_once) >= 10
+    for done in range(len(all_at_once)):
+        seen = {index for batch in all_at_once[:done] for index in batch}
+        waiting = [each for each in dataset.examples if each.index not in seen]
+        assert batches(waiting) == all_at_once[done:]
 
 
 def test_a_split_without_images_is_an_error(pets) -> None:

@@ -91,7 +91,7 @@ def test_any_threshold_is_drawn_from_the_stored_maps(
 ) -> None:
     run = detect(configuration, tmp_path / "run")
     stored = run.detections([0.3, 0.5])
-    drawn = draw_boxes(run.heatmaps(), run.ground_truth, [0.3, 0.5], [0], run.options)
+    drawn = draw_boxes(run.heatmaps(), run.ground_truth.images, [0.3, 0.5], [0], run.options)
     for option in ((0, 0.3), (0, 0.5)):
         for name, values in vars(stored[option]).items():
             np.testing.assert_array_equal(values, getattr(drawn[option], name), err_msg=name)
@@ -266,18 +266,6 @@ def test_a_folder_is_never_overwritten_unless_it_is_a_run(
     with pytest.raises(UserError, match="holds other files than a run"):
         detect(configuration, mine, force=True)
     assert (mine / "holiday.jpg").exists()
-
-
-def test_an_interrupted_run_leaves_nothing(
-    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupt(*arguments: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("kgradcam.runs.write_detections", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        detect(configuration, tmp_path / "run")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["pets"]
 
 
 def test_other_folders_are_no_runs(tmp_path: Path) -> None:

@@ -76,6 +76,19 @@ def test_frozen_heatmaps_are_those_of_the_graph_as_it_is(model: keras.Model, lay
     assert cam.trace_count == 2
 
 
+def test_freezing_is_done_at_once_or_never_if_asked_for(model: keras.Model) -> None:
+    always, never = GradCAM(model, freeze=True), GradCAM(model, freeze=False)
+    counts = []
+    for _ in range(4):
+        for cam in (always, never):
+            cam(pictures(FREEZE_AFTER), classes=[0])
+        counts.append((always._compiled.freeze_count, never._compiled.freeze_count))
+    assert counts == [(1, 0)] * 4
+    model.layers[-1].bias.assign([1.0, 2.0, 3.0])
+    always(pictures(1), classes=[0])
+    assert (always._compiled.freeze_count, always.trace_count, never.trace_count) == (2, 2, 1)
+
+
 def test_batch_normalizations_are_folded_into_convolutions(model: keras.Model) -> None:
     cam = GradCAM(model)
     freeze(cam)
@@ -105,9 +118,7 @@ def test_xla_compiles_what_is_frozen(model: keras.Model, options: dict) -> None:
     plain, compiled = (cam(images, **classes) for cam in cams)
     assert cams[1]._compiled.freeze_count == 1
     assert plain.heatmaps.max() > 0.001
-    np.testing.assert_allclose(
-        compiled.heatmaps, plain.heatmaps, atol=0.02 * plain.heatmaps.max()
-    )
+    np.testing.assert_allclose(compiled.heatmaps, plain.heatmaps, atol=0.02 * plain.heatmaps.max())
 
 
 @pytest.mark.parametrize("precision", ["float32", "reduced"])

@@ -41,7 +41,7 @@ def test_a_run_is_measured_as_its_images_are_one_by_one(run: Run, pets, tiny_mod
     cam = GradCAM(keras.models.load_model(tiny_model))
     dataset = open_dataset(str(pets.root), "all")
     found: dict[str, list[dict[str, np.ndarray]]] = {"cat": [], "dog": []}
-    for batch, images in dataset.batches(dataset.examples, 1):
+    for batch, images, _ in dataset.batches(dataset.examples, 1):
         objects = batch[0].objects
         for place, name in enumerate(("cat", "dog")):
             boxes = objects.boxes[[each == name for each in objects.names]]

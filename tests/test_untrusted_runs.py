@@ -15,9 +15,11 @@ from fuzzing.targets import INFO
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation import evaluate_run
+from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.metrics.boxes import find_protocol
 from kgradcam.records import GroundTruth, Image
-from kgradcam.runs import ClassHeatmap, Run, RunWriter
+from kgradcam.run_writer import write_run
+from kgradcam.runs import Run
 
 TOUCHED = "touched"
 
@@ -114,9 +116,11 @@ def run(tmp_path: Path) -> Run:
         difficult=np.array([False]),
     )
     heatmap = np.arange(6, dtype=np.float32).reshape(2, 3)
-    with RunWriter(tmp_path / "run") as writer:
-        writer.add(ClassHeatmap(1, 1, heatmap, 1.0, 0.5))
-        return writer.finish({k: v for k, v in info.items() if k != "schema"}, truth)
+    with write_run(tmp_path / "run") as writer:
+        info = {name: value for name, value in info.items() if name != "schema"}
+        writer.begin(info)
+        writer.add(truth.images, [ClassHeatmap(1, 1, heatmap, 1.0, 0.5)], {})
+        return writer.finish(info, truth)
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ Data go to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usa
 TensorFlow takes seconds to import, so each command imports what it needs when it runs.
 """
 
+import signal
 import sys
 from typing import Annotated, NoReturn
 
@@ -62,6 +63,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Runs the command line; what a user can cause becomes one line and an exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
     try:
         app()
     except UsageError as error:

@@ -1,6 +1,6 @@
 """`detect`, `visualize` and `report`: a run, and pictures of it."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,9 +40,23 @@ from kgradcam.cli.output import (
 )
 from kgradcam.errors import UsageError
 
+_BESIDE_RESUME = {"resume", "trust_model", "max_pixels", "data_dir", "as_json", "quiet"}
+
 
 def detect(
-    out: Annotated[Path, typer.Option(help="The run folder to write.", metavar="DIR")],
+    context: typer.Context,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run folder to write.", metavar="DIR", show_default=False),
+    ] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            help="Go on with the interrupted run to this folder, as it was begun.",
+            metavar="RUN",
+            show_default=False,
+        ),
+    ] = None,
     dataset: Annotated[str, typer.Option(help=DATASET)] = "voc/2007",
     split: Annotated[
         str | None, typer.Option(help="Default: test, or all for a folder without image lists.")
@@ -152,10 +166,12 @@ def detect(
 
     [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
     """
+    folder = _run_folder(out, resume)
     import_tensorflow()
     from kgradcam.boxes import THRESHOLDS
-    from kgradcam.detection import Configuration
+    from kgradcam.detection import Configuration, interrupted_configuration
     from kgradcam.detection import detect as run_detect
+    from kgradcam.run_writer import is_interrupted
 
     box_options = box_rules(boxes, radius, score)
     plain = boxes == "seed"
@@ -188,9 +204,25 @@ def detect(
         trusted=trust_model,
     )
     if dry_run:
-        _rehearse(configuration, out, data_dir, force)
+        _rehearse(configuration, folder, data_dir, force)
         return
-    run = run_detect(configuration, out, data_dir=data_dir, force=force, quiet=quiet)
+    if resume and not _given(context) - _BESIDE_RESUME:
+        configuration, stored = interrupted_configuration(folder)
+        configuration = replace(configuration, trusted=trust_model)
+        data_dir = data_dir or stored
+    try:
+        run = run_detect(
+            configuration,
+            folder,
+            data_dir=data_dir,
+            force=force,
+            resume=resume is not None,
+            quiet=quiet,
+        )
+    except BaseException:
+        if is_interrupted(folder):
+            note(f"What is finished is kept. Go on with `kgradcam detect --resume {folder}`.")
+        raise
     report_skipped(run.info["skipped"])
     counts = run.info["counts"]
     note(
@@ -200,9 +232,23 @@ def detect(
         quiet,
     )
     if as_json:
-        print_json({"run": str(out), "counts": counts, "skipped": run.info["skipped"]})
+        print_json({"run": str(folder), "counts": counts, "skipped": run.info["skipped"]})
     else:
-        typer.echo(out)
+        typer.echo(folder)
+
+
+def _run_folder(out: Path | None, resume: Path | None) -> Path:
+    if out and not resume:
+        return out
+    if resume and not out:
+        return resume
+    raise UsageError("Give one of --out RUN, for a new run, and --resume RUN, to go on with one.")
+
+
+def _given(context: typer.Context) -> set[str]:
+    """The options that somebody has typed, or written into a file."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:

@@ -264,7 +264,7 @@ def _finish(
         "skipped": [
             {"file": name, "reason": reason}
             for name, reason in sorted(
-                {each for part in data.parts.values() for each in part.dataset.skipped}
+                {each for part in data.parts.values() for each in part.dataset.left_out()}
             )
         ],
         "history": history,

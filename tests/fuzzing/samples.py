@@ -10,7 +10,7 @@ import PIL.Image
 from fuzzing.targets import INFO, SEED_TRUTH, TRUTH
 
 from kgradcam import voc
-from kgradcam.runs import ClassHeatmap, _pack_heatmaps
+from kgradcam.heatmap_files import ClassHeatmap, pack_heatmaps
 
 
 def _encoded(kind: str, mode: str = "RGB") -> bytes:
@@ -59,7 +59,7 @@ SAMPLES: dict[str, list[bytes]] = {
     "coco": [
         json.dumps({**TRUTH, "results": [{**TRUTH["annotations"][0], "score": 0.5}]}).encode(),
     ],
-    "heatmaps": [_pack_heatmaps(_RECORDS)],
+    "heatmaps": [pack_heatmaps(_RECORDS)],
     "run_json": [json.dumps(INFO).encode()],
     "boxes": [
         bytes([3, 4, 30, 40, 60, 200, 5, 0]) + np.arange(12, dtype="<f4").tobytes(),

@@ -131,7 +131,7 @@ def heatmaps(data: bytes) -> None:
     run = Run(FOLDER / "run")
     records = list(run.heatmaps())
     assert sum(record.heatmap.nbytes for record in records) <= len(data)
-    ((boxes),) = draw_boxes(records, run.ground_truth, [0.5], [2], run.options).values()
+    ((boxes),) = draw_boxes(records, run.ground_truth.images, [0.5], [2], run.options).values()
     assert (boxes.boxes >= 0).all()
     assert ((boxes.scores >= 0) & (boxes.scores <= 1)).all() or not records
 
@@ -143,7 +143,7 @@ def run_json(data: bytes) -> None:
     run = Run(FOLDER / "described")
     assert all(0 <= threshold <= 1 for threshold in run.thresholds)
     radius = min(run.options.smooth_radius, 50)
-    draw_boxes(run.heatmaps(), run.ground_truth, run.thresholds[:3], [radius], run.options)
+    draw_boxes(run.heatmaps(), run.ground_truth.images, run.thresholds[:3], [radius], run.options)
 
 
 def boxes(data: bytes) -> None:
