@@ -87,6 +87,7 @@ def test_freezing_is_done_at_once_or_never_if_asked_for(model: keras.Model) -> N
     model.layers[-1].bias.assign([1.0, 2.0, 3.0])
     always(pictures(1), classes=[0])
     assert (always._compiled.freeze_count, always.trace_count, never.trace_count) == (2, 2, 1)
+    assert never._compiled._snapshot is None  # nothing is kept to compare weights with
 
 
 def test_batch_normalizations_are_folded_into_convolutions(model: keras.Model) -> None:
