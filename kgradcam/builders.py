@@ -165,11 +165,12 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
 
     def __init__(self, folder: voc.VocFolder, split: str) -> None:
         self._folder = folder
-        self._folder_records, self.skipped = _read_folder(folder, split)
+        records, self.skipped = _read_folder(folder, split)
+        self._names = sorted({name for _, objects, _ in records for name in objects.names})
         super().__init__(data_dir=folder.root)
-        count = len(self._folder_records)
-        info = tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0)
+        info = tfds.core.SplitInfo(name=split, shard_lengths=[len(records)], num_bytes=0)
         self.info.set_splits(tfds.core.SplitDict([info]))
+        self._slices = self._to_tensors(records)  # in much less memory
 
     @property
     def data_path(self) -> Path:
@@ -177,19 +178,18 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
         return self._folder.root
 
     def _info(self) -> Any:
-        names = {name for _, objects, _ in self._folder_records for name in objects.names}
-        return tfds.core.DatasetInfo(builder=self, features=_features(sorted(names)))
+        return tfds.core.DatasetInfo(builder=self, features=_features(self._names))
 
     def _download_and_prepare(self, **kwargs: Any) -> None:
         raise NotImplementedError("A folder in VOC layout is read in place.")
 
-    def _as_dataset(
-        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
-    ) -> tf.data.Dataset:
+    def _to_tensors(
+        self, records: Sequence[tuple[Path, voc.Objects, tuple[int, int]]]
+    ) -> tuple[tf.Tensor, dict[str, tf.RaggedTensor]]:
         features = self.info.features
         label, pose = features["objects"]["label"], features["objects"]["pose"]
-        paths = tf.constant([str(image) for image, _, _ in self._folder_records], tf.string)
-        annotated = [(objects, size) for _, objects, size in self._folder_records]
+        paths = tf.constant([str(image) for image, _, _ in records], tf.string)
+        annotated = [(objects, size) for _, objects, size in records]
         lengths = np.array([len(objects.names) for objects, _ in annotated], np.int64)
 
         def ragged(rows: Any, dtype: Any, *shape: int) -> tf.RaggedTensor:
@@ -207,6 +207,12 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
             "is_truncated": ragged((each.truncated for each, _ in annotated), np.bool_),
             "is_difficult": ragged((each.difficult for each, _ in annotated), np.bool_),
         }
+        return paths, objects
+
+    def _as_dataset(
+        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
+    ) -> tf.data.Dataset:
+        features = self.info.features
 
         def read(path: Any, objects: Any) -> Any:
             record = {
@@ -216,7 +222,7 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
             }
             return features.decode_example(record, decoders=decoders)
 
-        return tf.data.Dataset.from_tensor_slices((paths, objects)).map(
+        return tf.data.Dataset.from_tensor_slices(self._slices).map(
             read, num_parallel_calls=tf.data.AUTOTUNE
         )
 

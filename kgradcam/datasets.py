@@ -27,7 +27,7 @@ DEMO = "demo"
 _PIXELS = 512 * 512  # of an image in a batch, on the average: large photographs fill no memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One image and its annotation.
 
