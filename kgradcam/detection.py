@@ -134,7 +134,7 @@ def detect(
     """
     find_method(configuration.method)  # a slip in a name is told before any work
     with write_run(folder, force=force, resume=resume) as writer:
-        dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+        dataset = open_dataset(configuration.dataset, configuration.split, data_dir, quiet)
         _stop_if_strict(configuration, dataset.skipped)
         classifier = load_model(configuration)
         targets = dataset_targets(
@@ -160,8 +160,7 @@ def detect(
         writer.begin(info(), data_dir)
         known = writer.done | set(writer.skipped)
         waiting = [each for each in examples if images[each.index].id not in known]
-        with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
-            advance(len(known))
+        with progress.bar("heatmaps", len(waiting), "images", quiet) as advance:
             for batch in dataset.batches(
                 waiting, configuration.batch_size, configuration.image_size
             ):
