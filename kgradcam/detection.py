@@ -134,6 +134,10 @@ def detect(
     """
     find_method(configuration.method)  # a slip in a name is told before any work
     with write_run(folder, force=force, resume=resume) as writer:
+        if resume:
+            settings = _settings(configuration)
+            del settings["configuration"]["precision"]  # "auto" is known later
+            writer.require_same(settings)
         dataset = open_dataset(configuration.dataset, configuration.split, data_dir, quiet)
         _stop_if_strict(configuration, dataset.skipped)
         classifier = load_model(configuration)
@@ -392,12 +396,8 @@ def _describe(
 
     No time and no host: equal runs, equal bytes. Digests tell other weights and annotations.
     """
-    described = asdict(configuration) | {"precision": cam.precision}
-    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
     return {
-        "configuration": described,
-        "boxes": boxes,
-        "thresholds": list(thresholds),
+        **_settings(replace(configuration, precision=cam.precision)),
         "dataset": {
             "name": dataset.name,
             "split": dataset.split,
@@ -422,6 +422,12 @@ def _describe(
         },
         "determinism": _determinism(),
     }
+
+
+def _settings(configuration: Configuration) -> dict[str, Any]:
+    described = asdict(configuration)
+    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
+    return {"configuration": described, "boxes": boxes, "thresholds": thresholds}
 
 
 def _determinism() -> str:
