@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from kgradcam import freezing
 from kgradcam.errors import UserError
 from kgradcam.gradcam import GradCAM
 from kgradcam.layers import list_layers
@@ -414,16 +413,12 @@ def test_threads_and_explainers_do_not_disturb_one_another(nested: keras.Model) 
     assert keras.Operation.__call__ is door
 
 
-def test_a_thousand_calls_leave_no_growth(
-    nested: keras.Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_thousand_calls_leave_no_growth(nested: keras.Model) -> None:
     """Memory leaks and growing times: keras-vis #71, pytorch-grad-cam #78 #117."""
     import gc
 
-    cam, images = GradCAM(nested), pictures(1)
-    monkeypatch.setattr(freezing, "FREEZE_AFTER", 1)
-    for _ in range(2):  # until it is frozen
-        cam(images, classes=[0])
+    cam, images = GradCAM(nested, freeze=True), pictures(1)
+    cam(images, classes=[0])
     gc.collect()
     before = len(gc.get_objects())
     for i in range(1000):
