@@ -71,6 +71,8 @@ class Trace:
         scores: float32 `[batch, classes]`.
         gradients: Maps weights `[classes]` of the scores to the gradient of their weighted sum at
             the feature maps, of their shape.
+        mean_gradients: Maps such weights to the means of that gradient over space, `[batch,
+            channels]`, in fewer steps where the network itself takes a mean over space next.
         rescore: Runs the model again, on other inputs or with other feature maps in their place,
             and returns its scores.
     """
@@ -80,6 +82,7 @@ class Trace:
     logits: Any
     scores: Any
     gradients: Callable[[Any], Any]
+    mean_gradients: Callable[[Any], Any]
     rescore: Callable[..., Any]
 
 
@@ -234,11 +237,16 @@ class GradCAM:
             float32 `[classes, batch, height, width]`.
         """
         # One backward pass a class, over no more than what follows the layer.
-        return tf.map_fn(
-            lambda one_hot: self.heatmap(trace.feature_maps, trace.gradients(one_hot)),
-            tf.eye(tf.shape(trace.scores)[1]),
-            fn_output_signature=tf.float32,
-        )
+        one_hots = tf.eye(tf.shape(trace.scores)[1])
+        if type(self).heatmap is not GradCAM.heatmap:
+            return tf.map_fn(
+                lambda one_hot: self.heatmap(trace.feature_maps, trace.gradients(one_hot)),
+                one_hots,
+                fn_output_signature=tf.float32,
+            )
+        # Alphas are small: all classes share one product with the feature maps.
+        alphas = tf.map_fn(trace.mean_gradients, one_hots, fn_output_signature=tf.float32)
+        return tf.einsum("b...k,cbk->cb...", trace.feature_maps, alphas)
 
     def __call__(
         self,
@@ -470,6 +478,9 @@ class GradCAM:
         def gradients(weights: Any) -> Any:
             return self._gradients(call, scored, weights)
 
+        def mean_gradients(weights: Any) -> Any:
+            return self._mean_gradients(call, scored, weights)
+
         def rescore(inputs: Any = inputs, feature_maps: Any = None) -> Any:
             def replace(path: str, original: Any) -> Any:
                 if path != call.path or feature_maps is None:
@@ -482,7 +493,15 @@ class GradCAM:
             return self._score_outputs(outputs, scored.masks).scores
 
         feature_maps = self._as_grid(call, call.feature_maps)
-        return Trace(inputs, feature_maps, scored.logits, scored.scores, gradients, rescore)
+        return Trace(
+            inputs,
+            feature_maps,
+            scored.logits,
+            scored.scores,
+            gradients,
+            mean_gradients,
+            rescore,
+        )
 
     def _score_outputs(self, outputs: Any, class_masks: Any) -> "_Scored":
         if self._score is not None:
@@ -508,11 +527,7 @@ class GradCAM:
 
     def _gradients(self, call: LayerCall, scored: "_Scored", weights: Any) -> Any:
         scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
-        if scored.logits is None:
-            start, slope = scored.scores, tf.broadcast_to(weights, tf.shape(scored.scores))
-        else:
-            # The slope of a log-sum-exp is a softmax: taken once, not at each class.
-            start, slope = scored.logits, tf.einsum("c,bco->bo", weights, scored.slopes)
+        start, slope = scored.slope(weights)
         # Unlike a tape, it goes back to the layer and no further; unlike tf.gradients, it does not
         # tie operations to one another by name, and so those of one replica to another's device.
         (gradients,) = tf.compat.v1.gradients(start, call.feature_maps, grad_ys=scale * slope)
@@ -523,6 +538,21 @@ class GradCAM:
                 "argmax). Choose another layer: `kgradcam layers` lists them."
             )
         return self._as_grid(call, gradients) / scale
+
+    def _mean_gradients(self, call: LayerCall, scored: "_Scored", weights: Any) -> Any:
+        start, slope = scored.slope(weights)
+        pooled = None if call.channels_first or self._reshape else _pooled(call.feature_maps)
+        if pooled is not None and pooled.dtype == tf.float32:
+            # Nothing else may lead from the layer to the score.
+            (beside,) = tf.compat.v1.gradients(start, call.feature_maps, stop_gradients=[pooled])
+            (gradients,) = tf.compat.v1.gradients(start, pooled, grad_ys=slope)
+            if beside is None and gradients is not None:
+                # The gradient of a mean is the same at each place: 1 / places.
+                shape = tf.shape(call.feature_maps)
+                places = tf.cast(tf.reduce_prod(shape[1:-1]), tf.float32)
+                return tf.reshape(gradients, [shape[0], shape[-1]]) / places
+        gradients = self._gradients(call, scored, weights)
+        return tf.reduce_mean(gradients, axis=space(gradients))
 
     def _as_grid(self, call: LayerCall, tensor: Any) -> Any:
         tensor = tf.cast(tensor, tf.float32)
@@ -544,6 +574,15 @@ class _Scored(NamedTuple):
     top: Any
     masks: Any
 
+    def slope(self, weights: Any) -> tuple[Any, Any]:
+        """Where a gradient starts, and the slope there of the scores' sum by weights `[classes]`.
+
+        The slope of a log-sum-exp is a softmax: taken once, not at each class.
+        """
+        if self.logits is None:
+            return self.scores, tf.broadcast_to(weights, tf.shape(self.scores))
+        return self.logits, tf.einsum("c,bco->bo", weights, self.slopes)
+
 
 class _View(NamedTuple):
     """What one forward pass gave.
@@ -562,6 +601,16 @@ class _View(NamedTuple):
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
+
+
+def _pooled(feature_maps: Any) -> Any:
+    """The mean over space that the network takes of feature maps, if it does."""
+    for operation in feature_maps.consumers():
+        if operation.type == "Mean":
+            axes = tf.get_static_value(operation.inputs[1])
+            if axes is not None and sorted(np.ravel(axes).tolist()) == space(feature_maps):
+                return operation.outputs[0]
+    return None
 
 
 def _channels_last(tensor: Any) -> Any:

@@ -294,3 +294,44 @@ def test_a_model_without_feature_maps_is_refused() -> None:
     )
     with pytest.raises(UserError, match="no layer with a feature map"):
         GradCAM(model)
+
+
+def beside_the_mean(maps: keras.KerasTensor) -> keras.KerasTensor:
+    mean = keras.layers.GlobalAveragePooling2D()(maps)
+    return keras.layers.Concatenate()([mean, keras.layers.Flatten()(maps)])
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        keras.layers.GlobalAveragePooling2D(),
+        lambda maps: keras.layers.Flatten()(
+            keras.layers.GlobalAveragePooling2D(keepdims=True)(maps)
+        ),
+        lambda maps: keras.layers.GlobalAveragePooling2D()(maps) ** 2,
+        beside_the_mean,
+        lambda maps: keras.ops.mean(maps, axis=(1, 2)) + keras.ops.max(maps, axis=(1, 2)),
+        lambda maps: keras.ops.mean(keras.ops.mean(maps, axis=2), axis=1),
+        lambda maps: keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(maps - 0.2)),
+    ],
+    ids=["mean", "keepdims", "curved", "beside", "beside max", "in two steps", "not next"],
+)
+def test_alphas_are_the_means_of_the_gradients_wherever_the_network_takes_a_mean(after) -> None:
+    keras.utils.set_random_seed(1)
+    inputs = keras.Input((12, 10, 3))
+    maps = keras.layers.Conv2D(5, 3, name="maps")(inputs)
+    hidden = keras.layers.Dense(6, activation="tanh")(after(maps))
+    model = keras.Model(inputs, keras.layers.Dense(4)(hidden))
+    images = pictures(3, 12, 10)
+    first = keras.Model(inputs, maps)
+    with tf.GradientTape() as tape:
+        feature_maps = first(images)
+        tape.watch(feature_maps)
+        rest = after(feature_maps)
+        score = model.layers[-1](model.layers[-2](rest))[:, 2]
+    gradients = tape.gradient(score, feature_maps).numpy()
+    alphas = gradients.mean(axis=(1, 2), keepdims=True)
+    expected = np.maximum((alphas * feature_maps.numpy()).sum(axis=-1), 0)
+    assert expected.max() > 1e-4
+    found = GradCAM(model, "maps")(images, classes=[2, 1]).heatmaps[:, 0]
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
