@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from kgradcam import voc
+from kgradcam import progress, voc
 from kgradcam.errors import UserError
 from kgradcam.images import image_size, is_turned, read_image
 
@@ -93,24 +93,27 @@ def _features(class_names: Sequence[str]) -> Any:
 
 
 def _read_folder(
-    folder: voc.VocFolder, split: str, annotated: bool = True
+    folder: voc.VocFolder, split: str, annotated: bool = True, quiet: bool = True
 ) -> tuple[list[tuple[Path, voc.Objects, tuple[int, int]]], list[tuple[str, str]]]:
     """Reads a split's annotations and image sizes; what cannot be read is named with its reason."""
     records, skipped = [], []
-    for image_id in folder.image_ids(split):
-        name = image_id.encode(errors="backslashreplace").decode()
-        try:
-            if name != image_id:
-                raise UserError("Its name is not UTF-8.")
-            image = folder.image_path(image_id)
-            name = image.name
-            size, objects = image_size(image), voc.NO_OBJECTS
-            if annotated:
-                objects = voc.parse_annotation(folder.annotation_path(image_id))
-                _check_boxes(image, objects, size)
-            records.append((image, objects, size))
-        except (UserError, OSError) as error:
-            skipped.append((name, str(error)))
+    image_ids = folder.image_ids(split)
+    with progress.bar("annotations", len(image_ids), "images", quiet, brief=True) as advance:
+        for image_id in image_ids:
+            name = image_id.encode(errors="backslashreplace").decode()
+            try:
+                if name != image_id:
+                    raise UserError("Its name is not UTF-8.")
+                image = folder.image_path(image_id)
+                name = image.name
+                size, objects = image_size(image), voc.NO_OBJECTS
+                if annotated:
+                    objects = voc.parse_annotation(folder.annotation_path(image_id))
+                    _check_boxes(image, objects, size)
+                records.append((image, objects, size))
+            except (UserError, OSError) as error:
+                skipped.append((name, str(error)))
+            advance(1)
     return records, skipped
 
 
@@ -155,6 +158,7 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
     Args:
         folder: The folder.
         split: One of its splits.
+        quiet: Shows no progress on stderr.
 
     Attributes:
         skipped: `(file name, reason)` of each image that cannot be used.
@@ -163,13 +167,14 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
     name = "voc_folder"
     VERSION = tfds.core.Version("1.0.0")
 
-    def __init__(self, folder: voc.VocFolder, split: str) -> None:
+    def __init__(self, folder: voc.VocFolder, split: str, quiet: bool = True) -> None:
         self._folder = folder
-        self._folder_records, self.skipped = _read_folder(folder, split)
+        records, self.skipped = _read_folder(folder, split, quiet=quiet)
+        self._names = sorted({name for _, objects, _ in records for name in objects.names})
         super().__init__(data_dir=folder.root)
-        count = len(self._folder_records)
-        info = tfds.core.SplitInfo(name=split, shard_lengths=[count], num_bytes=0)
+        info = tfds.core.SplitInfo(name=split, shard_lengths=[len(records)], num_bytes=0)
         self.info.set_splits(tfds.core.SplitDict([info]))
+        self._slices = self._to_tensors(records)  # in much less memory
 
     @property
     def data_path(self) -> Path:
@@ -177,19 +182,18 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
         return self._folder.root
 
     def _info(self) -> Any:
-        names = {name for _, objects, _ in self._folder_records for name in objects.names}
-        return tfds.core.DatasetInfo(builder=self, features=_features(sorted(names)))
+        return tfds.core.DatasetInfo(builder=self, features=_features(self._names))
 
     def _download_and_prepare(self, **kwargs: Any) -> None:
         raise NotImplementedError("A folder in VOC layout is read in place.")
 
-    def _as_dataset(
-        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
-    ) -> tf.data.Dataset:
+    def _to_tensors(
+        self, records: Sequence[tuple[Path, voc.Objects, tuple[int, int]]]
+    ) -> tuple[tf.Tensor, dict[str, tf.RaggedTensor]]:
         features = self.info.features
         label, pose = features["objects"]["label"], features["objects"]["pose"]
-        paths = tf.constant([str(image) for image, _, _ in self._folder_records], tf.string)
-        annotated = [(objects, size) for _, objects, size in self._folder_records]
+        paths = tf.constant([str(image) for image, _, _ in records], tf.string)
+        annotated = [(objects, size) for _, objects, size in records]
         lengths = np.array([len(objects.names) for objects, _ in annotated], np.int64)
 
         def ragged(rows: Any, dtype: Any, *shape: int) -> tf.RaggedTensor:
@@ -207,6 +211,12 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
             "is_truncated": ragged((each.truncated for each, _ in annotated), np.bool_),
             "is_difficult": ragged((each.difficult for each, _ in annotated), np.bool_),
         }
+        return paths, objects
+
+    def _as_dataset(
+        self, split: str, decoders: Any = None, read_config: Any = None, shuffle_files: bool = False
+    ) -> tf.data.Dataset:
+        features = self.info.features
 
         def read(path: Any, objects: Any) -> Any:
             record = {
@@ -216,13 +226,17 @@ class FolderBuilder(tfds.core.DatasetBuilder, skip_registration=True):  # type: 
             }
             return features.decode_example(record, decoders=decoders)
 
-        return tf.data.Dataset.from_tensor_slices((paths, objects)).map(
+        return tf.data.Dataset.from_tensor_slices(self._slices).map(
             read, num_parallel_calls=tf.data.AUTOTUNE
         )
 
 
 def prepare(
-    devkit: Path, year: str, data_dir: Path | None = None, strict: bool = False
+    devkit: Path,
+    year: str,
+    data_dir: Path | None = None,
+    strict: bool = False,
+    quiet: bool = True,
 ) -> tuple[Path, dict[str, int], list[tuple[str, str]]]:
     """Writes `voc/2007` or `voc/2012` of tensorflow-datasets from an unpacked devkit.
 
@@ -234,6 +248,7 @@ def prepare(
         year: `"2007"` or `"2012"`.
         data_dir: See `data_folder`.
         strict: Stops at the first image that cannot be written, where it would be left out.
+        quiet: Shows no progress on stderr.
 
     Returns:
         The folder written, the number of images of each split, and `(file name, reason)` for each
@@ -271,16 +286,18 @@ def prepare(
         def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             # VOC keeps the annotations of the test images of 2012 to itself.
             annotated = list_name != "test" or self.builder_config.has_test_annotations
-            records, unread = _read_folder(folder, list_name, annotated)
+            records, unread = _read_folder(folder, list_name, annotated, quiet)
             for name, reason in unread:
                 skip(name, reason)
-            for image, objects, size in records:
-                try:
-                    example = _voc_example(image, objects, size)
-                except UserError as error:
-                    skip(image.name, str(error))
-                else:
-                    yield image.stem, example
+            with progress.bar(f"{list_name} images", len(records), "images", quiet) as advance:
+                for image, objects, size in records:
+                    try:
+                        example = _voc_example(image, objects, size)
+                    except UserError as error:
+                        skip(image.name, str(error))
+                    else:
+                        yield image.stem, example
+                    advance(1)
 
     builder = DevkitBuilder(config=year, data_dir=data_folder(data_dir))
     if builder.is_prepared():

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from kgradcam import voc
+from kgradcam import progress, voc
 from kgradcam.builders import FolderBuilder, data_folder, voc_builder, voc_names
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.images import image_size, read_image
@@ -27,7 +27,7 @@ DEMO = "demo"
 _PIXELS = 512 * 512  # of an image in a batch, on the average: large photographs fill no memory
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Example:
     """One image and its annotation.
 
@@ -68,6 +68,7 @@ class Dataset:
         split: The split's name.
         builder: A tensorflow-datasets builder with the features of `voc`.
         skipped: What the builder has already left out.
+        quiet: Shows no progress on stderr.
 
     Attributes:
         class_names: The classes that the dataset knows, in its own order.
@@ -77,7 +78,12 @@ class Dataset:
     """
 
     def __init__(
-        self, name: str, split: str, builder: Any, skipped: Sequence[tuple[str, str]] = ()
+        self,
+        name: str,
+        split: str,
+        builder: Any,
+        skipped: Sequence[tuple[str, str]] = (),
+        quiet: bool = True,
     ) -> None:
         self.name = name
         self.split = split
@@ -90,13 +96,16 @@ class Dataset:
             decoders={"image": tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
         )
-        self.examples = list(self._read_examples())
+        count = builder.info.splits[split].num_examples
+        with progress.bar("images", count, "headers", quiet, brief=True) as advance:
+            self.examples = list(self._read_examples(advance))
         if not self.examples:
             first = "".join(f" Skipped {name}: {reason}" for name, reason in self.skipped[:1])
             raise UserError(f"split={split!r} of {self.name} holds no usable image.{first}")
 
-    def _read_examples(self) -> Iterator[Example]:
+    def _read_examples(self, advance: progress.Advance) -> Iterator[Example]:
         for index, record in enumerate(self._records.as_numpy_iterator()):
+            advance(1)
             file_name = record["image/filename"].decode()
             try:
                 width, height = image_size(record["image"])
@@ -222,7 +231,9 @@ class Dataset:
         return decode_in_graph
 
 
-def open_dataset(name: str, split: str | None = None, data_dir: Path | None = None) -> Dataset:
+def open_dataset(
+    name: str, split: str | None = None, data_dir: Path | None = None, quiet: bool = True
+) -> Dataset:
     """Opens a split of a VOC dataset.
 
     Args:
@@ -231,6 +242,7 @@ def open_dataset(name: str, split: str | None = None, data_dir: Path | None = No
         split: The split. Default: `"test"`, or `"all"` for a folder that has no such list.
         data_dir: Where tensorflow-datasets keeps its data. Default: `TFDS_DATA_DIR`, or
             `~/tensorflow_datasets`.
+        quiet: Shows no progress on stderr.
 
     Returns:
         The dataset, its annotations read.
@@ -239,11 +251,11 @@ def open_dataset(name: str, split: str | None = None, data_dir: Path | None = No
         UserError: The dataset or the split does not exist, is empty, or cannot be downloaded.
     """
     if name == DEMO:
-        return _open_folder(demo_folder(data_dir), name, split)
+        return _open_folder(demo_folder(data_dir), name, split, quiet)
     if name == "voc" or name.startswith("voc/"):
-        return _open_voc(name, split or "test", data_dir)
+        return _open_voc(name, split or "test", data_dir, quiet)
     if Path(name).is_dir():
-        return _open_folder(Path(name), name, split)
+        return _open_folder(Path(name), name, split, quiet)
     options = [*voc_names(), DEMO]
     raise UserError(
         f"dataset={name!r} is neither a folder in VOC layout nor one of {', '.join(options)}."
@@ -262,15 +274,15 @@ def demo_folder(data_dir: Path | None = None) -> Path:
     return folder
 
 
-def _open_folder(root: Path, name: str, split: str | None) -> Dataset:
+def _open_folder(root: Path, name: str, split: str | None, quiet: bool) -> Dataset:
     folder = voc.VocFolder(root)
     if split is None:
         split = "test" if "test" in folder.split_files else voc.WHOLE_FOLDER
-    builder = FolderBuilder(folder, split)
-    return Dataset(name, split, builder, builder.skipped)
+    builder = FolderBuilder(folder, split, quiet)
+    return Dataset(name, split, builder, builder.skipped, quiet)
 
 
-def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
+def _open_voc(name: str, split: str, data_dir: Path | None, quiet: bool) -> Dataset:
     builder = voc_builder(name, data_dir)
     split = "validation" if split == "val" else split
     base = split.split("[")[0]
@@ -281,7 +293,7 @@ def _open_voc(name: str, split: str, data_dir: Path | None) -> Dataset:
             f"It has: {', '.join(options)}."
         )
     try:
-        return Dataset(name, split, builder)
+        return Dataset(name, split, builder, quiet=quiet)
     except ValueError as error:
         if isinstance(error, UserError):
             raise

@@ -134,7 +134,11 @@ def detect(
     """
     find_method(configuration.method)  # a slip in a name is told before any work
     with write_run(folder, force=force, resume=resume) as writer:
-        dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+        if resume:
+            settings = _settings(configuration)
+            del settings["configuration"]["precision"]  # "auto" is known later
+            writer.require_same(settings)
+        dataset = open_dataset(configuration.dataset, configuration.split, data_dir, quiet)
         _stop_if_strict(configuration, dataset.skipped)
         classifier = load_model(configuration)
         targets = dataset_targets(
@@ -160,8 +164,7 @@ def detect(
         writer.begin(info(), data_dir)
         known = writer.done | set(writer.skipped)
         waiting = [each for each in examples if images[each.index].id not in known]
-        with progress.bar("heatmaps", len(examples), "images", quiet) as advance:
-            advance(len(known))
+        with progress.bar("heatmaps", len(waiting), "images", quiet) as advance:
             for batch in dataset.batches(
                 waiting, configuration.batch_size, configuration.image_size
             ):
@@ -393,12 +396,8 @@ def _describe(
 
     No time and no host: equal runs, equal bytes. Digests tell other weights and annotations.
     """
-    described = asdict(configuration) | {"precision": cam.precision}
-    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
     return {
-        "configuration": described,
-        "boxes": boxes,
-        "thresholds": list(thresholds),
+        **_settings(replace(configuration, precision=cam.precision)),
         "dataset": {
             "name": dataset.name,
             "split": dataset.split,
@@ -423,6 +422,12 @@ def _describe(
         },
         "determinism": _determinism(),
     }
+
+
+def _settings(configuration: Configuration) -> dict[str, Any]:
+    described = asdict(configuration)
+    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
+    return {"configuration": described, "boxes": boxes, "thresholds": thresholds}
 
 
 def _determinism() -> str:

@@ -15,7 +15,9 @@ def ignore(count: int) -> None:
 
 
 @contextmanager
-def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterator[Advance]:
+def bar(
+    description: str, total: int, unit: str, quiet: bool = False, brief: bool = False
+) -> Iterator[Advance]:
     """Shows a progress bar while the `with` block runs; a line now and then in a log or a pipe.
 
     Args:
@@ -23,6 +25,7 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
         total: How many units there are.
         unit: What is counted, as `"images"`.
         quiet: Shows nothing.
+        brief: Leaves nothing behind, where it is done in a moment as a rule.
 
     Yields:
         A function to call with the number of units just done.
@@ -31,7 +34,7 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
         yield ignore
         return
     if not sys.stderr.isatty():
-        yield from _lines(description, total, unit)
+        yield from _lines(description, total, unit, brief)
         return
     from rich.console import Console
     from rich.progress import (
@@ -53,6 +56,7 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
         TextColumn("left"),
         TimeRemainingColumn(),
         console=Console(stderr=True),
+        transient=brief,
     )
     with progress:
         task = progress.add_task(description, total=total, rate="")
@@ -67,7 +71,7 @@ def bar(description: str, total: int, unit: str, quiet: bool = False) -> Iterato
             progress.live.transient = True  # nor to leave an empty line for
 
 
-def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
+def _lines(description: str, total: int, unit: str, brief: bool) -> Iterator[Advance]:
     start = told = time.monotonic()
     done = 0
 
@@ -84,5 +88,5 @@ def _lines(description: str, total: int, unit: str) -> Iterator[Advance]:
             tell()
 
     yield advance
-    if done:
+    if done and not (brief and told == start):
         tell()

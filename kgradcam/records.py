@@ -12,7 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ Ids = npt.NDArray[np.int64]
 Boxes = npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Image:
     """An image by its number.
 
@@ -204,7 +204,7 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
     categories = ({"id": i, "name": name} for i, name in enumerate(ground_truth.categories, 1))
     pieces = chain(
         ['{"info": {"description": "Written by kgradcam."}, "images": '],
-        _json_list(vars(image) for image in ground_truth.images),
+        _json_list(map(asdict, ground_truth.images)),
         [', "annotations": '],
         _json_list(annotations),
         [', "categories": '],

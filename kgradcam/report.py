@@ -233,7 +233,7 @@ def _pictures(
 ) -> dict[str, str]:
     """Small JPEGs of images as data URIs, by file name."""
     source = run.info["dataset"]
-    dataset = open_dataset(source["name"], source["split"], data_dir)
+    dataset = open_dataset(source["name"], source["split"], data_dir, quiet)
     wanted = {image.file_name for image in images}
     examples = [example for example in dataset.examples if example.file_name in wanted]
     pictures = {}

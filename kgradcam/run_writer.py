@@ -85,16 +85,10 @@ class RunWriter:
         """
         self._thresholds = [float(threshold) for threshold in info["thresholds"]]
         self._options = BoxOptions(**info["boxes"])
-        info = json.loads(json.dumps(info))
         path = self._partial / "start.json"
         if path.is_file():
-            start = read_start(self.folder)
-            if changes := list(_differences(start["info"], info)):
-                raise UserError(
-                    f"{self.folder} was begun with something else. {'; '.join(changes)}. Go on as "
-                    "it was begun, or begin anew with --out and --force."
-                )
-            self._force = start["force"]
+            self.require_same(info)
+            self._force = read_start(self.folder)["force"]
             for half_written in self._partial.rglob(".*"):
                 half_written.unlink()
             for part in self._finished_parts():
@@ -108,6 +102,22 @@ class RunWriter:
             "data_dir": None if data_dir is None else str(data_dir),
         }
         write_atomically(path, json.dumps(start, indent=2, ensure_ascii=False) + "\n")
+
+    def require_same(self, info: dict[str, Any]) -> None:
+        """Holds a run that goes on to what it was begun with.
+
+        Args:
+            info: See `begin`, or a part of it.
+
+        Raises:
+            UserError: Something of it is not as it was.
+        """
+        then, now = read_start(self.folder)["info"], json.loads(json.dumps(info))
+        if changes := list(_differences(then, now)):
+            raise UserError(
+                f"{self.folder} was begun with something else. {'; '.join(changes)}. Go on as it "
+                "was begun, with --resume alone, or begin anew with --out and --force."
+            )
 
     def add(
         self,
@@ -302,9 +312,9 @@ def _require_free(folder: Path, force: bool) -> None:
 
 
 def _differences(then: Any, now: Any, name: str = "") -> Iterator[str]:
-    """Says what is not as it was, each value by its path."""
+    """Says what of the present is not as it was, each value by its path."""
     if isinstance(then, dict) and isinstance(now, dict):
-        for key in dict.fromkeys([*then, *now]):
+        for key in now:
             yield from _differences(then.get(key), now.get(key), f"{name}.{key}" if name else key)
     elif then != now:
         yield f"{name}: {json.dumps(then)} then, {json.dumps(now)} now"

@@ -101,7 +101,7 @@ def score_run(
         UserError: The dataset, an image of the run or its model is not there any more.
     """
     made_by = read_configuration(run.info, run.folder)
-    dataset = open_dataset(made_by.dataset, made_by.split, data_dir)
+    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet)
     made_by = replace(
         made_by, layer=run.info["model"]["layer"], precision="float32", trusted=trusted
     )

@@ -51,7 +51,7 @@ _LABELS = ("-1", "0", "1")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Objects:
     """The annotated objects of one image.
 

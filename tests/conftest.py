@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import PIL.Image
 import pytest
@@ -16,6 +17,10 @@ from kgradcam import voc
 # TensorFlow is talkative; this must be said before its import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+
+# What a test takes depends on what else the machine does.
+hypothesis.settings.register_profile("patient", deadline=None)
+hypothesis.settings.load_profile("patient")
 
 # Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
 PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}

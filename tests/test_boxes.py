@@ -159,7 +159,7 @@ def test_a_map_without_heat_has_no_box() -> None:
     assert (boxes.shape, scores.shape) == ((0, 4), (0,))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     hnp.arrays(
         np.float32,

@@ -108,10 +108,10 @@ def test_a_dry_run_says_what_would_be_trained(kgradcam, my_pictures, backbone, t
 
 
 def test_a_file_of_options_and_the_command_line(kgradcam, my_pictures, backbone, tmp_path) -> None:
-    (tmp_path / "options.json").write_text(
-        json.dumps({"dataset": str(my_pictures), "batch-size": 4, "class": ["cup"], "hide": 0.5})
+    (tmp_path / "options.toml").write_text(
+        f'dataset = "{my_pictures}"\nbatch-size = 4\nclass = ["cup"]\nhide = 0.5\nflip = false\n'
     )
-    options = ("--config", "options.json", "--model", backbone, "--dry-run", "--out", "never")
+    options = ("--config", "options.toml", "--model", backbone, "--dry-run", "--out", "never")
     code, out, err = kgradcam("train", *options)
     assert code == 0, err
     assert "cup 2" in out
@@ -120,18 +120,11 @@ def test_a_file_of_options_and_the_command_line(kgradcam, my_pictures, backbone,
     assert "15 epochs of 2 batches" in kgradcam("train", *options, "--batch-size", 2)[1]
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("epoch = 3", "'epoch' is no option of train. Did you mean 'epochs'"),
-        ("epochs 3", "cannot be read as TOML or JSON"),
-    ],
-)
-def test_a_file_of_options_that_is_wrong(kgradcam, tmp_path, text: str, message: str) -> None:
-    (tmp_path / "options.toml").write_text(text)
+def test_a_file_of_options_that_is_wrong(kgradcam, tmp_path) -> None:
+    (tmp_path / "options.toml").write_text("epoch = 3")
     code, _, err = kgradcam("train", "--config", "options.toml", "--out", "never")
     assert code == 2
-    assert message in err
+    assert "'epoch' is no option of train. Did you mean 'epochs'" in err
 
 
 def test_resume_takes_no_other_option(kgradcam, tmp_path) -> None:

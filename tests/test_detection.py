@@ -356,3 +356,20 @@ def test_nobody_believed_is_a_run_without_boxes(
 def test_an_unknown_kind_of_presence(configuration: Configuration) -> None:
     with pytest.raises(UsageError, match="Did you mean 'predicted'"):
         replace(configuration, presence="predict")
+
+
+@pytest.mark.slow
+def test_other_batches_move_the_heatmaps_of_photographs_by_less_than_is_said(
+    shared: Path, tmp_path: Path
+) -> None:
+    configuration = Configuration(
+        dataset=str(shared / "data" / "dogs40"),
+        classes=("dog",),
+        model="efficientnet-lite0",
+        limit=6,
+    )
+    one = detect(replace(configuration, batch_size=1), tmp_path / "one")
+    other = detect(replace(configuration, batch_size=4), tmp_path / "other")
+    assert "differ by less than 1e-4 of their highest value" in one.info["determinism"]
+    for mine, others in zip(one.heatmaps(), other.heatmaps(), strict=True):
+        assert np.abs(mine.heatmap - others.heatmap).max() < 1e-4 * mine.heatmap.max()

@@ -24,7 +24,7 @@ def damaged(draw: st.DrawFn, samples: list[bytes]) -> bytes:
 
 
 @pytest.mark.parametrize("name", TARGETS)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
 def test_damage_is_told_and_never_more(name: str, data: st.DataObject) -> None:
     feed(name, data.draw(damaged(SAMPLES[name]) | st.binary(max_size=300)))

@@ -41,6 +41,18 @@ def test_where_no_terminal_is_there_are_plain_lines(
     assert re.fullmatch(r"heatmaps: 40/40 images, [\d.]+/s", lines[1])
 
 
+def test_what_is_done_in_a_moment_leaves_no_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = iter(range(1000))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    for steps, lines in ((5, 0), (15, 2)):
+        with progress.bar("annotations", steps, "images", brief=True) as advance:
+            for _ in range(steps):
+                advance(1)
+        assert len(capsys.readouterr().err.splitlines()) == lines
+
+
 def test_in_a_terminal_there_is_a_bar(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,7 +386,7 @@ COMMAND += "from kgradcam.cli import main\nmain()"
 def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
     make_voc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default a few times; `KGRADCAM_KILLS=100` makes it a hundred."""
+    """By default a few times; `KGRADCAM_KILLS=100` makes it a hundred. Two at once do not mind."""
     folder = make_voc("many")
     draw = random.Random(int(os.environ.get("KGRADCAM_SEED", "0")))
     for i in range(240):
@@ -408,7 +408,10 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
         _, said = process.communicate(timeout=120)
         assert process.returncode == 0, said
 
+    beside = start(*options, "--out", tmp_path / "beside")
     finish(start(*options, "--out", tmp_path / "whole"))
+    finish(beside)
+    assert files(tmp_path / "beside") == files(tmp_path / "whole")
     run, partial = tmp_path / "run", tmp_path / ".run.partial"
     kills = int(os.environ.get("KGRADCAM_KILLS", "2"))
     signals = [signal.SIGINT, signal.SIGTERM, signal.SIGKILL]
@@ -453,6 +456,9 @@ def test_how_the_command_goes_on(
     result = kgradcam("detect", *common, "--resume", stopped)
     assert (result.code, result.out) == (1, "")
     assert "configuration.batch_size: 1 then, 16 now" in result.err
+    result = kgradcam("detect", "--resume", stopped, "--batch-size", "1")
+    assert result.code == 1
+    assert 'then, "voc/2007" now' in result.err
     result = kgradcam("detect", "--resume", tmp_path / "other")
     assert (result.code, "There is no interrupted run to" in result.err) == (1, True)
     for wrong in (["--out", stopped, "--resume", stopped], []):

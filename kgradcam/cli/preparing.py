@@ -24,6 +24,7 @@ from kgradcam.cli.output import (
 def demo(
     out: Annotated[Path, typer.Option(help="The folder to write.", metavar="DIR")] = Path("demo"),
     data_dir: DataDir = None,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -35,6 +36,9 @@ def demo(
     from kgradcam.demo import run_demo
 
     evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
+    if as_json:
+        typer.echo(evaluation.to_json().rstrip())
+        return
     print_table(evaluation.title, *evaluation.table())
     typer.echo(picture)
 
@@ -57,7 +61,7 @@ def prepare(
     import_tensorflow()
     from kgradcam.builders import prepare as write_dataset
 
-    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict)
+    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict, quiet)
     report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
     note(", ".join(f"{split}: {count} images" for split, count in counts.items()), quiet)
     if as_json:

@@ -1,42 +1,16 @@
 """`train`: a classifier of a dataset's own classes, for `explain`, `detect` and `layers`."""
 
-import json
-import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import DATASET, MODEL, DataDir, Force, Preprocess, Quiet
+from kgradcam.cli.options import DATASET, MODEL, Config, DataDir, Force, Preprocess, Quiet
 from kgradcam.cli.output import import_tensorflow, note, print_table, report_skipped
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError
 
 _BESIDE_RESUME = {"out", "resume", "data_dir", "quiet"}
 _BUILD, _LEARN, _VARY = "What is built", "How it learns", "How pictures are varied"
-
-
-def _read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Takes the defaults of all options from a file; those of the command line still win."""
-    if path is None:
-        return None
-    try:
-        text = path.read_text(encoding="utf-8")
-        values = json.loads(text) if path.suffix == ".json" else tomllib.loads(text)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"--config {path} cannot be read as TOML or JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"--config {path} must hold names and values, as `epochs = 20`.")
-    known = {option.lstrip("-"): each for each in context.command.params for option in each.opts}
-    defaults: dict[str, Any] = {}
-    for key, value in values.items():
-        option = known.get(key.replace("_", "-"))
-        if option is None or option.name is None or key == "config":
-            raise UsageError(
-                f"--config {path}: {key!r} is no option of train.{did_you_mean(key, known)}"
-            )
-        defaults[option.name] = value
-    context.default_map = defaults
-    return path
 
 
 def train(
@@ -215,15 +189,7 @@ def train(
         ),
     ] = 0.0,
     seed: Annotated[int, typer.Option(help="For weights, order and variations.", min=0)] = 0,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="A TOML or JSON file of these options, as `epochs = 20`; the command line wins.",
-            metavar="FILE",
-            is_eager=True,
-            callback=_read_config,
-        ),
-    ] = None,
+    config: Config = None,
     resume: Annotated[
         bool,
         typer.Option("--resume", help="Go on with the interrupted training in --out, as it was."),
