@@ -48,13 +48,17 @@ SETTINGS = {
 
 @dataclass
 class Watch:
-    """Takes the place of the progress bar, and notes when batches end."""
+    """Takes the place of progress bars, and notes when batches of heatmaps end."""
 
     ends: list[tuple[float, int]] = field(default_factory=list)
 
     @contextmanager
-    def bar(self, *_: Any) -> Iterator[Callable[[int], None]]:
-        yield lambda count: self.ends.append((time.perf_counter(), count)) if count else None
+    def bar(self, description: str, *_: Any, **__: Any) -> Iterator[Callable[[int], None]]:
+        def advance(count: int) -> None:
+            if description == "heatmaps":
+                self.ends.append((time.perf_counter(), count))
+
+        yield advance
 
     def per_image(self, end: float) -> float:
         """Seconds for each image after the first batch."""
