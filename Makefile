@@ -29,8 +29,10 @@ results: $(STAMP)  ## what results/ holds, from the demo's scenes
 test: $(STAMP)  ## the whole test suite
 	$(VENV)/bin/python -m pytest -n 2
 
-bench: $(STAMP)  ## what heatmaps, boxes and grids cost
+bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost
 	$(VENV)/bin/python benchmarks/throughput.py --quick
+	$(VENV)/bin/python benchmarks/end_to_end.py --quick
+	$(VENV)/bin/python benchmarks/memory.py --quick
 	$(VENV)/bin/python benchmarks/localization.py
 	$(VENV)/bin/python benchmarks/grid.py
 

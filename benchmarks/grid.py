@@ -17,6 +17,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from report import processor
 
 from kgradcam.boxes import BOX_RULES
 from kgradcam.evaluation import evaluate_run
@@ -75,9 +76,7 @@ def main() -> None:
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     boxes = sum(row.detections for row in result.rows) // len(IOUS)
-    print(
-        f"{platform.machine()}, {cv2.getNumThreads()} threads, Python {platform.python_version()}"
-    )
+    print(f"{processor()}, {cv2.getNumThreads()} threads, Python {platform.python_version()}")
     print(f"{images} images, {len(result.rows)} measurements, {boxes:,} boxes")
     print(f"{seconds:.1f} s, peak memory {peak:.0f} MB ({before:.0f} before)")
 

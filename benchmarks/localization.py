@@ -8,7 +8,6 @@ after a warm-up; medians and quartiles of the repeats.
 
 import argparse
 import os
-import platform
 import time
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import PIL.Image
 import tensorflow as tf
+from report import processor
 
 from kgradcam.boxes import BOX_RULES, THRESHOLDS, find_boxes
 from kgradcam.gradcam import GradCAM
@@ -85,7 +85,7 @@ def main() -> None:
             seconds[name].append(localize(pictures))
     print(
         f"efficientnet-lite0, batch {options.batch}, {options.repeats} repeats; TensorFlow "
-        f"{tf.__version__}, {platform.machine()}, {os.cpu_count()} cores\n"
+        f"{tf.__version__}, {processor()}, {os.cpu_count()} cores\n"
     )
     print("| | resize | heatmaps | boxes | ms a picture | quartiles | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")

@@ -185,7 +185,7 @@ class Dataset:
         for indices, images, decoded in pipeline.as_numpy_iterator():
             yield Batch(
                 [by_index[int(index)] for index in indices[decoded]],
-                images[decoded],
+                images if decoded.all() else images[decoded],
                 [(by_index[int(index)], self.damaged[int(index)]) for index in indices[~decoded]],
             )
 

@@ -305,7 +305,12 @@ def _optimize(
     """
     upstream = _ancestors(cut)
     # What is kept is neither replaced nor lowered: all that follows the layer.
-    kept = [each.name for each in graph.get_operations() if each.name not in upstream]
+    # Of its weights those that are used stay for that reason, and a dropout's seed goes.
+    kept = [
+        each.name
+        for each in graph.get_operations()
+        if each.name not in upstream and each.name not in weights
+    ]
     kept += [tensor.op.name for tensor in (*outputs, *cut)]
     graph_def = graph.as_graph_def()
     _fill_in(graph_def, {name: array for name, array in weights.items() if array.size <= _SMALL})

@@ -239,13 +239,11 @@ class GradCAM:
         # One backward pass a class, over no more than what follows the layer.
         one_hots = tf.eye(tf.shape(trace.scores)[1])
         if type(self).heatmap is not GradCAM.heatmap:
-            return tf.map_fn(
-                lambda one_hot: self.heatmap(trace.feature_maps, trace.gradients(one_hot)),
-                one_hots,
-                fn_output_signature=tf.float32,
+            return one_by_one(
+                lambda one_hot: self.heatmap(trace.feature_maps, trace.gradients(one_hot)), one_hots
             )
         # Alphas are small: all classes share one product with the feature maps.
-        alphas = tf.map_fn(trace.mean_gradients, one_hots, fn_output_signature=tf.float32)
+        alphas = one_by_one(trace.mean_gradients, one_hots)
         return tf.einsum("b...k,cbk->cb...", trace.feature_maps, alphas)
 
     def __call__(
@@ -596,6 +594,18 @@ class _View(NamedTuple):
     inputs: Any
     calls: list[LayerCall]
     recorded: list[LayerCall]
+
+
+def one_by_one(function: Callable[[Any], Any], rows: Any) -> Any:
+    """Returns float32 results of a function of each row, from a loop in the graph."""
+    scope = tf.compat.v1.get_variable_scope()
+    device = scope.caching_device
+    try:
+        return tf.map_fn(function, rows, fn_output_signature=tf.float32)
+    finally:
+        # tf.map_fn sets it, and after an error leaves it to the whole process: there no model could
+        # be made under a tf.distribute strategy any more.
+        scope.set_caching_device(device)
 
 
 def space(feature_maps: Any) -> list[int]:

@@ -84,7 +84,8 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.has_transparency_data:
         opaque = PIL.Image.new("RGBA", image.size, "white")
         return PIL.Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
-    return image.convert("RGB")
+    image.load()  # where it is RGB already, nothing is left to copy
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_labels(path: Path) -> npt.NDArray[np.uint8]:

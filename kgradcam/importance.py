@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from kgradcam.gradcam import GradCAM, Trace, space
+from kgradcam.gradcam import GradCAM, Trace, one_by_one
 from kgradcam.scores import ClassTarget
 
 
@@ -61,12 +61,7 @@ class _ChannelWeights(GradCAM):
     """Yields alphas `[batch, classes, channels]` in place of heatmaps."""
 
     def heatmaps(self, trace: Trace) -> Any:
-        axes = space(trace.feature_maps)
-        return tf.map_fn(
-            lambda one_hot: tf.reduce_mean(trace.gradients(one_hot), axis=axes),
-            tf.eye(tf.shape(trace.scores)[1]),
-            fn_output_signature=tf.float32,
-        )
+        return one_by_one(trace.mean_gradients, tf.eye(tf.shape(trace.scores)[1]))
 
 
 def neuron_importance(

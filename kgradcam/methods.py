@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from kgradcam.errors import UsageError, UserError, did_you_mean
-from kgradcam.gradcam import GradCAM, Trace, space
+from kgradcam.gradcam import GradCAM, Trace, one_by_one, space
 
 
 class CAM(GradCAM):
@@ -167,9 +167,7 @@ class GuidedGradCAM(GradCAM):
             gradients = tf.compat.v1.gradients(scores, trace.inputs, grad_ys=weights)[0]
             return tf.reduce_max(tf.abs(gradients), axis=-1)
 
-        return tf.map_fn(
-            of_class, tf.eye(tf.shape(trace.scores)[1]), fn_output_signature=tf.float32
-        )
+        return one_by_one(of_class, tf.eye(tf.shape(trace.scores)[1]))
 
 
 class EigenCAM(GradCAM):

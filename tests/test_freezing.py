@@ -76,6 +76,21 @@ def test_frozen_heatmaps_are_those_of_the_graph_as_it_is(model: keras.Model, lay
     assert cam.trace_count == 2
 
 
+@pytest.mark.parametrize("precision", ["float32", "reduced"])
+def test_a_weight_without_use_is_no_obstacle(model: keras.Model, precision: str) -> None:
+    """The seed of a dropout is a variable of the model that its prediction never reads."""
+    dropped = keras.Sequential([model, keras.layers.Dropout(0.5), keras.layers.Dense(4)])
+    assert any("seed" in variable.path for variable in dropped.variables)
+    images = pictures()
+    precision = reduced() if precision == "reduced" else precision
+    cam = GradCAM(dropped, "last", precision=precision, freeze=True)
+    after = cam(images, classes=[0])
+    assert (cam._compiled.obstacle, cam._compiled.freeze_count) == (None, 1)
+    before = GradCAM(dropped, "last", freeze=False)(images, classes=[0])
+    tolerance = 1e-4 if precision == "float32" else 0.05
+    np.testing.assert_allclose(after.scores, before.scores, rtol=tolerance, atol=tolerance)
+
+
 def test_freezing_is_done_at_once_or_never_if_asked_for(model: keras.Model) -> None:
     always, never = GradCAM(model, freeze=True), GradCAM(model, freeze=False)
     counts = []

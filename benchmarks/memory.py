@@ -1,0 +1,93 @@
+"""How much memory `detect` takes, for ten times the photographs, and for a large one.
+
+    python benchmarks/memory.py [--quick] [--images 300] [--out FOLDER]
+
+Each run is a process of its own, and its peak the most that was resident. Weights are random,
+heatmaps in float32, boxes drawn, a run written. The weights of MobileNet are frozen in both of its
+runs, which by itself `detect` does from 1,000 images on.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import sys
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from photographs import CLASS, VOC_SIZE, make_folder
+from report import RESULTS, draw, save
+
+LARGE = (4000, 3000)
+
+
+def peak_of_detect(options: dict[str, Any], folder: Path) -> float:
+    """Runs `detect` in this process, and returns its peak in MB."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from kgradcam import detection
+    from kgradcam.detection import Configuration, detect
+
+    with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_AFTER", 2):
+        configuration = Configuration(
+            dataset=str(folder), classes=(CLASS,), weights=None, **options
+        )
+        detect(configuration, Path(out) / "run")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024**2 if sys.platform == "darwin" else 1024)
+
+
+def measure(options: dict[str, Any], folder: Path) -> float | str:
+    """The peak of a process of its own, or why there is none."""
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        try:
+            return pool.submit(peak_of_detect, options, folder).result()
+        except BrokenProcessPool:
+            return "killed"
+        except Exception as error:
+            return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a tenth of the images")
+    parser.add_argument("--images", type=int, help="of the smaller folder; default: 300")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    options = parser.parse_args()
+    count = options.images or (30 if options.quick else 300)
+    small = {"model": "mobilenet", "image_size": 224, "scales": (1.0,), "refine": False}
+    peaks: dict[str, float | str] = {}
+    with tempfile.TemporaryDirectory() as scratch:
+        some = make_folder(Path(scratch) / "some", count, [VOC_SIZE])
+        pictures = some / "JPEGImages"
+        many = make_folder(Path(scratch) / "many", 10 * count, [VOC_SIZE], pictures)
+        large = make_folder(Path(scratch) / "large", 1, [LARGE])
+        runs = {
+            f"mobilenet, 224 px, {count} images": (small, some),
+            f"mobilenet, 224 px, {10 * count} images": (small, many),
+            "resnet50, default, 12 megapixels": ({}, large),
+            "resnet50, native size, 12 megapixels": ({"image_size": None}, large),
+        }
+        for name, (chosen, folder) in runs.items():
+            peaks[name] = measure(chosen, folder)
+            print(f"{name}: {peaks[name]}", file=sys.stderr)
+    one, ten = list(peaks.values())[:2]
+    growth = ten / one - 1 if isinstance(one, float) and isinstance(ten, float) else None
+    lines = [
+        [name, f"{peak:,.0f} MB" if isinstance(peak, float) else peak]
+        for name, peak in peaks.items()
+    ]
+    if growth is not None:
+        lines.append(["growth with ten times the images", f"{growth:+.1%}"])
+    table = (["", "peak"], lines)
+    save(options.out, "memory", {"peaks": peaks, "growth": growth}, {"Memory of detect": table})
+    known = {name: peak for name, peak in peaks.items() if isinstance(peak, float)}
+    draw(options.out / "memory.png", {"memory of detect": known}, "MB")
+
+
+if __name__ == "__main__":
+    main()
