@@ -35,6 +35,10 @@ def affinities(feature_maps: Sequence[Any]) -> Any:
 def propagate(heatmaps: Any, affinity: Any) -> Any:
     """Gives each cell the mean heat of all cells, weighed by how alike they are.
 
+    The weights are the affinities A with rows and columns scaled to sum to about 1 (Sinkhorn,
+    twice), lest large even areas soak up the heat: the mean of `diag(u) A diag(v)` and its
+    transpose. They are never written down: A is large, and products with it are cheap.
+
     Args:
         heatmaps: float32 `[batch, height, width, classes]`.
         affinity: float32 `[batch, cells, cells]`, as `affinities` returns it.
@@ -44,12 +48,9 @@ def propagate(heatmaps: Any, affinity: Any) -> Any:
     """
     shape = tf.shape(heatmaps)
     flat = tf.reshape(heatmaps, [shape[0], -1, shape[3]])
-    return tf.reshape(tf.matmul(_balanced(affinity), flat), shape)
-
-
-def _balanced(affinity: Any) -> Any:
-    """Rows and columns sum to about 1 (Sinkhorn, twice), lest large even areas soak up the heat."""
+    rows = tf.ones_like(flat[:, :, :1])
     for _ in range(2):
-        for axis in (1, 2):
-            affinity = tf.math.divide_no_nan(affinity, tf.reduce_sum(affinity, axis, keepdims=True))
-    return (affinity + tf.linalg.matrix_transpose(affinity)) / 2
+        columns = tf.math.reciprocal_no_nan(tf.matmul(affinity, rows))
+        rows = tf.math.reciprocal_no_nan(tf.matmul(affinity, columns))
+    one, other = tf.split(tf.matmul(affinity, tf.concat([columns * flat, rows * flat], 2)), 2, 2)
+    return tf.reshape((rows * one + columns * other) / 2, shape)

@@ -162,27 +162,27 @@ class Dataset:
         by_index = {example.index: example for example in examples}
         if not by_index:
             return
-        # A key for each shape, in the order of size: what is left at the end comes in that order.
+        # In the order of size: what is left over of each shape comes at the end in that order.
         shapes = [(size, size) if size else (each.height, each.width) for each in examples]
         key_by_shape = {shape: key for key, shape in enumerate(sorted(set(shapes)))}
-        keys = np.zeros(max(by_index) + 1, np.int64)
-        keys[[each.index for each in examples]] = [key_by_shape[shape] for shape in shapes]
         fitting = batch_size * _PIXELS // np.prod(list(key_by_shape), axis=1)
-        key_of, count_of = tf.constant(keys), tf.constant(np.clip(fitting, 1, batch_size))
-        decode = self.decoder(examples, size)
-        pipeline = (
-            self.encoded(examples)
+        counts = np.clip(fitting, 1, batch_size)
+        encoded, decode = self.encoded(examples), self.decoder(examples, size)
+        if len(key_by_shape) == 1:
+            pipeline = encoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(counts[0])
+        else:
+            keys = np.zeros(max(by_index) + 1, np.int64)
+            keys[[each.index for each in examples]] = [key_by_shape[shape] for shape in shapes]
+            key_of, count_of = tf.constant(keys), tf.constant(counts)
             # Grouped while still encoded, so that waiting for a full batch costs little memory.
-            .group_by_window(
+            pipeline = encoded.group_by_window(
                 key_func=lambda index, encoded: key_of[index],
                 reduce_func=lambda key, window: window.map(
                     decode, num_parallel_calls=tf.data.AUTOTUNE
                 ).batch(batch_size),
                 window_size_func=lambda key: count_of[key],
             )
-            .prefetch(2)
-        )
-        for indices, images, decoded in pipeline.as_numpy_iterator():
+        for indices, images, decoded in pipeline.prefetch(2).as_numpy_iterator():
             yield Batch(
                 [by_index[int(index)] for index in indices[decoded]],
                 images if decoded.all() else images[decoded],

@@ -12,11 +12,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from kgradcam.boxes import THRESHOLDS, Boxes, BoxOptions, boxes_by_option
@@ -175,7 +177,7 @@ def draw_boxes(
         return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
 
     waiting = iter(records)
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _single_threaded_opencv():
         # A block at a time, so that the maps of a long run are never all in memory.
         while block := list(islice(waiting, _BLOCK)):
             for found in pool.map(draw, block):
@@ -183,6 +185,17 @@ def draw_boxes(
                     rows[option].append(row)
                 advance(1)
     return {option: _table(rows[option]) for option in options}
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Threads of OpenCV's own beside a pool of them spend as much time again on waiting."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
 
 
 _Row = tuple[int, int, Boxes, Boxes]
