@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -236,3 +237,31 @@ def test_every_command_shows_an_example(kgradcam) -> None:
     commands = "detect evaluate tune compare visualize report explain demo prepare layers env"
     for name in commands.split():
         assert f"kgradcam {name}" in kgradcam(name, "--help").out.split("Usage")[1][60:], name
+
+
+def test_an_interrupt_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
+    """Python only prints what a destructor raises, and goes on."""
+    program = """
+import signal, time
+from kgradcam import cli
+
+class Leaving:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def work():
+    Leaving()
+    time.sleep(60)
+
+cli.app.command("work")(work)
+cli.main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program, "work"],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert result.returncode == 130
+    assert "Traceback" not in result.stderr

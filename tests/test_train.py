@@ -229,9 +229,9 @@ def test_a_picture_that_does_not_decode_teaches_nothing(
     labels = np.concatenate([labels for _, labels in pictures.batches(0)])
     assert len(labels) == 16
     assert (labels == -1).all(axis=1).sum() == 1
-    assert [name for name, _ in pictures.dataset.skipped] == ["04.jpg"]
+    assert [name for name, _ in pictures.dataset.left_out()] == ["04.jpg"]
     list(pictures.batches(1))
-    assert len(pictures.dataset.skipped) == 1
+    assert len(pictures.dataset.left_out()) == 1
 
 
 def test_an_epoch_is_a_function_of_its_number(configuration: Configuration) -> None:

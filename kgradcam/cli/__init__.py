@@ -4,9 +4,11 @@ Data go to stdout, all else to stderr. Exit codes: 0 done, 1 failed, 2 wrong usa
 TensorFlow takes seconds to import, so each command imports what it needs when it runs.
 """
 
+import os
 import signal
 import sys
-from typing import Annotated, NoReturn
+import threading
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -61,9 +63,20 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def _interrupt_later(unraisable: Any) -> None:
+    """What Ctrl-C raises in a destructor is lost: it is raised again, when that has ended."""
+    if unraisable.exc_type is not KeyboardInterrupt:
+        sys.__unraisablehook__(unraisable)
+        return
+    again = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    again.daemon = True
+    again.start()
+
+
 def main() -> None:
     """Runs the command line; what a user can cause becomes one line and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
+    sys.unraisablehook = _interrupt_later
     try:
         app()
     except UsageError as error:
