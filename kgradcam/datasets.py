@@ -97,7 +97,7 @@ class Dataset:
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
         )
         count = builder.info.splits[split].num_examples
-        with progress.bar("images", count, "headers", quiet, brief=True) as advance:
+        with progress.bar("headers", count, "images", quiet, brief=True) as advance:
             self.examples = list(self._read_examples(advance))
         if not self.examples:
             first = "".join(f" Skipped {name}: {reason}" for name, reason in self.skipped[:1])

@@ -158,20 +158,15 @@ def detect(
         cam = make_explainer(
             replace(configuration, precision=precision), classifier, len(examples) >= FREEZE_AFTER
         )
-
-        def info() -> dict[str, Any]:
-            return _describe(configuration, dataset, classifier, cam, targets)
-
-        writer.begin(info(), data_dir)
+        info = _describe(configuration, dataset, classifier, cam, targets)
+        writer.begin(info, data_dir)
         known = writer.done | set(writer.skipped)
         waiting = [each for each in examples if images[each.index].id not in known]
         with progress.bar("heatmaps", len(waiting), "images", quiet) as advance:
             for batch in dataset.batches(
                 waiting, configuration.batch_size, configuration.image_size
             ):
-                found = _Found(batch.examples, [], list(batch.damaged))
-                if batch.examples:
-                    found = _explain(cam, batch, targets, configuration, images)
+                found = _explain(cam, batch, targets, configuration, images)
                 _stop_if_strict(
                     configuration, [(each.file_name, why) for each, why in found.skipped]
                 )
@@ -198,7 +193,9 @@ def detect(
             "skipped": len(skipped),
         }
         left_out = [{"file": name, "reason": why} for name, why in sorted(skipped)]
-        return writer.finish({**info(), "counts": counts, "skipped": left_out}, ground_truth)
+        # Some models tell these by their first call only.
+        info["configuration"]["precision"], info["model"]["layer"] = cam.precision, cam.layer
+        return writer.finish({**info, "counts": counts, "skipped": left_out}, ground_truth)
 
 
 def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]:
@@ -316,6 +313,8 @@ def _explain(
     configuration: Configuration,
     images: dict[int, Image],
 ) -> _Found:
+    if not batch.examples:
+        return _Found([], [], batch.damaged)
     names = [_asked(example, targets, configuration) for example in batch.examples]
     most = max(map(len, names))
     # All images of a batch need the same number of classes: the last one is repeated, then dropped.

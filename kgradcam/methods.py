@@ -29,13 +29,9 @@ class CAM(GradCAM):
                 f"and one linear layer. Received: layer={self.layer!r} of {self.model.name!r}, "
                 "which does not. Grad-CAM is the same where CAM exists: method gradcam."
             )
-        return super().heatmaps(trace)
-
-    def heatmap(self, feature_maps: Any, gradients: Any) -> Any:
-        """See `GradCAM.heatmap`."""
         # The gradient of a mean is w_k over the number of places, at each of them.
-        weights = tf.reduce_sum(gradients, axis=space(feature_maps), keepdims=True)
-        return tf.reduce_sum(weights * feature_maps, axis=-1)
+        places = tf.reduce_prod(tf.shape(trace.feature_maps)[1:-1])
+        return tf.cast(places, tf.float32) * super().heatmaps(trace)
 
 
 def _ends_in_pooling_and_one_linear_layer(trace: Trace) -> bool:

@@ -118,6 +118,24 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
+def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
+    """Of a run: bright squares, found by a model that sees brightness; dogs are its output 2."""
+    from kgradcam.boxes import BoxOptions
+    from kgradcam.detection import Configuration
+
+    return Configuration(
+        **PLAIN,
+        dataset=str(pets.root),
+        split="all",
+        classes=("cat=0", "dog=2"),
+        model=str(tiny_model),
+        thresholds=(0.3, 0.5),
+        boxes=BoxOptions("seed", 0, "heat"),
+        batch_size=2,
+    )
+
+
+@pytest.fixture
 def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
     """A run on `pets`, each heatmap as it is."""
     from kgradcam.boxes import BoxOptions

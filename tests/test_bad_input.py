@@ -14,10 +14,8 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
-from conftest import PLAIN
 
 from kgradcam import GradCAM, normalize, overlay, voc
-from kgradcam.boxes import BoxOptions
 from kgradcam.builders import prepare
 from kgradcam.datasets import open_dataset
 from kgradcam.detection import Configuration, detect
@@ -75,16 +73,8 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 40 30\n%%EndComments\nshowpa
 
 
 @pytest.fixture
-def configuration(pets, tiny_model: Path) -> Configuration:
-    return Configuration(
-        dataset=str(pets.root),
-        split="all",
-        classes=("cat=0", "dog=2"),
-        model=str(tiny_model),
-        thresholds=(0.5,),
-        boxes=BoxOptions("seed", 0, "heat"),
-        **PLAIN,
-    )
+def configuration(configuration: Configuration) -> Configuration:
+    return replace(configuration, thresholds=(0.5,), batch_size=16)
 
 
 # A picture named x.jpg: its bytes, and what is said of it.

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PLAIN
 
 from kgradcam import detection, freezing
 from kgradcam.boxes import BoxOptions, find_boxes, normalize, score_boxes
@@ -17,21 +16,6 @@ from kgradcam.images import read_image
 from kgradcam.records import read_detections
 from kgradcam.runs import Run, detections_name, draw_boxes
 from kgradcam.seed_boxes import seed_boxes
-
-
-@pytest.fixture
-def configuration(pets, tiny_model: Path) -> Configuration:
-    """Bright squares, found by a model that sees brightness; dogs are its output 2."""
-    return Configuration(
-        **PLAIN,
-        dataset=str(pets.root),
-        split="all",
-        classes=("cat=0", "dog=2"),
-        model=str(tiny_model),
-        thresholds=(0.3, 0.5),
-        boxes=BoxOptions("seed", 0, "heat"),
-        batch_size=2,
-    )
 
 
 def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:

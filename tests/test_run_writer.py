@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import PLAIN
 
 from kgradcam import detection, run_writer
+from kgradcam.boxes import BoxOptions
 from kgradcam.detection import Configuration, detect, interrupted_configuration
 from kgradcam.errors import UserError
 from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.records import GroundTruth, Image
 from kgradcam.run_writer import RunWriter, is_interrupted, read_start, write_run
-from kgradcam.runs import Run
+from kgradcam.runs import Run, draw_boxes
 
 INFO: dict[str, Any] = {
     "configuration": {"batch_size": 2, "layer": None},
@@ -112,9 +112,7 @@ def test_parts_add_up_to_the_boxes_of_the_whole(tmp_path: Path) -> None:
     assert run.info["counts"] == {"heatmaps": 8, "skipped": {"4": "It is damaged."}}
     assert [record.image_id for record in run.heatmaps()] == [1, 2, 2, 5, 5, 7, 8, 8]
     stored = run.detections([0.3, 0.6])
-    drawn = run_writer.draw_boxes(
-        run.heatmaps(), run.ground_truth.images, [0.3, 0.6], [0], run.options
-    )
+    drawn = draw_boxes(run.heatmaps(), run.ground_truth.images, [0.3, 0.6], [0], run.options)
     for option in ((0, 0.3), (0, 0.6)):
         assert len(drawn[option].boxes) > 8
         for name, values in vars(drawn[option]).items():
@@ -301,16 +299,8 @@ def test_damaged_notes_are_named(tmp_path: Path, name: str, content: str) -> Non
 
 
 @pytest.fixture
-def configuration(pets, tiny_model: Path) -> Configuration:
-    return Configuration(
-        **PLAIN,
-        dataset=str(pets.root),
-        split="all",
-        classes=("cat=0", "dog=2"),
-        model=str(tiny_model),
-        thresholds=(0.3, 0.5),
-        batch_size=1,
-    )
+def configuration(configuration: Configuration) -> Configuration:
+    return replace(configuration, boxes=BoxOptions(), batch_size=1)
 
 
 @pytest.fixture

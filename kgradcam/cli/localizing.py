@@ -26,6 +26,7 @@ from kgradcam.cli.options import (
     TrustModel,
     Weights,
     box_rules,
+    given_options,
     joined,
     layer_paths,
     protocol_rules,
@@ -206,7 +207,7 @@ def detect(
     if dry_run:
         _rehearse(configuration, folder, data_dir, force)
         return
-    if resume and not _given(context) - _BESIDE_RESUME:
+    if resume and not set(given_options(context)) - _BESIDE_RESUME:
         configuration, stored = interrupted_configuration(folder)
         configuration = replace(configuration, trusted=trust_model)
         data_dir = data_dir or stored
@@ -243,12 +244,6 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
     if resume and not out:
         return resume
     raise UsageError("Give one of --out RUN, for a new run, and --resume RUN, to go on with one.")
-
-
-def _given(context: typer.Context) -> set[str]:
-    """The options that somebody has typed, or written into a file."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source and source.name != "DEFAULT"}
 
 
 def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:

@@ -191,6 +191,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     return path
 
 
+def given_options(context: typer.Context) -> list[str]:
+    """The options that somebody has typed, written into a file, or set in the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+
+
 Config = Annotated[
     Path | None,
     typer.Option(

@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import DATASET, MODEL, Config, DataDir, Force, Preprocess, Quiet
+from kgradcam.cli.options import (
+    DATASET,
+    MODEL,
+    Config,
+    DataDir,
+    Force,
+    Preprocess,
+    Quiet,
+    given_options,
+)
 from kgradcam.cli.output import import_tensorflow, note, print_table, report_skipped
 from kgradcam.errors import UsageError
 
@@ -275,9 +284,8 @@ def train(
 
 def _refuse_beside_resume(context: typer.Context) -> None:
     """An interrupted training goes on as it was; another option would be ignored."""
-    for name in context.params:
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and name not in _BESIDE_RESUME:
+    for name in given_options(context):
+        if name not in _BESIDE_RESUME:
             raise UsageError(
                 f"--resume goes on with the options of training.json in --out; it takes no other. "
                 f"Received: --{'class' if name == 'classes' else name.replace('_', '-')}."
