@@ -5,6 +5,7 @@ picture of more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (`--max-pixels`) is ref
 """
 
 import io
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ _FORMATS = tuple(
 )
 _ORIENTATION = 0x0112
 _TURNED = (5, 6, 7, 8)
+_HEADERS = threading.Lock()
+"""Filters of warnings belong to the process: a thread would take away those of another."""
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
@@ -105,7 +108,7 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
 
 def _open(source: Path | bytes) -> Any:
     try:
-        with warnings.catch_warnings():
+        with _HEADERS, warnings.catch_warnings():
             # Pillow warns from its limit on, and refuses twice as much.
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             return PIL.Image.open(

@@ -5,8 +5,11 @@ import json
 import os
 import re
 import struct
+import sys
+import warnings
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,6 +187,30 @@ def test_the_limit_of_pixels_is_pillows(monkeypatch: pytest.MonkeyPatch) -> None
         image_size(picture)
     monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1200)
     assert image_size(picture) == (40, 30)
+
+
+def test_the_limit_holds_in_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = encoded(photograph(40, 30))
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", 1199)
+
+    def is_refused(_: int) -> bool:
+        try:
+            image_size(picture)
+        except UserError:
+            return True
+        return False
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with warnings.catch_warnings(), ThreadPoolExecutor(8) as pool:
+            warnings.simplefilter("ignore")  # as without pytest: nothing is an error by itself
+            before = list(warnings.filters)
+            refused = list(pool.map(is_refused, range(5000)))
+            assert warnings.filters == before
+    finally:
+        sys.setswitchinterval(interval)
+    assert all(refused)
 
 
 LAUGHS = '<!DOCTYPE a [<!ENTITY l0 "ha">{}]>{}'.format(
