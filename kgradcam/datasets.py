@@ -60,6 +60,17 @@ class Batch(NamedTuple):
     damaged: list[tuple[Example, str]]
 
 
+def untuned() -> tf.data.Options:
+    """Returns options of a `tf.data` pipeline that is not tuned while it runs.
+
+    The tuner's thread sleeps twice as long each time, up to a minute, and the end of an iterator
+    now and then waits until it wakes (TensorFlow 2.21). Parallel calls are as many as cores.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
+
+
 class Dataset:
     """A split of a VOC dataset: its annotations in memory, its images on demand.
 
@@ -95,7 +106,7 @@ class Dataset:
             split=split,
             decoders={"image": tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-        )
+        ).with_options(untuned())
         count = builder.info.splits[split].num_examples
         with progress.bar("headers", count, "images", quiet, brief=True) as advance:
             self.examples = list(self._read_examples(advance))

@@ -13,6 +13,7 @@ from kgradcam.builders import prepare
 from kgradcam.datasets import Example, open_dataset
 from kgradcam.errors import UserError
 from kgradcam.images import read_image
+from kgradcam.training.batches import Features, Pictures
 from kgradcam.voc import VocFolder, parse_annotation
 
 
@@ -56,6 +57,20 @@ def test_batches_hold_images_of_one_shape_in_a_fixed_order(pets) -> None:
         for example, image in zip(batch, images, strict=True):
             path = pets.root / "JPEGImages" / example.file_name
             np.testing.assert_array_equal(image, read_image(path))
+
+
+def test_no_pipeline_is_tuned_while_it_runs(pets) -> None:
+    """Its end would now and then wait for the tuner, up to a minute."""
+    dataset = open_dataset(str(pets.root))
+    pictures = Pictures(dataset, dataset.examples, np.zeros((4, 1)), lambda image: image, 8, 2)
+    features = Features(np.zeros((1, 4, 1, 1, 1)), np.zeros((1, 4, 1)), 2)
+    for pipeline in (
+        dataset.encoded(dataset.examples),
+        pictures.batches(),
+        features.batches(0),
+        features.in_order(),
+    ):
+        assert pipeline.options().autotune.enabled is False
 
 
 def test_resized_images_share_batches(pets) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from kgradcam.datasets import Dataset, Example
+from kgradcam.datasets import Dataset, Example, untuned
 from kgradcam.metrics.classification import UNKNOWN
 from kgradcam.progress import Advance, ignore
 from kgradcam.training.augmentation import Augmentation, augment, cut_and_mix
@@ -155,7 +155,7 @@ def _stream(maps: Any, labels: Any, batches: Sequence[Any] | npt.NDArray[Any]) -
         tf.TensorSpec([None, *labels.shape[1:]], tf.float32),
     )
     stream = tf.data.Dataset.from_generator(read, output_signature=signature)
-    return stream.apply(_counted(len(batches))).prefetch(2)
+    return stream.apply(_counted(len(batches))).prefetch(2).with_options(untuned())
 
 
 def _counted(batches: int) -> Any:
