@@ -12,6 +12,7 @@ import tensorflow as tf
 from kgradcam.affinity import affinities, propagate
 from kgradcam.errors import UserError
 from kgradcam.freezing import Frozen, choose_precision, prefers_xla
+from kgradcam.fusion import at_most_cells, fuse_layers, scaled_to_one
 from kgradcam.layers import (
     LayerCall,
     default_call,
@@ -23,17 +24,15 @@ from kgradcam.layers import (
 from kgradcam.receptive_field import cell_centres, resample
 from kgradcam.scores import (
     ClassTarget,
-    before_activation,
-    class_probabilities,
-    class_scores,
+    Scored,
     make_class_masks,
+    score_classes,
+    score_values,
     select_output,
-    with_top_class,
 )
 
 # Keeps small gradients in float16 from vanishing; a power of two, so that nothing is rounded.
 _FLOAT16_SCALE = 1024.0
-_MOST_CELLS = 1024.0
 
 
 @dataclass(frozen=True)
@@ -431,9 +430,10 @@ class GradCAM:
         maps = [self.heatmaps(self._follow(call, inputs, scored)) for call in calls]
         if self._relu:
             maps = [tf.nn.relu(each) for each in maps]
-        return _View(maps[0] if len(maps) == 1 else _fuse(maps), scored, inputs, calls, recorded)
+        heatmaps = maps[0] if len(maps) == 1 else fuse_layers(maps)
+        return _View(heatmaps, scored, inputs, calls, recorded)
 
-    def _combine(self, inputs: Any, class_masks: Any) -> tuple[Any, "_Scored"]:
+    def _combine(self, inputs: Any, class_masks: Any) -> tuple[Any, Scored]:
         """The views at all scales on one grid that tiles the image, refined if asked for."""
         if not tf.is_tensor(inputs) or inputs.shape.rank != 4 or isinstance(self.layer, tuple):
             raise UserError("scales and refine need a model of one image, and one layer.")
@@ -448,13 +448,13 @@ class GradCAM:
             views.append(self._view(scaled, views[0].scored.masks if views else class_masks))
         finest = views[self._scales.index(max(self._scales))]
         alike = finer_calls(finest.recorded, finest.calls[0]) or finest.calls
-        cells = _at_most_cells(tf.shape(self._as_grid(alike[0], alike[0].feature_maps))[1:3])
+        cells = at_most_cells(tf.shape(self._as_grid(alike[0], alike[0].feature_maps))[1:3])
         total = tf.add_n([self._on_grid(view, cells) for view in views]) / len(views)
         if self._refine:
             features = [self._tiled(finest, call, cells) for call in alike]
             self._calls += alike
             total = propagate(total, affinities(features))
-        heatmaps = tf.einsum("bhwc->cbhw", _scaled_to_one(total))
+        heatmaps = tf.einsum("bhwc->cbhw", scaled_to_one(total))
         first = views[0].scored
         scores = tf.add_n([view.scored.scores for view in views]) / len(views)
         probabilities = tf.add_n([view.scored.probabilities for view in views]) / len(views)
@@ -463,7 +463,7 @@ class GradCAM:
     def _on_grid(self, view: "_View", cells: Any) -> Any:
         """The heatmaps of a view `[batch, cells, cells, classes]`, each scaled to 1."""
         heatmaps = tf.einsum("cbhw->bhwc", view.heatmaps)
-        return _scaled_to_one(self._tiled(view, view.calls[0], cells, heatmaps))
+        return scaled_to_one(self._tiled(view, view.calls[0], cells, heatmaps))
 
     def _tiled(self, view: "_View", call: LayerCall, cells: Any, maps: Any = None) -> Any:
         """Maps of a layer, by default its features, resampled to cells that tile the image."""
@@ -472,7 +472,7 @@ class GradCAM:
         centres = (cell_centres(grid, size[0], 0), cell_centres(grid, size[1], 1))
         return resample(grid if maps is None else maps, centres, (size[0], size[1]), cells)
 
-    def _follow(self, call: LayerCall, inputs: Any, scored: "_Scored") -> Trace:
+    def _follow(self, call: LayerCall, inputs: Any, scored: Scored) -> Trace:
         def gradients(weights: Any) -> Any:
             return self._gradients(call, scored, weights)
 
@@ -501,29 +501,15 @@ class GradCAM:
             rescore,
         )
 
-    def _score_outputs(self, outputs: Any, class_masks: Any) -> "_Scored":
+    def _score_outputs(self, outputs: Any, class_masks: Any) -> Scored:
         if self._score is not None:
-            scores = tf.cast(self._score(outputs), tf.float32)
-            if scores.shape.rank not in (1, 2):
-                raise UserError(
-                    "score must map the outputs to [batch], or [batch, scores]. "
-                    f"Received: {scores.shape}."
-                )
-            scores = scores[:, None] if scores.shape.rank == 1 else scores
-            undefined = tf.fill(tf.shape(scores), np.float32(np.nan))
-            top = tf.zeros(tf.shape(scores)[:1], tf.int64)
-            return _Scored(None, scores, None, undefined, top, class_masks)
+            return score_values(self._score(outputs), class_masks)
         output = select_output(outputs, getattr(self.model, "output_names", ()), self._output)
-        logits, activation = before_activation(output)
-        self._class_count = logits.shape[-1]
-        top = tf.argmax(logits, axis=-1)
-        masks = with_top_class(tf.ensure_shape(class_masks, [None, None, self._class_count]), top)
-        probabilities = class_probabilities(logits, masks, activation)
-        scores = class_scores(logits, masks)
-        slopes = tf.where(masks, tf.exp(logits[:, None, :] - scores[:, :, None]), 0.0)
-        return _Scored(logits, scores, slopes, probabilities, top, masks)
+        scored = score_classes(output, class_masks)
+        self._class_count = scored.logits.shape[-1]
+        return scored
 
-    def _gradients(self, call: LayerCall, scored: "_Scored", weights: Any) -> Any:
+    def _gradients(self, call: LayerCall, scored: Scored, weights: Any) -> Any:
         scale = _FLOAT16_SCALE if call.feature_maps.dtype == tf.float16 else 1.0
         start, slope = scored.slope(weights)
         # Unlike a tape, it goes back to the layer and no further; unlike tf.gradients, it does not
@@ -537,7 +523,7 @@ class GradCAM:
             )
         return self._as_grid(call, gradients) / scale
 
-    def _mean_gradients(self, call: LayerCall, scored: "_Scored", weights: Any) -> Any:
+    def _mean_gradients(self, call: LayerCall, scored: Scored, weights: Any) -> Any:
         start, slope = scored.slope(weights)
         pooled = None if call.channels_first or self._reshape else _pooled(call.feature_maps)
         if pooled is not None and pooled.dtype == tf.float32:
@@ -559,29 +545,6 @@ class GradCAM:
         return _channels_last(tensor) if call.channels_first else tensor
 
 
-class _Scored(NamedTuple):
-    """What is explained: scores and probabilities `[batch, classes]`, and what they are made of.
-
-    Slopes are those of the scores by the logits, `[batch, classes, outputs]`.
-    """
-
-    logits: Any
-    scores: Any
-    slopes: Any
-    probabilities: Any
-    top: Any
-    masks: Any
-
-    def slope(self, weights: Any) -> tuple[Any, Any]:
-        """Where a gradient starts, and the slope there of the scores' sum by weights `[classes]`.
-
-        The slope of a log-sum-exp is a softmax: taken once, not at each class.
-        """
-        if self.logits is None:
-            return self.scores, tf.broadcast_to(weights, tf.shape(self.scores))
-        return self.logits, tf.einsum("c,bco->bo", weights, self.slopes)
-
-
 class _View(NamedTuple):
     """What one forward pass gave.
 
@@ -590,7 +553,7 @@ class _View(NamedTuple):
     """
 
     heatmaps: Any
-    scored: _Scored
+    scored: Scored
     inputs: Any
     calls: list[LayerCall]
     recorded: list[LayerCall]
@@ -629,38 +592,6 @@ def _channels_last(tensor: Any) -> Any:
 
 def _channels_first(tensor: Any) -> Any:
     return tf.transpose(tensor, [0, tensor.shape.rank - 1, *range(1, tensor.shape.rank - 1)])
-
-
-def _fuse(maps: Sequence[Any]) -> Any:
-    """The mean of heatmaps `[classes, batch, height, width]` of several sizes, each scaled to 1."""
-    if any(each.shape.rank != 4 for each in maps):
-        raise UserError("Several layers are fused on images only, not on series or volumes.")
-    sizes = tf.stack([tf.shape(each)[2:] for each in maps])
-    size = sizes[tf.argmax(tf.reduce_prod(sizes, axis=1))]
-
-    def scaled(heatmaps: Any) -> Any:
-        highest = tf.reduce_max(tf.abs(heatmaps), axis=[2, 3], keepdims=True)
-        flat = tf.reshape(heatmaps, [-1, *tf.unstack(tf.shape(heatmaps)[2:]), 1])
-        resized = tf.reshape(
-            tf.image.resize(flat, size), [*tf.unstack(tf.shape(heatmaps)[:2]), *tf.unstack(size)]
-        )
-        return tf.math.divide_no_nan(resized, highest)
-
-    return tf.add_n([scaled(each) for each in maps]) / len(maps)
-
-
-def _scaled_to_one(heatmaps: Any) -> Any:
-    """Divides heatmaps `[batch, height, width, classes]` by their highest values."""
-    return tf.math.divide_no_nan(
-        heatmaps, tf.reduce_max(tf.abs(heatmaps), axis=[1, 2], keepdims=True)
-    )
-
-
-def _at_most_cells(shape: Any) -> Any:
-    """Shrinks a grid of more than `_MOST_CELLS` cells, since affinities grow as its square."""
-    cells = tf.cast(tf.reduce_prod(shape), tf.float32)
-    factor = tf.minimum(1.0, tf.sqrt(_MOST_CELLS / cells))
-    return tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float32) * factor), tf.int32), 1)
 
 
 def _require_finite(images: Any) -> None:

@@ -1,7 +1,7 @@
 """What is explained: the score of a class, before the head's softmax or sigmoid."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,66 @@ def select_output(outputs: Any, names: Sequence[str], output: str | int | None) 
         f"The model has {len(tensors)} outputs: output= must say which to explain, "
         f"{' or '.join(options)}. Received: {output!r}.{did_you_mean(str(output), options)}"
     )
+
+
+class Scored(NamedTuple):
+    """What is explained: scores and probabilities `[batch, classes]`, and what they are made of.
+
+    Slopes are those of the scores by the logits, `[batch, classes, outputs]`.
+    """
+
+    logits: Any
+    scores: Any
+    slopes: Any
+    probabilities: Any
+    top: Any
+    masks: Any
+
+    def slope(self, weights: Any) -> tuple[Any, Any]:
+        """Where a gradient starts, and the slope there of the scores' sum by weights `[classes]`.
+
+        The slope of a log-sum-exp is a softmax: taken once, not at each class.
+        """
+        if self.logits is None:
+            return self.scores, tf.broadcast_to(weights, tf.shape(self.scores))
+        return self.logits, tf.einsum("c,bco->bo", weights, self.slopes)
+
+
+def score_classes(outputs: Any, class_masks: Any) -> Scored:
+    """Scores classes by the logits before a model's head.
+
+    Args:
+        outputs: See `before_activation`.
+        class_masks: bool `[1 or batch, targets, classes]`; with no targets, the top class of each
+            image is scored.
+
+    Returns:
+        What is explained.
+    """
+    logits, activation = before_activation(outputs)
+    top = tf.argmax(logits, axis=-1)
+    masks = with_top_class(tf.ensure_shape(class_masks, [None, None, logits.shape[-1]]), top)
+    scores = class_scores(logits, masks)
+    slopes = tf.where(masks, tf.exp(logits[:, None, :] - scores[:, :, None]), 0.0)
+    probabilities = class_probabilities(logits, masks, activation)
+    return Scored(logits, scores, slopes, probabilities, top, masks)
+
+
+def score_values(values: Any, class_masks: Any) -> Scored:
+    """Takes values that are no classes, `[batch]` or `[batch, scores]`, as scores.
+
+    Raises:
+        UserError: They have another form.
+    """
+    scores = tf.cast(values, tf.float32)
+    if scores.shape.rank not in (1, 2):
+        raise UserError(
+            f"score must map the outputs to [batch], or [batch, scores]. Received: {scores.shape}."
+        )
+    scores = scores[:, None] if scores.shape.rank == 1 else scores
+    undefined = tf.fill(tf.shape(scores), np.float32(np.nan))
+    top = tf.zeros(tf.shape(scores)[:1], tf.int64)
+    return Scored(None, scores, None, undefined, top, class_masks)
 
 
 def before_activation(outputs: Any) -> tuple[Any, str]:
