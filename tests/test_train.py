@@ -352,6 +352,13 @@ def test_mistakes_are_told_before_the_work(
     assert not (tmp_path / "model").exists()
 
 
+def test_a_loss_that_is_no_number_ends_it(configuration: Configuration, tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"loss of epoch \d is (nan|inf).* lower learning_rate than"
+    ):
+        train(replace(configuration, learning_rate=1e38), tmp_path / "model")
+
+
 def test_what_has_no_effect_is_refused() -> None:
     with pytest.raises(UserError, match="cached_views needs frozen_until"):
         Configuration(cached_views=2)

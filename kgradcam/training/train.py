@@ -1,6 +1,7 @@
 """From labelled pictures to a model folder: the epochs, their checkpoints, and what they end in."""
 
 import json
+import math
 import platform
 import shutil
 import time
@@ -65,7 +66,7 @@ def train(
 
     Raises:
         UserError: Something in the configuration does not exist or does not fit, the folder exists,
-            or there is nothing to resume.
+            there is nothing to resume, or the loss is no number any more.
     """
     begin = time.monotonic()
     with all_gpus().scope():
@@ -155,12 +156,18 @@ def _fit(
                     shuffle=False,  # the batches are in their order already
                     callbacks=[_Bar(advance, training.batch_size)],
                 )
+                loss = float(found.history["loss"][0])
+                if not math.isfinite(loss):
+                    raise UserError(
+                        f"The loss of epoch {epoch + 1} is {loss}: nothing is learned any more. "
+                        f"Begin anew with a lower learning_rate than {options.learning_rate:g}."
+                    )
                 logits = trained.predict(validation(), verbose=0)[:, 0]
                 values = classification_ap(plan.data.validation.labels, logits)
                 row: dict[str, Any] = {
                     "epoch": epoch + 1,
                     "stage": stage,
-                    "loss": float(found.history["loss"][0]),
+                    "loss": loss,
                     "map": float(np.nanmean(values)),
                     "learning_rate": float(trained.optimizer.learning_rate),
                 }
