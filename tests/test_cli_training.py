@@ -77,6 +77,10 @@ def test_the_three_commands_of_the_page(kgradcam, my_pictures: Path, tmp_path: P
     run = json.loads((tmp_path / "runs/mine/run.json").read_text("utf-8"))
     assert run["model"]["outputs"] == {"cup": [0], "plate": [1]}
     assert run["counts"]["heatmaps"] == 2
+    again = [*commands[0], "--force", "--json"]
+    code, out, err = kgradcam(*again)
+    assert code == 0, err
+    assert json.loads(out)["history"] == card["history"]
     code, out, err = kgradcam("evaluate", "runs/mine", "--json")
     assert code == 0, err
     assert {row["class"] for row in json.loads(out)["rows"]} >= {"cup", "plate"}

@@ -41,7 +41,7 @@ from kgradcam.cli.output import (
 )
 from kgradcam.errors import UsageError
 
-_BESIDE_RESUME = {"resume", "trust_model", "max_pixels", "data_dir", "as_json", "quiet"}
+_BESIDE_RESUME = {"resume", "trust_model", "max_pixels", "data_dir", "dry_run", "as_json", "quiet"}
 
 
 def detect(
@@ -204,13 +204,14 @@ def detect(
         strict=strict,
         trusted=trust_model,
     )
+    if resume:
+        begun, stored = interrupted_configuration(folder)
+        data_dir = data_dir or stored
+        if not set(given_options(context)) - _BESIDE_RESUME:
+            configuration = replace(begun, trusted=trust_model)
     if dry_run:
         _rehearse(configuration, folder, data_dir, force)
         return
-    if resume and not set(given_options(context)) - _BESIDE_RESUME:
-        configuration, stored = interrupted_configuration(folder)
-        configuration = replace(configuration, trusted=trust_model)
-        data_dir = data_dir or stored
     try:
         run = run_detect(
             configuration,

@@ -8,6 +8,7 @@ import typer
 from kgradcam.cli.options import (
     DATASET,
     MODEL,
+    AsJson,
     Config,
     DataDir,
     Force,
@@ -15,10 +16,10 @@ from kgradcam.cli.options import (
     Quiet,
     given_options,
 )
-from kgradcam.cli.output import import_tensorflow, note, print_table, report_skipped
+from kgradcam.cli.output import import_tensorflow, note, print_json, print_table, report_skipped
 from kgradcam.errors import UsageError
 
-_BESIDE_RESUME = {"out", "resume", "data_dir", "quiet"}
+_BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}
 _BUILD, _LEARN, _VARY = "What is built", "How it learns", "How pictures are varied"
 
 
@@ -207,6 +208,7 @@ def train(
         bool, typer.Option("--dry-run", help="Say what would be trained on what, and stop.")
     ] = False,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -279,7 +281,10 @@ def train(
     for name, measured in card["metrics"].items():
         note(f"{name} mAP {100 * measured['map']:.1f}", quiet)
     note(f"{card['seconds']:.0f} s; explained at {card['layer']}.", quiet)
-    typer.echo(out)
+    if as_json:
+        print_json(card)
+    else:
+        typer.echo(out)
 
 
 def _refuse_beside_resume(context: typer.Context) -> None:
