@@ -49,6 +49,7 @@ class Configuration:
         layer: The layer to explain, or several. Default: see `GradCAM`.
         precision: See `GradCAM`; `"auto"` is float32 for fewer than `freezing.REDUCE_FROM` images.
             `run.json` keeps what was used.
+        jit_compile: Whether to compile with XLA. Default: see `GradCAM`.
         image_size: Side of the squares that images are resized to; `None` keeps native sizes.
         scales: See `GradCAM`.
         refine: See there.
@@ -74,6 +75,7 @@ class Configuration:
     method: str = "gradcam"
     layer: str | tuple[str, ...] | None = None
     precision: str = "float32"
+    jit_compile: bool | None = None
     image_size: int | None = 448
     scales: tuple[float, ...] = (1.0, 0.5)
     refine: bool = True
@@ -253,6 +255,7 @@ def make_explainer(
         scales=configuration.scales,
         refine=configuration.refine,
         freeze=freeze,
+        jit_compile=configuration.jit_compile,
     )
 
 

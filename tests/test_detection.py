@@ -10,7 +10,7 @@ import pytest
 from kgradcam import detection, freezing
 from kgradcam.boxes import BoxOptions, find_boxes, normalize, score_boxes
 from kgradcam.builders import prepare
-from kgradcam.detection import Configuration, detect
+from kgradcam.detection import Configuration, detect, load_model, make_explainer
 from kgradcam.errors import UsageError, UserError
 from kgradcam.images import read_image
 from kgradcam.records import read_detections
@@ -176,6 +176,16 @@ def test_run_json_says_the_precision_that_was_used(
 
     monkeypatch.setattr(freezing.Frozen, "_freeze", refuse)
     assert used("fallen back", fast) == "float32"
+
+
+def test_xla_is_a_choice_and_finds_the_same(configuration: Configuration, tmp_path: Path) -> None:
+    chosen = replace(configuration, jit_compile=True)
+    assert make_explainer(chosen, load_model(chosen))._compiled._jit_compile is True
+    compiled = detect(chosen, tmp_path / "compiled")
+    plain = detect(configuration, tmp_path / "plain")
+    assert compiled.info["configuration"]["jit_compile"] is True
+    for one, other in zip(compiled.heatmaps(), plain.heatmaps(), strict=True):
+        np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-6)
 
 
 def test_all_means_the_classes_that_occur(

@@ -78,6 +78,14 @@ def detect(
     method: Method = "gradcam",
     layer: Layer = None,
     precision: Precision = "auto",
+    jit_compile: Annotated[
+        bool | None,
+        typer.Option(
+            "--xla/--no-xla",
+            help="Compile with XLA, once for each shape.",
+            show_default="xla on a GPU, for images of one size",
+        ),
+    ] = None,
     boxes: Annotated[
         str,
         typer.Option(
@@ -191,6 +199,7 @@ def detect(
         method=method,
         layer=layer_paths(layer),
         precision=precision,
+        jit_compile=jit_compile,
         image_size=side_length(image_size),
         scales=scales,
         refine=not plain if refine is None else refine,
