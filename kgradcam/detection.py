@@ -24,7 +24,7 @@ from kgradcam.freezing import FREEZE_AFTER, REDUCE_FROM
 from kgradcam.gradcam import GradCAM
 from kgradcam.heatmap_files import ClassHeatmap
 from kgradcam.methods import find_method
-from kgradcam.models import IMAGENET, Classifier, load_classifier
+from kgradcam.models import IMAGENET, Classifier, load_classifier, require_model
 from kgradcam.records import GroundTruth, Image
 from kgradcam.run_writer import read_start, write_run
 from kgradcam.runs import Run
@@ -135,7 +135,8 @@ def detect(
         UserError: Something in the configuration does not exist or does not fit, no image holds
             the classes, the folder exists, or what is to be resumed was begun otherwise.
     """
-    find_method(configuration.method)  # a slip in a name is told before any work
+    find_method(configuration.method)  # slips in names are told before any work
+    require_model(configuration.model)
     with write_run(folder, force=force, resume=resume) as writer:
         if resume:
             settings = _settings(configuration)

@@ -147,23 +147,29 @@ def load_network(
     Raises:
         UserError: As for `load_classifier`.
     """
-    applications = application_names()
+    require_model(name)
     if _is_folder(name):
         read_card(Path(name))  # a folder without one is not finished
         return _load_file(Path(name) / MODEL_FILE, trusted), []
     if name.endswith(".keras"):
         return _load_file(Path(name), trusted), []
     if name == EFFICIENTNET_LITE0:
-        constructor: Callable[..., Any] = EfficientNetLite0
-    elif name in applications:
-        constructor = applications[name][0]
-    else:
+        return _build_network(name, EfficientNetLite0, weights)
+    return _build_network(name, application_names()[name][0], weights)
+
+
+def require_model(name: str) -> None:
+    """Tells a slip in the name of a model, before anything is loaded.
+
+    Raises:
+        UserError: It is neither a file, nor a folder, nor a name that `load_classifier` knows.
+    """
+    if not (name in model_names() or name.endswith(".keras") or Path(name).is_dir()):
         raise UserError(
             f"model={name!r} is neither a .keras file, nor a model folder, nor a model by name."
             f"{did_you_mean(name, model_names())} Names: {EFFICIENTNET_LITE0} and those of "
             "keras.applications in lower case, as resnet50."
         )
-    return _build_network(name, constructor, weights)
 
 
 def _is_folder(name: str) -> bool:

@@ -416,6 +416,13 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
             "--explanation-metrics knows nothing of --csv",
         ),
         (["detect", "--out", "x", "--method", "gradcan"], 2, "Did you mean 'gradcam'"),
+        (["detect", "--out", "x", "--model", "resnet5"], 1, "Did you mean 'resnet50'"),
+        (
+            ["train", "--out", "x", "--model", "efficientnet-lite"],
+            1,
+            "mean 'efficientnet-lite0'",
+        ),
+        (["explain", "no.jpg", "--out", "x.png"], 1, "No image no.jpg."),  # and no model is loaded
         (["evaluate", "x", "--threshold", "0.1:0.5:0"], 2, "'0.1:0.5:0' is no range upwards"),
         (["evaluate", "x", "--threshold", "0.1,x"], 2, "'x' is no number and no START:STOP:STEP"),
         (["evaluate", "x", "--iou", "0:1:0.00001"], 2, "more than 10,000 numbers"),

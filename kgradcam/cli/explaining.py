@@ -77,9 +77,10 @@ def explain(
     import_tensorflow()
     import tensorflow as tf
 
+    from kgradcam.images import image_size as picture_extent
     from kgradcam.methods import METHODS
     from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.models import load_classifier, model_names
+    from kgradcam.models import load_classifier, model_names, require_model
     from kgradcam.pictures import save
     from kgradcam.visualization import explain_images
 
@@ -96,6 +97,9 @@ def explain(
                 "model folder."
                 f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
             )
+    require_model(model)
+    for image in images:  # before a model is loaded, or its weights
+        picture_extent(image)
     classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]
     classifiers += [
         load_classifier(name, file or "imagenet", size, trusted=trust_model)

@@ -11,7 +11,7 @@ from kgradcam.datasets import DEMO, Dataset, Example, open_dataset
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.layers import list_layers
 from kgradcam.model_folder import read_card
-from kgradcam.models import IMAGENET, find_preprocessing, load_network
+from kgradcam.models import IMAGENET, find_preprocessing, load_network, require_model
 from kgradcam.training.augmentation import Augmentation
 from kgradcam.training.batches import Pictures, image_labels
 from kgradcam.training.network import Architecture, Network, build_network, copy_network
@@ -199,6 +199,7 @@ def plan_training(configuration: Configuration, data_dir: Path | None = None) ->
     Raises:
         UserError: Something in the configuration does not exist or does not fit.
     """
+    require_model(configuration.model)
     keras.utils.set_random_seed(configuration.seed)
     data = _open_data(configuration, data_dir)
     backbone, missing = load_network(configuration.model, configuration.weights)
