@@ -158,13 +158,18 @@ def load_network(
     return _build_network(name, application_names()[name][0], weights)
 
 
+def is_model(name: str) -> bool:
+    """Whether a name is that of a file, a folder, or a network that `load_classifier` knows."""
+    return name in model_names() or name.endswith(".keras") or Path(name).is_dir()
+
+
 def require_model(name: str) -> None:
     """Tells a slip in the name of a model, before anything is loaded.
 
     Raises:
         UserError: It is neither a file, nor a folder, nor a name that `load_classifier` knows.
     """
-    if not (name in model_names() or name.endswith(".keras") or Path(name).is_dir()):
+    if not is_model(name):
         raise UserError(
             f"model={name!r} is neither a .keras file, nor a model folder, nor a model by name."
             f"{did_you_mean(name, model_names())} Names: {EFFICIENTNET_LITE0} and those of "

@@ -426,8 +426,10 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
                 time.sleep(0.002)
             time.sleep(draw.uniform(0, 0.1))
         process.send_signal(sent)
-        _, said = process.communicate(timeout=60)
+        out, said = process.communicate(timeout=60)
         assert "Traceback" not in said
+        if process.returncode == 0:
+            assert out == f"{run}\n"
         if run.exists():  # the signal came too late, perhaps while Python was leaving
             finished += 1
             assert finished <= kills, "no signal comes in time"
@@ -443,6 +445,7 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
     begun = (partial / "start.json").exists()
     finish(start("--resume", run) if begun else start(*options, "--out", run))
     assert files(run) == files(tmp_path / "whole")
+    assert not partial.exists()
 
 
 def test_how_the_command_goes_on(

@@ -80,7 +80,7 @@ def explain(
     from kgradcam.images import image_size as picture_extent
     from kgradcam.methods import METHODS
     from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.models import load_classifier, model_names, require_model
+    from kgradcam.models import is_model, load_classifier, model_names, require_model
     from kgradcam.pictures import save
     from kgradcam.visualization import explain_images
 
@@ -90,7 +90,7 @@ def explain(
     size = side_length(image_size)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     for name, _, _ in others:
-        if name not in model_names() and not name.endswith(".keras") and not Path(name).is_dir():
+        if not is_model(name):
             options = [*METHODS, *model_names()]
             raise UserError(
                 f"--compare {name!r} is no method, no model by name, no .keras file and no "
