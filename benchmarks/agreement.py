@@ -19,7 +19,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from kgradcam.methods import METHODS
+from kgradcam.heatmaps.methods import METHODS
 
 PICTURES, SIZE, CHANNELS, CLASSES = 16, 16, 8, 5
 

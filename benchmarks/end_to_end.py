@@ -26,12 +26,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from photographs import CLASS, VOC_SIZE, make_folder, voc_sizes
 from report import RESULTS, draw, quartiles, save, spread
 
-from kgradcam import detection, run_writer
-from kgradcam.datasets import open_dataset
-from kgradcam.detection import Configuration, detect, load_model, make_explainer
-from kgradcam.freezing import choose_precision
-from kgradcam.imagenet import VOC_GROUPS
-from kgradcam.runs import Run, draw_boxes
+from kgradcam.data.dataset import open_dataset
+from kgradcam.heatmaps.frozen import choose_precision
+from kgradcam.models.imagenet import VOC_GROUPS
+from kgradcam.runs import detection, run_writer
+from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
+from kgradcam.runs.run import Run, draw_boxes
 
 _DEFAULT = Configuration(model="efficientnet-lite0", weights=None, classes=(CLASS,))
 _PLAIN = replace(_DEFAULT, scales=(1.0,), refine=False)

@@ -19,13 +19,13 @@ import cv2
 import numpy as np
 from report import processor
 
-from kgradcam.boxes import BOX_RULES
-from kgradcam.evaluation import evaluate_run
-from kgradcam.heatmap_files import ClassHeatmap
-from kgradcam.metrics.boxes import find_protocol
-from kgradcam.records import GroundTruth, Image
-from kgradcam.run_writer import write_run
-from kgradcam.runs import Run
+from kgradcam.boxes.levels import BOX_RULES
+from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.runs.run import Run
+from kgradcam.runs.run_writer import write_run
+from kgradcam.runs.tables import GroundTruth, Image
 
 THRESHOLDS = [i / 100 for i in range(1, 61)]
 RADII = [0, 5, 10, 20, 40]

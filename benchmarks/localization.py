@@ -18,10 +18,10 @@ import PIL.Image
 import tensorflow as tf
 from report import processor
 
-from kgradcam.boxes import BOX_RULES, THRESHOLDS, find_boxes
-from kgradcam.gradcam import GradCAM
-from kgradcam.imagenet import VOC_GROUPS
-from kgradcam.models import Classifier, load_classifier
+from kgradcam.boxes.levels import BOX_RULES, THRESHOLDS, find_boxes
+from kgradcam.heatmaps.gradcam import GradCAM
+from kgradcam.models.classifier import Classifier, load_classifier
+from kgradcam.models.imagenet import VOC_GROUPS
 
 WAYS = {
     "seed": ("seed", None, (1.0,), False),

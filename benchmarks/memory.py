@@ -28,8 +28,8 @@ LARGE = (4000, 3000)
 def peak_of_detect(options: dict[str, Any], folder: Path) -> float:
     """Runs `detect` in this process, and returns its peak in MB."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from kgradcam import detection
-    from kgradcam.detection import Configuration, detect
+    from kgradcam.runs import detection
+    from kgradcam.runs.detection import Configuration, detect
 
     with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_AFTER", 2):
         configuration = Configuration(

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 
-from kgradcam.voc import write_annotation
+from kgradcam.data.voc import write_annotation
 
 VOC_SIZE = (500, 375)
 CLASS = "dog"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kgradcam.tables import markdown
+from kgradcam.evaluation.markdown import markdown
 
 RESULTS = Path("benchmarks/results")
 

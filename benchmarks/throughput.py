@@ -28,9 +28,9 @@ import tensorflow as tf
 from peers import PEERS
 from report import RESULTS, draw, quartiles, save, spread
 
-from kgradcam.freezing import choose_precision
-from kgradcam.gradcam import GradCAM
-from kgradcam.models import Classifier, load_classifier
+from kgradcam.heatmaps.frozen import choose_precision
+from kgradcam.heatmaps.gradcam import GradCAM
+from kgradcam.models.classifier import Classifier, load_classifier
 
 REDUCED = choose_precision("auto")
 MODES: dict[str, dict[str, Any]] = {

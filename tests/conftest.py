@@ -2,17 +2,14 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import numpy as np
-import PIL.Image
 import pytest
-
-from kgradcam import voc
+from helpers import PLAIN, Result, TinyVoc
 
 # TensorFlow is talkative; this must be said before its import.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -21,9 +18,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # What a test takes depends on what else the machine does.
 hypothesis.settings.register_profile("patient", deadline=None)
 hypothesis.settings.load_profile("patient")
-
-# Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
-PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}
 
 
 @pytest.fixture(scope="session")
@@ -34,38 +28,6 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real photographs and the seed's files: no folder {folder}")
     return folder
-
-
-@dataclass
-class TinyVoc:
-    """A folder in VOC layout, filled by hand."""
-
-    root: Path
-
-    def add(
-        self,
-        name: str,
-        objects: Sequence[tuple[str, Sequence[int]]] = (),
-        size: tuple[int, int] = (40, 30),
-        difficult: bool = False,
-    ) -> None:
-        """Adds an image, a bright square at each box, and its annotation; boxes as ours."""
-        width, height = size
-        image = np.full((height, width, 3), 40, np.uint8)
-        for _, (xmin, ymin, xmax, ymax) in objects:
-            image[ymin:ymax, xmin:xmax] = 220
-        PIL.Image.fromarray(image).save(self.root / "JPEGImages" / f"{name}.jpg", quality=95)
-        names, boxes = [each for each, _ in objects], [box for _, box in objects]
-        text = voc.write_annotation(f"{name}.jpg", width, height, names, boxes)
-        if difficult:
-            text = text.replace("<difficult>0", "<difficult>1")
-        (self.root / "Annotations" / f"{name}.xml").write_text(text)
-
-    def split(self, name: str, *image_ids: str) -> None:
-        """Lists images in `ImageSets/Main`."""
-        lists = self.root / "ImageSets" / "Main"
-        lists.mkdir(parents=True, exist_ok=True)
-        (lists / f"{name}.txt").write_text("".join(f"{each}\n" for each in image_ids))
 
 
 @pytest.fixture
@@ -120,8 +82,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
     """Of a run: bright squares, found by a model that sees brightness; dogs are its output 2."""
-    from kgradcam.boxes import BoxOptions
-    from kgradcam.detection import Configuration
+    from kgradcam.boxes.levels import BoxOptions
+    from kgradcam.runs.detection import Configuration
 
     return Configuration(
         **PLAIN,
@@ -138,8 +100,8 @@ def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
 @pytest.fixture
 def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
     """A run on `pets`, each heatmap as it is."""
-    from kgradcam.boxes import BoxOptions
-    from kgradcam.detection import Configuration, detect
+    from kgradcam.boxes.levels import BoxOptions
+    from kgradcam.runs.detection import Configuration, detect
 
     configuration = Configuration(
         **PLAIN,
@@ -151,13 +113,6 @@ def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
         boxes=BoxOptions("seed", 0, "heat"),
     )
     return detect(configuration, tmp_path / "run")
-
-
-class Result:
-    """What a command printed and how it exited."""
-
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
 
 
 @pytest.fixture

@@ -93,8 +93,8 @@ def test_links_lead_somewhere() -> None:
 
 def test_every_promise_names_a_test_that_exists() -> None:
     text = (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
-    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py"))
-    files = {path.name for path in (ROOT / "tests").glob("test_*.py")}
+    tests = "\n".join(path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
     named = set(re.findall(r"\btest_\w+(?:\.py)?", text))
     assert len(named) > 30
     for name in named:

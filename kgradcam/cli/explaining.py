@@ -77,12 +77,12 @@ def explain(
     import_tensorflow()
     import tensorflow as tf
 
-    from kgradcam.images import image_size as picture_extent
-    from kgradcam.methods import METHODS
+    from kgradcam.data.images import image_size as picture_extent
+    from kgradcam.heatmaps.methods import METHODS
     from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.models import is_model, load_classifier, model_names, require_model
-    from kgradcam.pictures import save
-    from kgradcam.visualization import explain_images
+    from kgradcam.models.classifier import is_model, load_classifier, model_names, require_model
+    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.run_gallery import explain_images
 
     require_absent(out, force)
     # To optimize a graph for a few pictures takes longer than to run it.
@@ -161,8 +161,8 @@ def layers(
     [dim]kgradcam layers resnet50[/dim]
     """
     import_tensorflow()
-    from kgradcam.layers import list_layers
-    from kgradcam.models import load_classifier
+    from kgradcam.heatmaps.layers import list_layers
+    from kgradcam.models.classifier import load_classifier
 
     classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)
     calls, default = list_layers(classifier.model)

@@ -177,10 +177,10 @@ def detect(
     """
     folder = _run_folder(out, resume)
     import_tensorflow()
-    from kgradcam.boxes import THRESHOLDS
-    from kgradcam.detection import Configuration, interrupted_configuration
-    from kgradcam.detection import detect as run_detect
-    from kgradcam.run_writer import is_interrupted
+    from kgradcam.boxes.levels import THRESHOLDS
+    from kgradcam.runs.detection import Configuration, interrupted_configuration
+    from kgradcam.runs.detection import detect as run_detect
+    from kgradcam.runs.run_writer import is_interrupted
 
     box_options = box_rules(boxes, radius, score)
     plain = boxes == "seed"
@@ -258,7 +258,7 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
 
 def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
     """Reads all that detect reads but the model, and prints the configuration as JSON."""
-    from kgradcam.datasets import open_dataset
+    from kgradcam.data.dataset import open_dataset
 
     require_absent(out, force)
     dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
@@ -291,9 +291,9 @@ def visualize(
     [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
     """
     import_tensorflow()
-    from kgradcam.pictures import save
-    from kgradcam.runs import Run
-    from kgradcam.visualization import visualize_run
+    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.run_gallery import visualize_run
+    from kgradcam.runs.run import Run
 
     require_absent(out, force)
     save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
@@ -323,8 +323,8 @@ def report(
     """
     import_tensorflow()
     from kgradcam.files import write_atomically
-    from kgradcam.report import build_report
-    from kgradcam.runs import Run
+    from kgradcam.pictures.report import build_report
+    from kgradcam.runs.run import Run
 
     require_absent(out, force)
     page = build_report(

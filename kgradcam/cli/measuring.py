@@ -159,9 +159,9 @@ def evaluate(
 
     [dim]kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap[/dim]
     """
-    from kgradcam.evaluation import evaluate_detections, evaluate_run
-    from kgradcam.runs import Run
-    from kgradcam.tuning import read_choice
+    from kgradcam.evaluation.grid import evaluate_detections, evaluate_run
+    from kgradcam.evaluation.tuning import read_choice
+    from kgradcam.runs.run import Run
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
     given = detections is not None and ground_truth is not None
@@ -254,7 +254,7 @@ def evaluate(
             quiet,
         )
     if out is not None:
-        from kgradcam.charts import draw_charts
+        from kgradcam.pictures.charts import draw_charts
 
         _write_evaluation(out, result, draw_charts(result))
     _fail_under(result, fail_under or ())
@@ -273,8 +273,8 @@ def _evaluate_otherwise(
     quiet: bool,
 ) -> Any:
     """The protocols that measure other things than AP and recall at some IoU."""
-    from kgradcam import localization
-    from kgradcam.runs import Run
+    from kgradcam.evaluation import wsol_and_coco as localization
+    from kgradcam.runs.run import Run
 
     if run is not None:
         opened = Run(run)
@@ -301,7 +301,7 @@ def _options(run: Any, boxes: str | None) -> Any:
 
 def _write_evaluation(folder: Path, result: Any, charts: Mapping[str, Any]) -> None:
     from kgradcam.files import write_atomically
-    from kgradcam.pictures import save
+    from kgradcam.pictures.drawing import save
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in charts.items():
@@ -334,9 +334,9 @@ def _evaluate_explanations(
     quiet: bool,
 ) -> None:
     import_tensorflow()
+    from kgradcam.evaluation.explanations import score_run
     from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.runs import Run
-    from kgradcam.scorecard import score_run
+    from kgradcam.runs.run import Run
 
     card = score_run(
         Run(run), limit=limit, seed=seed, data_dir=data_dir, trusted=trusted, quiet=quiet
@@ -347,7 +347,8 @@ def _evaluate_explanations(
 
 
 def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
-    from kgradcam import records, seed_files
+    from kgradcam.runs import seed_files
+    from kgradcam.runs import tables as records
 
     if detections.suffix == ".json" and ground_truth.suffix == ".json":
         truth = records.read_ground_truth(ground_truth)
@@ -381,9 +382,9 @@ def tune(
 
     [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
     """
-    from kgradcam.runs import Run
-    from kgradcam.tuning import tune as choose
-    from kgradcam.tuning import write_choice
+    from kgradcam.evaluation.tuning import tune as choose
+    from kgradcam.evaluation.tuning import write_choice
+    from kgradcam.runs.run import Run
 
     require_absent(out, force)
     thresholds = joined(threshold) or numbers("0.01:0.60:0.01")
@@ -421,8 +422,8 @@ def compare(
 
     [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
     """
-    from kgradcam.comparison import compare_runs
-    from kgradcam.runs import Run
+    from kgradcam.evaluation.comparison import compare_runs
+    from kgradcam.runs.run import Run
 
     form = output_form(json=as_json, markdown=as_markdown)
     if len(runs) < 2:

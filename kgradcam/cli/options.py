@@ -235,7 +235,7 @@ def protocol_rules(
     match: str | None = None,
 ) -> Any:
     """Returns a protocol by name, with what other options change of it; a slip is a usage error."""
-    from kgradcam.metrics.boxes import PROTOCOLS, find_protocol
+    from kgradcam.metrics.average_precision import PROTOCOLS, find_protocol
 
     names = [*PROTOCOLS, "coco", "wsol"]
     if protocol not in names:
@@ -258,7 +258,7 @@ def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -
     """Returns the box options of `--boxes`, with what other options change of them."""
     from dataclasses import replace
 
-    from kgradcam.boxes import BOX_RULES
+    from kgradcam.boxes.levels import BOX_RULES
 
     if boxes not in BOX_RULES:
         raise UsageError(

@@ -33,7 +33,7 @@ def demo(
     [dim]kgradcam demo --out demo[/dim]
     """
     import_tensorflow()
-    from kgradcam.demo import run_demo
+    from kgradcam.cli.run_demo import run_demo
 
     evaluation, picture = run_demo(out, data_dir=data_dir, force=force, quiet=quiet)
     if as_json:
@@ -59,7 +59,7 @@ def prepare(
     [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
     """
     import_tensorflow()
-    from kgradcam.builders import prepare as write_dataset
+    from kgradcam.data.voc_builder import prepare as write_dataset
 
     folder, counts, skipped = write_dataset(devkit, year, data_dir, strict, quiet)
     report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
@@ -77,7 +77,7 @@ def env(as_json: AsJson = False) -> None:
     [dim]kgradcam env[/dim]
     """
     import_tensorflow()
-    from kgradcam.environment import describe
+    from kgradcam.cli.environment import describe
 
     if as_json:
         print_json(describe())

@@ -18,10 +18,10 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes import normalize
+from kgradcam.boxes.levels import normalize
 from kgradcam.errors import UserError
-from kgradcam.gradcam import Explanation, GradCAM
-from kgradcam.metrics.heatmaps import energy_inside, pointing_hit
+from kgradcam.heatmaps.gradcam import Explanation, GradCAM
+from kgradcam.metrics.pointing_game import energy_inside, pointing_hit
 
 Baseline = Literal["mean", "blur"] | float
 Values = npt.NDArray[np.float64]

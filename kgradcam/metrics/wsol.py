@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.metrics.boxes import box_iou
-from kgradcam.records import Detections, GroundTruth, keep_rows
+from kgradcam.metrics.average_precision import box_iou
+from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 MAX_BOX_IOUS = (0.3, 0.5, 0.7)
 

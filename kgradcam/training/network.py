@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from kgradcam.errors import UserError, did_you_mean
-from kgradcam.layers import PASSIVE
+from kgradcam.heatmaps.layers import PASSIVE
 
 POOLINGS = ("mean", "logsumexp")
 LARGER_MAPS = ("none", "stride", "dilation")

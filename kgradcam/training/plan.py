@@ -7,15 +7,15 @@ from typing import Any
 import keras
 import numpy as np
 
-from kgradcam.datasets import DEMO, Dataset, Example, open_dataset
+from kgradcam.data.dataset import DEMO, Dataset, Example, open_dataset
+from kgradcam.data.voc import WHOLE_FOLDER, VocFolder
 from kgradcam.errors import UserError, did_you_mean
-from kgradcam.layers import list_layers
-from kgradcam.model_folder import read_card
-from kgradcam.models import IMAGENET, find_preprocessing, load_network, require_model
+from kgradcam.heatmaps.layers import list_layers
+from kgradcam.models.classifier import IMAGENET, find_preprocessing, load_network, require_model
+from kgradcam.models.model_card import read_card
 from kgradcam.training.augmentation import Augmentation
 from kgradcam.training.batches import Pictures, image_labels
 from kgradcam.training.network import Architecture, Network, build_network, copy_network
-from kgradcam.voc import WHOLE_FOLDER, VocFolder
 
 HELD_OUT = "0.2"
 """Which share of the training images validates, where there is no split for it."""

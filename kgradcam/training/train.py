@@ -19,16 +19,16 @@ from kgradcam import __version__, progress
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
-from kgradcam.layers import list_layers
+from kgradcam.heatmaps.layers import list_layers
 from kgradcam.metrics.classification import classification_ap
-from kgradcam.model_folder import CARD_FILE, MODEL_FILE, PLAN_FILE, write_card
-from kgradcam.pictures import save
+from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE, write_card
+from kgradcam.pictures.drawing import save
 from kgradcam.training.batches import cache_features
-from kgradcam.training.checkpoint import load_checkpoint, read_state, save_checkpoint
 from kgradcam.training.curves import draw_history, log_epoch
 from kgradcam.training.network import copy_network, learning_rates, set_trainable
 from kgradcam.training.optimization import LayerwiseAdamW, MaskedCrossentropy, balanced_weights
 from kgradcam.training.plan import Configuration, Plan, plan_training, preprocessing_name
+from kgradcam.training.saved_state import load_checkpoint, read_state, save_checkpoint
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.npz", "best.npz"
 CACHE_FOLDER, LOG_FOLDER = "features", "logs"

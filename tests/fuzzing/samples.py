@@ -9,8 +9,8 @@ import numpy as np
 import PIL.Image
 from fuzzing.targets import INFO, SEED_TRUTH, TRUTH
 
-from kgradcam import voc
-from kgradcam.heatmap_files import ClassHeatmap, pack_heatmaps
+from kgradcam.data import voc
+from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps
 
 
 def _encoded(kind: str, mode: str = "RGB") -> bytes:

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from kgradcam import safe_pickle
-from kgradcam.boxes import find_boxes, normalize, score_boxes
-from kgradcam.checkpoints import read_checkpoint
+from kgradcam.boxes.levels import find_boxes, normalize, score_boxes
+from kgradcam.boxes.single_threshold import seed_boxes, seed_boxes_by_threshold
+from kgradcam.data.images import image_size, read_image
+from kgradcam.data.voc import POSES, VocFolder, parse_annotation
 from kgradcam.errors import UserError
-from kgradcam.images import image_size, read_image
-from kgradcam.records import read_detections, read_ground_truth
-from kgradcam.runs import Run, draw_boxes
-from kgradcam.seed_boxes import seed_boxes, seed_boxes_by_threshold
-from kgradcam.seed_files import read_seed_detections, read_seed_ground_truth
-from kgradcam.voc import POSES, VocFolder, parse_annotation
+from kgradcam.models import safe_pickle
+from kgradcam.models.torch_checkpoint import read_checkpoint
+from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.seed_files import read_seed_detections, read_seed_ground_truth
+from kgradcam.runs.tables import read_detections, read_ground_truth
 
 FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
 

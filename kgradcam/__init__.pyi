@@ -1,0 +1,10 @@
+from ._version import __version__ as __version__
+from .boxes.levels import BoxOptions as BoxOptions
+from .boxes.levels import find_boxes as find_boxes
+from .boxes.levels import normalize as normalize
+from .errors import UserError as UserError
+from .heatmaps.channel_importance import neuron_importance as neuron_importance
+from .heatmaps.gradcam import Explanation as Explanation
+from .heatmaps.gradcam import GradCAM as GradCAM
+from .heatmaps.layers import list_layers as list_layers
+from .pictures.drawing import overlay as overlay

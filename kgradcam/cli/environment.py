@@ -1,0 +1,51 @@
+"""What kgradcam runs on: versions, devices, and where data are kept."""
+
+import os
+import platform
+from pathlib import Path
+
+import cv2
+import keras
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from kgradcam import __version__
+from kgradcam.data.voc_builder import data_folder
+
+
+def describe() -> dict[str, str]:
+    """Returns what a bug report needs, by name."""
+    devices = [device.name.split(":", 1)[1] for device in tf.config.list_physical_devices()]
+    return {
+        "kgradcam": __version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "tensorflow": tf.__version__,
+        "keras": f"{keras.__version__}, {keras.backend.backend()} backend",
+        "tensorflow-datasets": tfds.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "devices": ", ".join(devices),
+        "cores": str(os.cpu_count()),
+        "XLA": _xla(),
+        "oneDNN": _one_dnn(),
+        "data folder": str(data_folder()),
+        "weights cache": os.environ.get("KERAS_HOME") or str(Path.home() / ".keras"),
+    }
+
+
+def _xla() -> str:
+    """Compiles one addition, since being built in does not mean that it works."""
+    try:
+        tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(1.0))
+    except (tf.errors.OpError, ValueError) as error:
+        return f"fails: {error}"
+    return "works"
+
+
+def _one_dnn() -> str:
+    setting = os.environ.get("TF_ENABLE_ONEDNN_OPTS")
+    if setting is None:
+        return "TensorFlow's default (on for x86-64 Linux)"
+    return f"TF_ENABLE_ONEDNN_OPTS={setting}"

@@ -1,0 +1,114 @@
+"""Which channels speak for a class, which against (Selvaraju et al., IJCV 2020, section 6)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kgradcam.heatmaps.gradcam import GradCAM, Trace, one_by_one
+from kgradcam.heatmaps.scores import ClassTarget
+
+
+@dataclass(frozen=True)
+class NeuronImportance:
+    """The weights alpha of a layer's channels for one class.
+
+    Attributes:
+        layer: The path of the layer.
+        class_name: The class, as given.
+        alphas: float32 `[channels]`, in units of the score for a unit of the channel at each place.
+        names: A name for each channel.
+    """
+
+    layer: str
+    class_name: str
+    alphas: npt.NDArray[np.float32]
+    names: tuple[str, ...]
+
+    def highest(self, count: int = 5) -> list[tuple[str, float]]:
+        """Returns the channels that speak most for the class: names and alphas, all positive."""
+        order = np.argsort(-self.alphas, kind="stable")[:count]
+        return [(self.names[i], float(self.alphas[i])) for i in order if self.alphas[i] > 0]
+
+    def lowest(self, count: int = 5) -> list[tuple[str, float]]:
+        """Returns the channels that speak most against it: names and alphas, all negative."""
+        order = np.argsort(self.alphas, kind="stable")[:count]
+        return [(self.names[i], float(self.alphas[i])) for i in order if self.alphas[i] < 0]
+
+    def table(self, count: int = 5) -> tuple[list[str], list[list[str]]]:
+        """Returns a header and lines of text: the highest channels, then the lowest."""
+        lines = [*self.highest(count), *reversed(self.lowest(count))]
+        return ["channel", "alpha"], [[name, f"{alpha:+.4g}"] for name, alpha in lines]
+
+    def sentence(self, count: int = 5) -> str:
+        """Returns the textual explanation of the paper's section 6.1."""
+        positive = _listed([name for name, _ in self.highest(count)])
+        negative = _listed([name for name, _ in self.lowest(count)])
+        return f"{self.class_name}: {positive} speak for it, {negative} against it."
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) < 2:
+        return names[0] if names else "no channels"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+class _ChannelWeights(GradCAM):
+    """Yields alphas `[batch, classes, channels]` in place of heatmaps."""
+
+    def heatmaps(self, trace: Trace) -> Any:
+        return one_by_one(trace.mean_gradients, tf.eye(tf.shape(trace.scores)[1]))
+
+
+def neuron_importance(
+    model: keras.Model,
+    image: Any,
+    target: ClassTarget,
+    *,
+    names: Sequence[str] | Mapping[int, str] | None = None,
+    class_name: str | None = None,
+    **options: Any,
+) -> NeuronImportance:
+    """Weighs the channels of a layer for a class: alpha_k = mean over space of d y^c / d A^k.
+
+    Args:
+        model: Any model that `GradCAM` takes.
+        image: `[height, width, channels]`; for a model of several inputs, their list or dict.
+        target: A class index or a group of them.
+        names: What the channels respond to, as far as it is known, as Network Dissection finds it:
+            one name each, or by channel. The others are called by their number.
+        class_name: What to call the class. Default: its index.
+        options: `layer`, `output`, `preprocess` and the like; see `GradCAM`.
+
+    Returns:
+        A `NeuronImportance`, with `table()` and `sentence()`.
+
+    Raises:
+        UserError: As `GradCAM`.
+
+    Example:
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(2, 3, activation="relu"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(1, kernel_initializer=lambda *_, **__: [[36.0], [-72.0]]),
+        ... ])
+        >>> neuron_importance(
+        ...     model, np.zeros((8, 8, 3)), 0, names=["ears", "wheels"], class_name="cat"
+        ... ).sentence()
+        'cat: ears speak for it, wheels against it.'
+    """
+    weigh = _ChannelWeights(model, relu=False, **options)
+    batch = tf.nest.map_structure(lambda each: np.asarray(each)[np.newaxis], image)
+    alphas = weigh(batch, classes=[target]).heatmaps[0, 0]
+    known = dict(names) if isinstance(names, Mapping) else dict(enumerate(names or ()))
+    return NeuronImportance(
+        layer=str(weigh.layer),
+        class_name=class_name or f"class {target}",
+        alphas=alphas,
+        names=tuple(known.get(i, f"channel {i}") for i in range(len(alphas))),
+    )

@@ -1,0 +1,174 @@
+"""Charts of an evaluation, with matplotlib: AP over the options, precision over recall."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from kgradcam.evaluation.grid import HEATMAP, Evaluation, Row
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_PANEL_INCHES = 3.6
+_MOST_PANELS = 3
+_ACROSS = 4
+
+
+def draw_charts(evaluation: Evaluation) -> "dict[str, Figure]":
+    """Draws what an evaluation has the data for.
+
+    Args:
+        evaluation: The measurements, with `curves`.
+
+    Returns:
+        Figures by name: `precision-recall`; `thresholds` if there are several, AP over the
+        threshold for each radius; `options` if there are also several radii, a map of both.
+    """
+    rows = [
+        row
+        for row in evaluation.rows
+        if row.boxes == HEATMAP and row.class_name == evaluation.headline
+    ]
+    figures = {"precision-recall": _draw_precision_recall(evaluation)}
+    if len({row.threshold for row in rows}) > 1:
+        figures["thresholds"] = _draw_thresholds(evaluation, rows)
+        if len({row.radius for row in rows}) > 1:
+            figures["options"] = _draw_options(evaluation, rows)
+    return figures
+
+
+def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
+    import matplotlib
+
+    ious = _some(evaluation.ious)
+    figure, panels = _panels(len(ious), f"AP over the heat threshold\n{_subject(evaluation)}")
+    radii = sorted({row.radius or 0 for row in rows})
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(radii)))
+    baselines = [
+        row
+        for row in evaluation.rows
+        if row.threshold is None and row.class_name == evaluation.headline
+    ]
+    for axes, iou in zip(panels, ious, strict=True):
+        for radius, color in zip(radii, colors, strict=True):
+            line = sorted(
+                (row.threshold or 0.0, row.ap)
+                for row in rows
+                if row.iou == iou and (row.radius or 0) == radius
+            )
+            x, y = np.transpose(line)
+            axes.plot(x, 100 * y, color=color, label=f"radius {radius}", linewidth=1.6)
+        for row, style in zip(
+            (row for row in baselines if row.iou == iou), ("--", ":", "-."), strict=False
+        ):
+            axes.axhline(100 * row.ap, color="0.45", linestyle=style, linewidth=1, label=row.boxes)
+        best = max((row for row in rows if row.iou == iou), key=_ap)
+        axes.plot(best.threshold or 0.0, 100 * best.ap, "o", color="#d6336c", markersize=6)
+        name = f"IoU {iou:g}: best {100 * best.ap:.1f} at {best.threshold:g}"
+        axes.set_title(name, fontsize=10)
+        axes.set(xlabel="heat threshold", ylabel="AP, percent")
+        axes.set_ylim(bottom=0)
+        axes.margins(y=0.12)
+        axes.grid(alpha=0.25)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _draw_options(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
+    ious = _some(evaluation.ious)
+    figure, panels = _panels(len(ious), f"AP over radius and threshold\n{_subject(evaluation)}")
+    thresholds = sorted({row.threshold or 0.0 for row in rows})
+    radii = sorted({row.radius or 0 for row in rows})
+    for axes, iou in zip(panels, ious, strict=True):
+        values = np.full((len(radii), len(thresholds)), np.nan)
+        for row in rows:
+            if row.iou == iou:
+                place = radii.index(row.radius or 0), thresholds.index(row.threshold or 0.0)
+                values[place] = 100 * row.ap
+        image = axes.imshow(values, aspect="auto", origin="lower", cmap="viridis")
+        y, x = np.unravel_index(np.nanargmax(values), values.shape)
+        axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor="#d6336c", markersize=9, mew=2)
+        ticks = np.unique(np.linspace(0, len(thresholds) - 1, min(6, len(thresholds))).astype(int))
+        axes.set_xticks(ticks, [f"{thresholds[i]:g}" for i in ticks])
+        axes.set_yticks(range(len(radii)), [str(radius) for radius in radii])
+        best = f"best {values[y, x]:.1f} at {thresholds[x]:g}, radius {radii[y]}"
+        axes.set_title(f"IoU {iou:g}: {best}", fontsize=9)
+        axes.set(xlabel="heat threshold", ylabel="smoothing radius, pixels")
+        figure.colorbar(image, ax=axes, shrink=0.85)
+    return figure
+
+
+def _draw_precision_recall(evaluation: Evaluation) -> "Figure":
+    import matplotlib
+
+    names = list(dict.fromkeys(curve.class_name for curve in evaluation.curves))
+    ious = evaluation.ious
+    colors = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, len(ious)))
+    boxes, radius, threshold = evaluation.best
+    at = f"threshold {threshold:g}, radius {radius}" if boxes == HEATMAP else "given boxes"
+    figure, panels = _panels(len(names), f"Precision over recall, {_subject(evaluation)}\n{at}")
+    for axes, name in zip(panels, names, strict=True):
+        for curve in evaluation.curves:
+            if curve.class_name == name:
+                color = colors[ious.index(curve.iou)]
+                axes.plot(
+                    *(100 * np.array(each) for each in (curve.recall, curve.precision)),
+                    color=color,
+                    linewidth=1.4,
+                    label=f"IoU {curve.iou:g}",
+                )
+        axes.set(title=name, xlabel="recall, percent", ylabel="precision, percent")
+        axes.set(xlim=(0, 100), ylim=(0, 103))
+        axes.grid(alpha=0.25)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _legend(figure: "Figure", panel: "Axes") -> None:
+    """Beside the panels, which share it, so that it hides nothing."""
+    handles, labels = panel.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+
+
+def _panels(count: int, title: str) -> "tuple[Figure, list[Axes]]":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    across = min(count, _ACROSS)
+    down = math.ceil(count / across)
+    figure = Figure(
+        figsize=(across * _PANEL_INCHES + 1.2, down * _PANEL_INCHES * 0.85 + 0.4),
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10, parse_math=False)
+    grid: Any = figure.subplots(down, across, squeeze=False)
+    panels = list(grid.ravel())
+    for axes in panels[count:]:
+        axes.set_axis_off()
+    return figure, panels[:count]
+
+
+def _some(ious: Sequence[float]) -> list[float]:
+    """At most `_MOST_PANELS` of them, evenly spread."""
+    places = np.linspace(0, len(ious) - 1, min(len(ious), _MOST_PANELS)).round().astype(int)
+    return [ious[i] for i in places]
+
+
+def _subject(evaluation: Evaluation) -> str:
+    source = evaluation.source
+    where = "given boxes"
+    if "dataset" in source:
+        name = str(source["dataset"])
+        # Of a folder its own name; `voc/2007` is no path.
+        name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
+        where = f"{name} {source['split']}"
+    return f"{where}, {evaluation.headline}, {evaluation.protocol.name}"
+
+
+def _ap(row: Row) -> float:
+    return -1.0 if math.isnan(row.ap) else row.ap

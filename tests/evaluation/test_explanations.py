@@ -1,0 +1,111 @@
+"""Measures of a run's heatmaps, from its folder, its dataset and its model."""
+
+import json
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from helpers import PLAIN
+
+from kgradcam.data.dataset import open_dataset
+from kgradcam.errors import UserError
+from kgradcam.evaluation.explanations import score_run
+from kgradcam.heatmaps.gradcam import GradCAM
+from kgradcam.metrics.faithfulness import MEASURES, measure
+from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.run import Run
+
+
+@pytest.fixture
+def run(pets, tiny_model: Path, tmp_path: Path) -> Run:
+    configuration = Configuration(
+        **PLAIN,
+        dataset=str(pets.root),
+        split="all",
+        classes=("cat=0", "dog=1"),
+        model=str(tiny_model),
+        batch_size=2,
+    )
+    return detect(configuration, tmp_path / "run")
+
+
+def test_a_run_is_measured_as_its_images_are_one_by_one(run: Run, pets, tiny_model: Path) -> None:
+    """`a` and `e` of one shape go together, `b` has two classes, `c` is difficult."""
+    card = score_run(run)
+    assert {name: count for name, (count, _) in card.rows.items()} == {
+        "cat": 2,
+        "dog": 3,
+        "mean": 5,
+    }
+    cam = GradCAM(keras.models.load_model(tiny_model))
+    dataset = open_dataset(str(pets.root), "all")
+    found: dict[str, list[dict[str, np.ndarray]]] = {"cat": [], "dog": []}
+    for batch, images, _ in dataset.batches(dataset.examples, 1):
+        objects = batch[0].objects
+        for place, name in enumerate(("cat", "dog")):
+            boxes = objects.boxes[[each == name for each in objects.names]]
+            if len(boxes):
+                explanation = cam(images, classes=[place])
+                found[name].append(measure(cam, images, explanation, [[boxes]]))
+    for name, measured in found.items():
+        for key in set(MEASURES) - {"pointing", "energy"}:
+            mean = np.mean([each[key][0, 0] for each in measured])
+            assert card.rows[name][1][key] == pytest.approx(mean, abs=1e-4), key
+    # The cat of `c` is difficult: that of `b` counts alone.
+    assert card.rows["cat"][1]["energy"] == pytest.approx(found["cat"][0]["energy"][0, 0])
+    for key in MEASURES:
+        by_class = [card.rows[name][1][key] for name in ("cat", "dog")]
+        assert card.rows["mean"][1][key] == pytest.approx(np.mean(by_class))
+
+
+def test_a_draw_of_images(run: Run) -> None:
+    drawn = [sum(n for name, (n, _) in score_run(run, limit=1, seed=seed).rows.items()
+                 if name != "mean") for seed in range(4)]  # fmt: skip
+    assert set(drawn) <= {1, 2}
+    assert score_run(run, limit=1, seed=3) == score_run(run, limit=1, seed=3)
+
+
+def test_it_prints_in_three_ways(run: Run) -> None:
+    card = score_run(run)
+    header, lines = card.table()
+    assert header == ["class", "heatmaps", *MEASURES]
+    assert [line[0] for line in lines] == ["cat", "dog", "mean"]
+    parsed = json.loads(card.to_json())
+    assert parsed["method"] == "gradcam"
+    assert parsed["rows"][1]["class"] == "dog"
+    assert parsed["rows"][1]["deletion"] == pytest.approx(card.rows["dog"][1]["deletion"])
+    assert card.to_markdown().splitlines()[2] == f"| {' | '.join(header)} |"
+
+
+def test_an_image_that_is_gone_is_named(run: Run, pets) -> None:
+    (pets.root / "JPEGImages/e.jpg").unlink()
+    (pets.root / "Annotations/e.xml").unlink()
+    with pytest.raises(UserError, match=r"does not hold e.jpg any more"):
+        score_run(run)
+
+
+def test_a_run_that_does_not_say_how_it_was_made(run: Run) -> None:
+    info = json.loads((run.folder / "run.json").read_text())
+    info["configuration"]["colour"] = "red"
+    (run.folder / "run.json").write_text(json.dumps(info))
+    with pytest.raises(UserError, match="does not say how it was made: .*colour"):
+        score_run(Run(run.folder))
+
+
+def test_refined_heatmaps_are_measured_against_refined_ones(
+    pets, tiny_model: Path, tmp_path: Path
+) -> None:
+    """At two scales, as `detect` makes them by default: the explainer is the run's own."""
+    configuration = Configuration(
+        dataset=str(pets.root),
+        split="all",
+        classes=("dog=1",),
+        model=str(tiny_model),
+        image_size=16,
+    )
+    card = score_run(detect(configuration, tmp_path / "run"))
+    ((count, measures),) = card.rows.values()
+    assert count == 3
+    assert 0 <= measures["energy"] <= 1
+    assert set(measures) == set(MEASURES)

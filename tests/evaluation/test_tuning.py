@@ -1,0 +1,131 @@
+"""Choosing options on one run, and holding runs against each other."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import PLAIN
+
+from kgradcam.boxes.levels import BoxOptions
+from kgradcam.errors import UserError
+from kgradcam.evaluation.comparison import compare_runs
+from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.evaluation.tuning import read_choice, tune, write_choice
+from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.run import Run
+
+VOC2010 = PROTOCOLS["voc2010"]
+
+
+@pytest.fixture
+def configuration(make_voc, tiny_model: Path) -> Configuration:
+    """Bright squares on a ground that grows brighter: each picture has a threshold of its own."""
+    folder = make_voc("squares")
+    for i in range(12):
+        folder.add(f"{i:02}", [("dog", (4 + i, 5, 22 + i, 25))], size=(48, 32))
+    folder.split("tune", *(f"{i:02}" for i in range(6)))
+    folder.split("check", *(f"{i:02}" for i in range(6, 12)))
+    return Configuration(
+        **PLAIN,
+        dataset=str(folder.root),
+        split="tune",
+        classes=("dog=2",),
+        model=str(tiny_model),
+        thresholds=(0.05, 0.9),
+        boxes=BoxOptions("seed", 20, "heat"),
+    )
+
+
+def test_tuning_is_the_highest_cell_of_the_grid(configuration, tmp_path: Path) -> None:
+    run = detect(configuration, tmp_path / "run")
+    thresholds, radii = [0.05, 0.3, 0.6], [0, 10, 20]
+    choice, grid = tune(run, "ap@0.8", thresholds, radii, VOC2010)
+    every = {
+        (rows, *row.option[1:]): row.ap
+        for rows in ("all", "largest", "top")
+        for row in evaluate_run(run, thresholds, [0.8], VOC2010, rows, radii=radii).rows
+    }
+    assert choice.value == max(every.values()) > min(every.values())
+    assert every[choice.rows, choice.radius, choice.threshold] == choice.value
+    assert (choice.dataset, choice.split) == (configuration.dataset, "tune")
+    assert len(grid.rows) == 9
+
+
+def test_a_choice_is_written_and_knows_its_images(configuration, tmp_path: Path) -> None:
+    run = detect(configuration, tmp_path / "run")
+    other = detect(replace(configuration, split="check"), tmp_path / "other")
+    choice, _ = tune(run, "recall@0.5", [0.3], [0], VOC2010)
+    write_choice(tmp_path / "new" / "options.json", choice)
+    again = read_choice(tmp_path / "new" / "options.json")
+    assert again == choice
+    assert again.chosen_on(run)
+    assert not again.chosen_on(other)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "holds no box options"),
+        ("[1]", "holds no box options"),
+        ('{"radius": 3}', "holds no box options"),
+        (None, "No file"),
+    ],
+)
+def test_what_is_no_choice_is_told(tmp_path: Path, content: str | None, message: str) -> None:
+    if content is not None:
+        (tmp_path / "x.json").write_text(content)
+    with pytest.raises(UserError, match=message):
+        read_choice(tmp_path / "x.json")
+
+
+def test_a_threshold_out_of_range_is_no_choice(configuration, tmp_path: Path) -> None:
+    choice, _ = tune(detect(configuration, tmp_path / "run"), "ap@0.5", [0.3], [0], VOC2010)
+    write_choice(tmp_path / "x.json", replace(choice, threshold=3.0))
+    with pytest.raises(UserError, match="holds no box options"):
+        read_choice(tmp_path / "x.json")
+
+
+@pytest.fixture
+def runs(configuration, tmp_path: Path) -> list[Run]:
+    return [
+        detect(configuration, tmp_path / "a"),
+        detect(replace(configuration, method="layercam"), tmp_path / "b"),
+        detect(replace(configuration, boxes=BoxOptions("seed", 0, "heat")), tmp_path / "c"),
+    ]
+
+
+def test_a_run_does_not_differ_from_itself(runs: list[Run]) -> None:
+    result = compare_runs([runs[0], runs[0]], [0.5], VOC2010, thresholds=[0.3], samples=50)
+    first, second = result.rows
+    assert first.difference is None
+    assert (second.difference, second.interval, second.is_real) == (0, (0, 0), False)
+
+
+def test_differences_are_those_of_the_evaluations(runs: list[Run]) -> None:
+    result = compare_runs(runs, [0.5, 0.8], VOC2010, thresholds=[0.3], samples=100)
+    for row in result.rows:
+        run = next(each for each in runs if str(each.folder) == row.run)
+        expected = evaluate_run(run, [0.3], [row.iou], VOC2010).rows[0].ap
+        assert row.ap == expected
+    of_c = [row for row in result.rows if row.run == str(runs[2].folder)]
+    firsts = [row for row in result.rows if row.run == str(runs[0].folder)]
+    for one, other in zip(firsts, of_c, strict=True):
+        assert other.difference == other.ap - one.ap
+        assert other.interval[0] <= other.difference <= other.interval[1]
+    # Unsmoothed, the squares are found to the pixel: that differs in every sample.
+    assert of_c[1].is_real
+    assert of_c[1].difference > 0.5
+    assert "*" in result.table()[1][2][-1]
+    rows = json.loads(result.to_json())["rows"]
+    assert rows[0]["class"] == "dog"
+    assert np.isclose(rows[-1]["ap"], of_c[1].ap)
+    assert result.to_markdown().startswith("Protocol voc2010, percent; in brackets 95 %")
+
+
+def test_runs_on_other_images_are_not_compared(runs: list[Run], configuration, tmp_path) -> None:
+    other = detect(replace(configuration, split="check"), tmp_path / "d")
+    with pytest.raises(UserError, match=r"must have the same images. .*jpg is in one only"):
+        compare_runs([runs[0], other], [0.5], VOC2010)

@@ -1,0 +1,108 @@
+"""What several test files share and call by name; fixtures are in `conftest.py`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+
+from kgradcam.data import voc
+from kgradcam.runs.tables import Detections, GroundTruth, Image
+
+# Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
+PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}
+
+
+@dataclass
+class TinyVoc:
+    """A folder in VOC layout, filled by hand."""
+
+    root: Path
+
+    def add(
+        self,
+        name: str,
+        objects: Sequence[tuple[str, Sequence[int]]] = (),
+        size: tuple[int, int] = (40, 30),
+        difficult: bool = False,
+    ) -> None:
+        """Adds an image, a bright square at each box, and its annotation; boxes as ours."""
+        width, height = size
+        image = np.full((height, width, 3), 40, np.uint8)
+        for _, (xmin, ymin, xmax, ymax) in objects:
+            image[ymin:ymax, xmin:xmax] = 220
+        PIL.Image.fromarray(image).save(self.root / "JPEGImages" / f"{name}.jpg", quality=95)
+        names, boxes = [each for each, _ in objects], [box for _, box in objects]
+        text = voc.write_annotation(f"{name}.jpg", width, height, names, boxes)
+        if difficult:
+            text = text.replace("<difficult>0", "<difficult>1")
+        (self.root / "Annotations" / f"{name}.xml").write_text(text)
+
+    def split(self, name: str, *image_ids: str) -> None:
+        """Lists images in `ImageSets/Main`."""
+        lists = self.root / "ImageSets" / "Main"
+        lists.mkdir(parents=True, exist_ok=True)
+        (lists / f"{name}.txt").write_text("".join(f"{each}\n" for each in image_ids))
+
+
+class Result:
+    """What a command printed and how it exited."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+def truth(*rows: tuple[int, int, list[float], bool], images: int = 3) -> GroundTruth:
+    return GroundTruth(
+        images=tuple(Image(i, f"{i}.jpg", 50, 40) for i in range(1, images + 1)),
+        categories=("cat", "dog"),
+        image_ids=np.array([row[0] for row in rows], np.int64),
+        category_ids=np.array([row[1] for row in rows], np.int64),
+        boxes=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
+        difficult=np.array([row[3] for row in rows], bool),
+    )
+
+
+def found(*rows: tuple[int, int, list[float], float]) -> Detections:
+    return Detections(
+        image_ids=np.array([row[0] for row in rows], np.int64),
+        category_ids=np.array([row[1] for row in rows], np.int64),
+        boxes=np.array([row[2] for row in rows], np.float64).reshape(-1, 4),
+        scores=np.array([row[3] for row in rows], np.float64),
+    )
+
+
+def some_boxes(seed: int, ties: bool, difficult: bool = False) -> tuple[GroundTruth, Detections]:
+    """A dozen images with up to three objects and four boxes of two classes, near one another."""
+    generator = np.random.default_rng(seed)
+    truths, boxes = [], []
+    for image_id in range(1, 13):
+        for category_id in (1, 2):
+            for _ in range(generator.integers(0, 4)):
+                low = generator.integers(0, 60, 2)
+                box = [*low, *(low + generator.integers(8, 40, 2))]
+                truths.append((image_id, category_id, box, bool(generator.random() < 0.3)))
+                for _ in range(generator.integers(0, 3)):
+                    moved = np.array(box) + generator.integers(-5, 6, 4)
+                    moved = [*np.minimum(moved[:2], moved[2:] - 1), *moved[2:]]
+                    score = generator.integers(1, 4) / 4 if ties else generator.random()
+                    boxes.append((image_id, category_id, moved, score))
+            if generator.random() < 0.3:
+                score = 0.5 if ties else generator.random()
+                boxes.append((image_id, category_id, [70, 70, 90, 95], score))
+    if not difficult:
+        truths = [(*each[:3], False) for each in truths]
+    images = tuple(Image(i, f"{i}.jpg", 120, 120) for i in range(1, 13))
+    boxes.sort(key=lambda each: each[0])  # pycocotools goes image by image
+    image_ids, category_ids, corners, difficulties = zip(*truths, strict=True)
+    ground_truth = GroundTruth(
+        images,
+        ("cat", "dog"),
+        np.array(image_ids),
+        np.array(category_ids),
+        np.array(corners, np.float64),
+        np.array(difficulties),
+    )
+    return ground_truth, found(*boxes)

@@ -1,0 +1,143 @@
+"""The protocols against implementations by others: pycocotools, and a second one of VOC."""
+
+import warnings
+
+import numpy as np
+import pytest
+from helpers import found, some_boxes, truth
+
+from kgradcam.metrics.average_precision import PROTOCOLS, ClassResult, Protocol, evaluate
+from kgradcam.metrics.coco import MEASURES, evaluate_coco
+from kgradcam.runs.tables import Detections, GroundTruth
+
+CASES = 40
+IOUS = [0.5 + 0.05 * i for i in range(10)]
+
+
+def at_floating_points(result: ClassResult) -> float:
+    """COCO's AP of some hits: the recalls 0, 0.01, ... and k/n are floats, and exact ones miss."""
+    recall = np.cumsum(result.hits) / result.ground_truths
+    precision = np.cumsum(result.hits) / np.arange(1, len(result.hits) + 1)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0)
+    return float(envelope[np.searchsorted(recall, np.linspace(0, 1, 101))].mean())
+
+
+@pytest.mark.parametrize("ties", [False, True])
+def test_our_coco_rules_are_pycocotools(ties: bool) -> None:
+    """101 points and a second choice: the same hits, but a recall of exactly k/100 counts here."""
+    rules = Protocol("coco", ap="101", difficult="count", match="coco")
+    for seed in range(CASES):
+        ground_truth, detections = some_boxes(seed, ties)
+        theirs = evaluate_coco(ground_truth, detections)
+        ours = evaluate(ground_truth, detections, rules, IOUS)
+        for name in ("cat", "dog"):
+            of_class = [each for each in ours if each.class_name == name]
+            points = [at_floating_points(each) for each in of_class]
+            assert theirs[name]["AP50"] == pytest.approx(points[0], abs=1e-12)
+            assert theirs[name]["AP75"] == pytest.approx(points[5], abs=1e-12)
+            assert theirs[name]["AP"] == pytest.approx(np.mean(points), abs=1e-12)
+            mean_recall = np.mean([each.recall for each in of_class])
+            assert theirs[name]["AR100"] == pytest.approx(mean_recall, abs=1e-12)
+            for each, point in zip(of_class, points, strict=True):
+                assert point - 1e-12 <= each.ap <= point + 0.06
+        for measure in MEASURES:
+            mean = (theirs["cat"][measure] + theirs["dog"][measure]) / 2
+            assert theirs["mean"][measure] == pytest.approx(mean)
+
+
+def test_coco_without_boxes_and_without_objects() -> None:
+    ground_truth = truth((1, 1, [0, 0, 9, 9], False))
+    nothing = found()
+    assert evaluate_coco(ground_truth, nothing)["cat"]["AP"] == 0
+    assert np.isnan(evaluate_coco(ground_truth, nothing)["dog"]["AP"])
+    assert evaluate_coco(ground_truth, nothing)["mean"]["AP"] == 0
+
+
+def test_difficult_objects_are_coco_s_crowds_if_asked() -> None:
+    ground_truth = truth((1, 1, [0, 0, 9, 9], False), (1, 1, [20, 20, 30, 30], True))
+    detections = found((1, 1, [20, 20, 30, 30], 0.9), (1, 1, [0, 0, 9, 9], 0.8))
+    assert evaluate_coco(ground_truth, detections)["cat"]["AP"] == pytest.approx(1)
+    assert evaluate_coco(ground_truth, detections, ignore_difficult=True)["cat"][
+        "AP"
+    ] == pytest.approx(1)
+    one = found((1, 1, [0, 0, 9, 9], 0.8))
+    assert evaluate_coco(ground_truth, one)["cat"]["AR100"] == 0.5
+    assert evaluate_coco(ground_truth, one, ignore_difficult=True)["cat"]["AR100"] == 1
+
+
+@pytest.mark.parametrize("ties", [False, True])
+@pytest.mark.parametrize("match", ["devkit", "coco"])
+@pytest.mark.parametrize("ap", ["area", "11"])
+def test_voc_is_the_package_mean_average_precision(ties: bool, match: str, ap: str) -> None:
+    """It adds 1 to sides, asks for more than the threshold, and knows both ways of matching.
+
+    Its recalls 0, 0.1, ... are floating point, so that exact tenths are missed: they are lowered
+    by a hair. It counts difficult objects among those to find, so there are none here.
+    """
+    package = pytest.importorskip("mean_average_precision")
+    points = np.arange(11) / 10 - 1e-9 if ap == "11" else None
+    policy = {"devkit": "greedy", "coco": "soft"}[match]
+    rules = Protocol("cross", ap=ap, difficult="count", inclusive=False, match=match)
+    largest = 0.0
+    for seed in range(CASES):
+        ground_truth, detections = some_boxes(seed, ties)
+        # Its sort keeps the order of ties only for few boxes.
+        detections = detections.select(np.arange(min(16, len(detections.boxes))))
+        results = evaluate(ground_truth, detections, rules, [0.3, 0.5, 0.75])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas' wishes are not ours
+            metric = package.MetricBuilder.build_evaluation_metric(
+                "map_2d", async_mode=False, num_classes=2
+            )
+            for image_id in range(1, 13):
+                metric.add(*in_its_form(ground_truth, detections, image_id))
+            theirs = metric.value(
+                iou_thresholds=[0.3, 0.5, 0.75], recall_thresholds=points, mpolicy=policy
+            )
+        for result in results:
+            place = ground_truth.categories.index(result.class_name)
+            expected = float(theirs[result.iou][place]["ap"])
+            if result.ground_truths:
+                largest = max(largest, abs(result.ap - expected))
+    assert largest < 1e-6  # the package keeps float32
+
+
+def in_its_form(
+    ground_truth: GroundTruth, detections: Detections, image_id: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes with both corners included, class from 0, and score; or difficult and crowd."""
+    last_pixel = np.array([0, 0, 1, 1])
+    here = detections.image_ids == image_id
+    predicted = np.column_stack(
+        [
+            detections.boxes[here] - last_pixel,
+            detections.category_ids[here] - 1,
+            detections.scores[here],
+        ]
+    )
+    here = ground_truth.image_ids == image_id
+    nothing = np.zeros(here.sum())
+    annotated = np.column_stack(
+        [
+            ground_truth.boxes[here] - last_pixel,
+            ground_truth.category_ids[here] - 1,
+            nothing,
+            nothing,
+        ]
+    )
+    return predicted, annotated
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_duplicated_detections_are_false(name: str) -> None:
+    """Each second hit of an object takes from the precision of what comes after, never adds."""
+    for seed in range(CASES):
+        ground_truth, detections = some_boxes(seed, ties=False)
+        twice = detections.select(np.repeat(np.arange(len(detections.boxes)), 2))
+        once = evaluate(ground_truth, detections, PROTOCOLS[name], [0.5])
+        for one, two in zip(
+            once, evaluate(ground_truth, twice, PROTOCOLS[name], [0.5]), strict=True
+        ):
+            assert two.hits.sum() == one.hits.sum()
+            assert two.recall == one.recall or one.ground_truths == 0
+            assert two.ap <= one.ap or one.ground_truths == 0

@@ -1,0 +1,86 @@
+"""Charts show what was measured: the points, the best of them, and nothing cut off."""
+
+import numpy as np
+import pytest
+
+from kgradcam.evaluation.grid import Curve, Evaluation, Row
+from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.pictures.charts import draw_charts
+
+THRESHOLDS, RADII, IOUS = (0.1, 0.2, 0.3), (0, 20), (0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+def ap(threshold: float, radius: int, iou: float) -> float:
+    """The best is at 0.2 and 20."""
+    return 0.9 - iou - abs(threshold - 0.2) + radius / 1000
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    rows = [
+        Row("heatmap", "dog", radius, threshold, iou, ap(threshold, radius, iou), 0.5, 9, 8)
+        for radius in RADII
+        for threshold in THRESHOLDS
+        for iou in IOUS
+    ]
+    rows += [Row("full frame", "dog", None, None, iou, 0.05, 0.1, 8, 8) for iou in IOUS]
+    curves = tuple(Curve("dog", iou, [0.125, 0.125, 0.25], [1.0, 0.5, 2 / 3]) for iou in IOUS)
+    return Evaluation(
+        PROTOCOLS["voc2010"], tuple(rows), {"dataset": "voc/2007", "split": "test"}, curves
+    )
+
+
+def panels(figure, title: str):
+    return [axes for axes in figure.axes if axes.get_title().startswith(title)]
+
+
+def test_a_line_for_each_radius_and_the_best_marked(evaluation: Evaluation) -> None:
+    figure = draw_charts(evaluation)["thresholds"]
+    shown = panels(figure, "IoU")
+    assert [axes.get_title() for axes in shown] == [
+        f"IoU {iou:g}: best {100 * ap(0.2, 20, iou):.1f} at 0.2" for iou in (0.3, 0.5, 0.7)
+    ]
+    for axes, iou in zip(shown, (0.3, 0.5, 0.7), strict=True):
+        lines = {line.get_label(): line for line in axes.get_lines()}
+        for radius in RADII:
+            x, y = lines[f"radius {radius}"].get_data()
+            np.testing.assert_allclose(x, THRESHOLDS)
+            np.testing.assert_allclose(y, [100 * ap(each, radius, iou) for each in THRESHOLDS])
+        assert set(lines["full frame"].get_ydata()) == {5.0}
+
+
+def test_a_map_of_the_options(evaluation: Evaluation) -> None:
+    figure = draw_charts(evaluation)["options"]
+    axes = panels(figure, "IoU 0.5")[0]
+    assert axes.get_title() == "IoU 0.5: best 42.0 at 0.2, radius 20"
+    values = np.asarray(axes.images[0].get_array())
+    assert values.shape == (2, 3)
+    assert values[1, 1] == pytest.approx(42)
+    assert axes.get_lines()[0].get_data() == ([1], [1])
+
+
+def test_precision_over_recall(evaluation: Evaluation) -> None:
+    figure = draw_charts(evaluation)["precision-recall"]
+    (axes,) = panels(figure, "dog")
+    assert len(axes.get_lines()) == len(IOUS)
+    x, y = axes.get_lines()[0].get_data()
+    np.testing.assert_allclose(x, [12.5, 12.5, 25])
+    np.testing.assert_allclose(y, [100, 50, 200 / 3])
+
+
+@pytest.mark.parametrize("dataset", ["voc/2007", "/a/very/long/way/to/a/folder/VOCdevkit/VOC2012"])
+def test_titles_fit(evaluation: Evaluation, dataset: str) -> None:
+    evaluation.source["dataset"] = dataset
+    for figure in draw_charts(evaluation).values():
+        figure.draw_without_rendering()
+        frame = figure.bbox
+        for text in [figure._suptitle, *(axes.title for axes in figure.axes)]:
+            extent = text.get_window_extent()
+            assert frame.x0 <= extent.x0 <= extent.x1 <= frame.x1, text.get_text()
+
+
+def test_one_option_needs_no_chart_of_options(evaluation: Evaluation) -> None:
+    rows = tuple(row for row in evaluation.rows if row.option == ("heatmap", 20, 0.2))
+    assert set(draw_charts(Evaluation(evaluation.protocol, rows, {}, evaluation.curves))) == {
+        "precision-recall"
+    }

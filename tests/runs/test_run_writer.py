@@ -1,0 +1,476 @@
+"""Runs that are interrupted, at every moment there is, and go on."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kgradcam.boxes.levels import BoxOptions
+from kgradcam.errors import UserError
+from kgradcam.runs import detection, run_writer
+from kgradcam.runs.detection import Configuration, detect, interrupted_configuration
+from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.run_writer import RunWriter, is_interrupted, read_start, write_run
+from kgradcam.runs.tables import GroundTruth, Image
+
+INFO: dict[str, Any] = {
+    "configuration": {"batch_size": 2, "layer": None},
+    "boxes": {"rules": "seed", "smooth_radius": 0, "score": "heat"},
+    "thresholds": [0.3, 0.6],
+    "dataset": {"name": "made up", "split": "all"},
+    "model": {"name": "none", "layer": "none"},
+}
+IMAGES = [Image(i, f"{i}.jpg", 40, 30) for i in range(1, 10)]
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
+
+
+def write_batches(writer: RunWriter, count: int = 9) -> None:
+    """What `detect` does, with heatmaps that come from nowhere; image 4 is damaged."""
+    writer.begin(INFO)
+    known = writer.done | set(writer.skipped)
+    waiting = [image for image in IMAGES if image.id not in known]
+    for start in range(0, len(waiting), 2)[:count]:
+        batch = waiting[start : start + 2]
+        good = [image for image in batch if image.id != 4]
+        records = [
+            ClassHeatmap(
+                image.id,
+                category,
+                np.random.default_rng([image.id, category]).random((6, 8), np.float32),
+                1.5,
+                0.25,
+            )
+            for image in good
+            for category in range(1, 1 + image.id % 3)  # of every third image there is none
+        ]
+        writer.add(good, records, {4: "It is damaged."} if len(good) < len(batch) else {})
+
+
+def write_rest(writer: RunWriter) -> Run:
+    write_batches(writer)
+    writer.end_parts()
+    truth = GroundTruth(
+        tuple(image for image in IMAGES if image.id in writer.done),
+        ("cat", "dog"),
+        np.array([1, 2]),
+        np.array([1, 2]),
+        np.array([[1.0, 2, 30, 20], [0, 0, 40, 30]]),
+        np.array([False, True]),
+    )
+    counts = {"heatmaps": writer.maps, "skipped": writer.skipped}
+    return writer.finish({**INFO, "counts": counts}, truth)
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_writer, "PART", 3)
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> dict[str, bytes]:
+    """The files of a run that was not interrupted."""
+    with write_run(tmp_path / "whole") as writer:
+        run = write_rest(writer)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
+    found = files(run.folder)
+    assert sorted(found) == [
+        "detections-0.3.json",
+        "detections-0.6.json",
+        "ground_truth.json",
+        "heatmaps/00000.npz",
+        "heatmaps/00001.npz",
+        "heatmaps/00002.npz",
+        "run.json",
+    ]
+    shutil.rmtree(run.folder)
+    return found
+
+
+def test_parts_add_up_to_the_boxes_of_the_whole(tmp_path: Path) -> None:
+    with write_run(tmp_path / "run") as writer:
+        run = write_rest(writer)
+    assert run.info["counts"] == {"heatmaps": 8, "skipped": {"4": "It is damaged."}}
+    assert [record.image_id for record in run.heatmaps()] == [1, 2, 2, 5, 5, 7, 8, 8]
+    stored = run.detections([0.3, 0.6])
+    drawn = draw_boxes(run.heatmaps(), run.ground_truth.images, [0.3, 0.6], [0], run.options)
+    for option in ((0, 0.3), (0, 0.6)):
+        assert len(drawn[option].boxes) > 8
+        for name, values in vars(drawn[option]).items():
+            np.testing.assert_array_equal(getattr(stored[option], name), values, err_msg=name)
+
+
+def test_whatever_a_kill_leaves_behind_ends_in_the_same_bytes(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each step that changes what is on the disk by name, the state is kept."""
+    place, states = tmp_path / "place", tmp_path / "states"
+    place.mkdir()
+    states.mkdir()
+    lock = threading.Lock()
+
+    def keep() -> None:
+        with lock:
+            shutil.copytree(place, states / f"{len(list(states.iterdir())):03}")
+
+    def stepwise(owner: Any, name: str) -> None:
+        step = getattr(owner, name)
+
+        def kept(*arguments: Any, **options: Any) -> Any:
+            keep()
+            result = step(*arguments, **options)
+            keep()
+            return result
+
+        monkeypatch.setattr(owner, name, kept)
+
+    for owner, name in [(os, "replace"), (Path, "rename"), (Path, "mkdir"), (shutil, "rmtree")]:
+        stepwise(owner, name)
+    with write_run(place / "run") as writer:
+        write_rest(writer)
+    monkeypatch.undo()
+    monkeypatch.setattr(run_writer, "PART", 3)
+    assert files(place / "run") == whole
+    found = sorted(states.iterdir())
+    assert len(found) >= 30
+    resumed = finished = 0
+    for state in found:
+        folder = state / "run"
+        if (folder / "run.json").exists():
+            finished += 1
+            with pytest.raises(UserError, match="no interrupted run .* It is finished."):
+                read_start(folder)
+            assert files(folder) == whole
+            continue
+        begun = (state / ".run.partial/run/heatmaps").exists() and (
+            state / ".run.partial/start.json"
+        ).exists()
+        resumed += begun
+        with write_run(folder, resume=begun) as writer:
+            write_rest(writer)
+        assert files(folder) == whole, state.name
+        assert [path.name for path in state.iterdir()] == ["run"]
+    assert resumed >= 20
+    assert finished >= 1
+
+
+@pytest.mark.parametrize("write", range(1, 13))
+def test_a_full_disk_costs_a_part_at_most(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
+) -> None:
+    count = 0
+
+    def fill(descriptor: int) -> None:
+        nonlocal count
+        count += 1
+        if count >= write:
+            raise OSError(28, "No space left on device")
+
+    def run(resume: bool) -> None:
+        with write_run(tmp_path / "run", resume=resume) as writer:
+            write_rest(writer)
+
+    with monkeypatch.context() as full:
+        full.setattr("kgradcam.files.os.fsync", fill)
+        with pytest.raises(OSError, match="No space left on device"):
+            run(resume=False)
+    assert not (tmp_path / "run").exists()
+    resume = is_interrupted(tmp_path / "run")
+    assert resume == (write >= 6)  # the file and its name of: the start, heatmaps, a part
+    run(resume)
+    assert files(tmp_path / "run") == whole
+
+
+def interrupt(folder: Path, force: bool = False) -> None:
+    """Leaves a run of which one part is done."""
+    with write_run(folder, force=force) as writer:
+        write_batches(writer, 2)
+    assert is_interrupted(folder)
+
+
+def test_what_is_interrupted_is_neither_lost_nor_mixed_up(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    interrupt(folder)
+    with pytest.raises(UserError, match=r"was interrupted. Go on with `kgradcam detect --resume"):
+        write_run(folder).__enter__()
+    assert is_interrupted(folder)
+    with write_run(folder, resume=True) as writer:
+        assert files(write_rest(writer).folder) == whole
+    interrupt(folder, force=True)
+    with write_run(folder, force=True) as writer:
+        writer.begin(INFO)
+        assert writer.done == set()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # of the last nothing was done
+
+
+def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    interrupt(folder)
+    with write_run(folder, resume=True) as writer:
+        writer.begin(INFO)
+        for options in ({}, {"force": True}, {"resume": True}):
+            with pytest.raises(UserError, match=r"Another process is writing .*run; choose"):
+                write_run(folder, **options).__enter__()
+        assert writer.done == {1, 2}
+
+
+def test_other_options_do_not_go_on(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    interrupt(folder)
+    other = {**INFO, "configuration": {"batch_size": 3, "layer": None}, "thresholds": [0.3]}
+    with (
+        pytest.raises(
+            UserError,
+            match=r"configuration.batch_size: 2 then, 3 now; "
+            r"thresholds: \[0.3, 0.6\] then, \[0.3\] now",
+        ),
+        write_run(folder, resume=True) as writer,
+    ):
+        writer.begin(other)
+    assert is_interrupted(folder)
+
+
+def test_a_run_that_replaces_another_leaves_it_until_the_end(
+    whole: dict[str, bytes], tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    interrupt(folder, force=True)
+    assert files(folder) == {"run.json": b"{}"}
+    with write_run(folder, resume=True) as writer:
+        write_rest(writer)
+    assert files(folder) == whole
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_nothing_that_came_meanwhile_is_replaced(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    interrupt(folder)
+    folder.mkdir()
+    (folder / "run.json").write_text("{}")
+    with (
+        pytest.raises(UserError, match="is already there"),
+        write_run(folder, resume=True) as writer,
+    ):
+        write_rest(writer)
+    assert files(folder) == {"run.json": b"{}"}
+    assert is_interrupted(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("start.json", "{"),
+        ("start.json", "[]"),
+        ("parts/00000.json", "7"),
+        ("parts/00000.json", "{"),
+    ],
+)
+def test_damaged_notes_are_named(tmp_path: Path, name: str, content: str) -> None:
+    interrupt(tmp_path / "run")
+    (tmp_path / ".run.partial" / name).write_text(content)
+    with (
+        pytest.raises(UserError, match=f"{name} is no (start|part) of a run"),
+        write_run(tmp_path / "run", resume=True) as writer,
+    ):
+        writer.begin(INFO)
+
+
+@pytest.fixture
+def configuration(configuration: Configuration) -> Configuration:
+    return replace(configuration, boxes=BoxOptions(), batch_size=1)
+
+
+@pytest.fixture
+def stopped(
+    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """A folder whose run was interrupted after the third of four images; two of them are kept."""
+    add, added = RunWriter.add, []
+
+    def stop(writer: RunWriter, *arguments: Any) -> None:
+        add(writer, *arguments)
+        added.append(arguments)
+        if len(added) == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as stopping:
+        stopping.setattr(RunWriter, "add", stop)
+        with pytest.raises(KeyboardInterrupt):
+            detect(configuration, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_detect_goes_on_where_it_was(
+    configuration: Configuration, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    explain = detection._explain
+
+    def watched(cam: Any, batch: Any, *others: Any) -> Any:
+        seen.extend(example.file_name for example in batch.examples)
+        return explain(cam, batch, *others)
+
+    monkeypatch.setattr(detection, "_explain", watched)
+    assert interrupted_configuration(stopped) == (configuration, None)
+    detect(configuration, stopped, resume=True)
+    assert seen == ["c.jpg", "e.jpg"]
+    detect(configuration, tmp_path / "whole")
+    assert files(stopped) == files(tmp_path / "whole")
+
+
+def test_detect_goes_on_with_the_same_only(
+    configuration: Configuration, stopped: Path, pets, tiny_model: Path
+) -> None:
+    def refused(**changes: Any) -> str:
+        with pytest.raises(UserError, match="was begun with something else") as error:
+            detect(replace(configuration, **changes), stopped, resume=True)
+        return str(error.value)
+
+    assert "configuration.batch_size: 1 then, 2 now" in refused(batch_size=2)
+    assert "thresholds: [0.3, 0.5] then, [0.3] now" in refused(thresholds=(0.3,))
+    path = pets.root / "Annotations/d.xml"
+    kept = path.read_bytes()
+    path.write_text(path.read_text().replace("d.jpg", "other.jpg"))  # says nothing that counts
+    pets.add("f", [("dog", (1, 1, 9, 9))])
+    assert "dataset.digest" in (told := refused())
+    assert "dataset.images: 5 then, 6 now" in told
+    for name in ("Annotations/f.xml", "JPEGImages/f.jpg"):
+        (pets.root / name).unlink()
+    path.write_bytes(kept)
+    import keras
+
+    model = keras.models.load_model(tiny_model)
+    model.layers[-1].kernel.assign(2 * model.layers[-1].kernel)
+    model.save(tiny_model)
+    assert "model.digest" in refused()
+
+
+COMMAND = "import sys\nfrom kgradcam import run_writer\nrun_writer.PART = 16\n"
+COMMAND += "from kgradcam.cli import main\nmain()"
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
+    make_voc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default a few times; `KGRADCAM_KILLS=100` makes it a hundred. Two at once do not mind.
+
+    SIGKILL comes at any moment of the process, Ctrl-C and SIGTERM soon after a part was written:
+    before Python has come to the program they are not ours to catch.
+    """
+    folder = make_voc("many")
+    draw = random.Random(int(os.environ.get("KGRADCAM_SEED", "0")))
+    for i in range(240):
+        folder.add(f"{i:04}", [("dog", (2, 2, 9, 9))], size=draw.choice([(40, 30), (30, 40)]))
+    options = ["--dataset", str(folder.root), "--class", "dog=2", "--model", str(tiny_model)]
+    options += ["--image-size", "native", "--scale", "1", "--batch-size", "4"]
+
+    def start(*arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", COMMAND, "detect", *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            # Who runs the tests in the background ignores Ctrl-C, and so would this process.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
+
+    def finish(process: subprocess.Popen[str]) -> None:
+        _, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+
+    beside = start(*options, "--out", tmp_path / "beside")
+    begin = time.monotonic()
+    finish(start(*options, "--out", tmp_path / "whole"))
+    duration = time.monotonic() - begin
+    finish(beside)
+    assert files(tmp_path / "beside") == files(tmp_path / "whole")
+    run, partial = tmp_path / "run", tmp_path / ".run.partial"
+    kills = int(os.environ.get("KGRADCAM_KILLS", "3"))
+    signals = [signal.SIGKILL, signal.SIGINT, signal.SIGTERM]
+    survived = finished = 0
+    while survived < kills:
+        sent = signals[survived % 3]
+        resume = partial.is_dir() and (partial / "start.json").exists()
+        before = len(list(partial.glob("parts/*.json")))
+        process = start("--resume", run) if resume else start(*options, "--out", run)
+        deadline = time.monotonic() + 120
+        if sent == signal.SIGKILL:
+            time.sleep(draw.uniform(0, duration))
+        else:
+            while process.poll() is None and len(list(partial.glob("parts/*.json"))) <= before:
+                assert time.monotonic() < deadline
+                time.sleep(0.002)
+            time.sleep(draw.uniform(0, 0.1))
+        process.send_signal(sent)
+        out, said = process.communicate(timeout=60)
+        assert "Traceback" not in said
+        if process.returncode == 0:
+            assert out == f"{run}\n"
+        if run.exists():  # the signal came too late, perhaps while Python was leaving
+            finished += 1
+            assert finished <= kills, "no signal comes in time"
+            assert files(run) == files(tmp_path / "whole")
+            shutil.rmtree(run)
+            shutil.rmtree(partial, ignore_errors=True)
+            continue
+        survived += 1
+        assert process.returncode == (-sent if sent == signal.SIGKILL else 130), said
+        if sent != signal.SIGKILL:
+            assert f"Go on with `kgradcam detect --resume {run}`" in said
+            assert "kgradcam: interrupted; nothing half-written is left behind." in said
+    begun = (partial / "start.json").exists()
+    finish(start("--resume", run) if begun else start(*options, "--out", run))
+    assert files(run) == files(tmp_path / "whole")
+    assert not partial.exists()
+
+
+def test_how_the_command_goes_on(
+    kgradcam, configuration: Configuration, stopped: Path, pets, tiny_model: Path, tmp_path: Path
+) -> None:
+    common = ["--dataset", pets.root, "--class", "dog=2", "--model", tiny_model]
+    result = kgradcam("detect", *common, "--out", stopped)
+    assert (result.code, result.out) == (1, "")
+    assert f"Go on with `kgradcam detect --resume {stopped}`" in result.err
+    result = kgradcam("detect", *common, "--resume", stopped)
+    assert (result.code, result.out) == (1, "")
+    assert "configuration.batch_size: 1 then, 16 now" in result.err
+    result = kgradcam("detect", "--resume", stopped, "--batch-size", "1")
+    assert result.code == 1
+    assert 'then, "voc/2007" now' in result.err
+    result = kgradcam("detect", "--resume", tmp_path / "other")
+    assert (result.code, "There is no interrupted run to" in result.err) == (1, True)
+    result = kgradcam("detect", "--resume", stopped, "--dry-run")
+    assert (result.code, json.loads(result.out)["batch_size"]) == (0, 1)
+    for wrong in (["--out", stopped, "--resume", stopped], []):
+        result = kgradcam("detect", *wrong)
+        assert (result.code, "Give one of --out RUN" in result.err) == (2, True)
+    result = kgradcam("detect", "--resume", stopped, "--json")
+    assert result.code == 0
+    assert json.loads(result.out)["counts"]["images"] == 4
+    assert Run(stopped).info["configuration"]["batch_size"] == 1
+    result = kgradcam("detect", "--resume", stopped)
+    assert (result.code, "It is finished." in result.err) == (1, True)

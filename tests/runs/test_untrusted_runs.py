@@ -1,0 +1,208 @@
+"""Run folders of strangers: nothing runs, nothing is written outside, no memory runs out."""
+
+import io
+import json
+import pickle
+import tracemalloc
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from fuzzing.targets import INFO
+
+from kgradcam.errors import UserError
+from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.runs.run import Run
+from kgradcam.runs.run_writer import write_run
+from kgradcam.runs.tables import GroundTruth, Image
+
+TOUCHED = "touched"
+
+
+class Touch:
+    """A pickle that leaves a trace where it is run."""
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (Path(TOUCHED),)
+
+
+def npy(array: Any, shape: tuple[int, ...] | None = None, dtype: str | None = None) -> bytes:
+    """A `.npy` file whose header may say more than it holds."""
+    buffer = io.BytesIO()
+    header = {"descr": dtype or array.dtype.str, "fortran_order": False}
+    np.lib.format.write_array_header_1_0(buffer, {**header, "shape": shape or array.shape})
+    return buffer.getvalue() + array.tobytes()
+
+
+GOOD = {
+    "image_id": np.array([1]),
+    "category_id": np.array([1]),
+    "height": np.array([2]),
+    "width": np.array([3]),
+    "score": np.array([1.0], np.float32),
+    "probability": np.array([0.5], np.float32),
+    "values": np.arange(6, dtype=np.float32),
+}
+
+
+def heatmap_file(compression: int = zipfile.ZIP_STORED, **changed: Any) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as file:
+        for name, value in {**GOOD, **changed}.items():
+            file.writestr(f"{name}.npy", value if isinstance(value, bytes) else npy(value))
+    return buffer.getvalue()
+
+
+def objects() -> bytes:
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, np.array([Touch()], object), allow_pickle=True)
+    return buffer.getvalue()
+
+
+HEATMAPS = {
+    "a pickle": (pickle.dumps(Touch()), "is not a zip"),
+    "an array of pickled objects": (heatmap_file(score=objects()), "must be a row of float32"),
+    "a zip bomb": (
+        heatmap_file(zipfile.ZIP_DEFLATED, values=np.zeros(10**7, np.float32)),
+        "is compressed",
+    ),
+    "a header that asks for an exabyte": (
+        heatmap_file(values=npy(np.zeros(6, np.float32), (2**58,))),
+        "must be a row",
+    ),
+    "a header that asks for 400 GB": (
+        heatmap_file(values=npy(np.zeros(6, np.float32), (10**11,))),
+        "must be a row",
+    ),
+    "arrays of different lengths": (heatmap_file(score=np.zeros(2, np.float32)), "do not fit"),
+    "negative sides": (
+        heatmap_file(height=np.array([-2]), width=np.array([-3])),
+        "do not fit together",
+    ),
+    "sides whose product overflows": (
+        heatmap_file(height=np.array([2**62]), width=np.array([4])),
+        "do not fit together",
+    ),
+    "fewer values than sides": (heatmap_file(height=np.array([3])), "do not fit together"),
+    "NaN": (heatmap_file(values=np.full(6, np.nan, np.float32)), "NaN or infinite"),
+    "an infinite score": (heatmap_file(score=np.array([np.inf], np.float32)), "NaN or infinite"),
+    "an image that is not there": (heatmap_file(image_id=np.array([99])), "image or class"),
+    "a class that is not there": (heatmap_file(category_id=np.array([9])), "image or class"),
+    "half a file": (heatmap_file()[:300], "no readable heatmap file"),
+    "nothing": (b"", "no readable heatmap file"),
+}  # fmt: skip
+
+
+def measure(folder: Path) -> None:
+    run = Run(folder)
+    evaluate_run(run, [0.2], [0.5], find_protocol("voc2010"), radii=[3])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """A good run of one image."""
+    info = {**INFO, "boxes": {"smooth_radius": 0, "score": "heat"}}
+    truth = GroundTruth(
+        images=(Image(1, "a.jpg", 12, 8),),
+        categories=("dog",),
+        image_ids=np.array([1]),
+        category_ids=np.array([1]),
+        boxes=np.array([[1.0, 1, 5, 5]]),
+        difficult=np.array([False]),
+    )
+    heatmap = np.arange(6, dtype=np.float32).reshape(2, 3)
+    with write_run(tmp_path / "run") as writer:
+        info = {name: value for name, value in info.items() if name != "schema"}
+        writer.begin(info)
+        writer.add(truth.images, [ClassHeatmap(1, 1, heatmap, 1.0, 0.5)], {})
+        return writer.finish(info, truth)
+
+
+@pytest.fixture
+def quiet_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The run's folder; it fails if anything beside it changes."""
+    monkeypatch.chdir(run.folder.parent)
+    before = {path for path in run.folder.parent.rglob("*") if run.folder not in path.parents}
+    yield run.folder
+    after = {path for path in run.folder.parent.rglob("*") if run.folder not in path.parents}
+    assert after == before
+    assert not Path(TOUCHED).exists()
+
+
+@pytest.mark.parametrize(("content", "reason"), HEATMAPS.values(), ids=HEATMAPS.keys())
+def test_a_bad_heatmap_file_is_named(quiet_disk: Path, content: bytes, reason: str) -> None:
+    (quiet_disk / "heatmaps/00000.npz").write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=f"00000.npz .*{reason}"):
+            measure(quiet_disk)
+        assert tracemalloc.get_traced_memory()[1] < 10**7
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_good_heatmap_file_of_ours_is_read(quiet_disk: Path) -> None:
+    (quiet_disk / "heatmaps/00000.npz").write_bytes(heatmap_file())
+    (record,) = Run(quiet_disk).heatmaps()
+    assert record.heatmap.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def change(**parts: Any) -> Callable[[Any], Any]:
+    return lambda content: {**content, **parts}
+
+
+RUN_JSON = {
+    "a list": lambda content: [],
+    "no thresholds": change(thresholds=[]),
+    "a threshold that is a path": change(thresholds=["../../secret"]),
+    "a threshold that is no number": change(thresholds=[float("nan")]),
+    "a filter as wide as a country": change(boxes={"smooth_radius": 2**40, "score": "heat"}),
+    "a filter of half a pixel": change(boxes={"smooth_radius": 0.5, "score": "heat"}),
+    "an unknown score": change(boxes={"smooth_radius": 1, "score": "__import__('os')"}),
+    "an unknown option": change(boxes={"smooth_radius": 1, "score": "heat", "shell": "true"}),
+    "no model": change(model={}),
+    "a model that is none": change(model=None),
+    "a dataset that is an object": change(dataset={"name": {}, "split": "x"}),
+}
+
+
+@pytest.mark.parametrize("mend", RUN_JSON.values(), ids=RUN_JSON.keys())
+def test_a_bad_description_is_named(quiet_disk: Path, mend: Callable[[Any], Any]) -> None:
+    path = quiet_disk / "run.json"
+    path.write_text(json.dumps(mend(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=r"run.json cannot be read"):
+        measure(quiet_disk)
+
+
+@pytest.mark.parametrize("name", ["run.json", "ground_truth.json", "detections-0.5.json"])
+@pytest.mark.parametrize("text", ["[" * 200_000, "{", "", "null", '"x"', "9" * 5000, "\ud800"])
+def test_json_that_is_none_is_named(quiet_disk: Path, name: str, text: str) -> None:
+    (quiet_disk / name).write_text(text, errors="surrogatepass")
+    with pytest.raises(UserError, match=name.replace(".", r"\.")):
+        evaluate_run(Run(quiet_disk), None, [0.5], find_protocol("voc2010"))
+
+
+@pytest.mark.parametrize("size", [(10**6, 10**6), (0, 5), (-4, 5), (2**40, 1)])
+def test_pictures_of_impossible_sizes_take_no_memory(
+    quiet_disk: Path, size: tuple[int, int]
+) -> None:
+    path = quiet_disk / "ground_truth.json"
+    content = json.loads(path.read_text())
+    content["images"][0] |= {"width": size[0], "height": size[1]}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"a.jpg' (is no picture|has more than 89,478,485 pixels)"):
+        measure(quiet_disk)
+
+
+def test_names_that_lead_elsewhere_lead_nowhere(quiet_disk: Path) -> None:
+    path = quiet_disk / "ground_truth.json"
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        image["file_name"] = "../../../etc/passwd\x1b[2J"
+    path.write_text(json.dumps(content))
+    measure(quiet_disk)
