@@ -1,14 +1,14 @@
-"""Mistakes that a user can mend, told in one sentence."""
+"""Errors that the user can correct, and hints for mistyped names."""
 
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend.
+    """A mistake that the user can correct.
 
-    The message names what was received, what was expected and what to try. The command line prints
-    it alone, without a traceback, and exits with 1.
+    The message names the received value, the expected one, and a way out. The command line prints
+    the message without a traceback and exits with 1.
     """
 
 
@@ -20,13 +20,13 @@ def did_you_mean(name: str, options: Iterable[str], count: int = 3) -> str:
     """Returns a hint with the names closest to a mistyped one.
 
     Args:
-        name: What the user wrote.
-        options: The names that exist.
-        count: How many names to offer at most.
+        name: The mistyped name.
+        options: The valid names.
+        count: The maximum number of names in the hint.
 
     Returns:
-        A sentence with a leading space, `" Did you mean 'dog'?"`, or an empty string where nothing
-        is close.
+        A sentence with a leading space, `" Did you mean 'dog'?"`; an empty string if no name is
+        close.
 
     Example:
         >>> did_you_mean("dgo", ["cat", "dog"])

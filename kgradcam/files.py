@@ -1,52 +1,60 @@
-"""Files that are either whole or not there."""
+"""Files that appear whole or not at all."""
 
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable
 from pathlib import Path
 
 
 def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
-    """Writes a file so that whoever opens it finds the old content or all of the new one.
+    """Writes a file so that a reader finds either the old content or all of the new content.
+
+    The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`.
 
     Args:
         path: The file; its folder must exist.
-        data: Its content; text becomes UTF-8, and may come in pieces.
+        data: Its content: bytes, text, or pieces of text. Text is encoded as UTF-8.
+
+    Raises:
+        OSError: The file cannot be written. The old content is then still there.
     """
     pieces = [data] if isinstance(data, bytes | str) else data
-    descriptor, partial = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    partial = partial_path(path)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        # "x" creates with mode 0o666 less the umask, so the result is as readable as any new
+        # file. tempfile would make it private, and undoing that needs the process-wide umask.
+        with partial.open("xb") as file:
             for piece in pieces:
                 file.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp is private to the user; a result is as readable as any other new file.
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(partial, 0o666 & ~umask)
         os.replace(partial, path)
         sync_folder(path.parent)
     except BaseException as error:
-        Path(partial).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
         if isinstance(error, OSError) and error.errno and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file was too much
+            error.filename = str(path)  # write() and fsync() report a full disk without a name
         raise
 
 
+def partial_path(path: Path) -> Path:
+    """Returns an unused hidden name beside `path`, for content that is not complete yet."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+
+
 def move(source: Path, target: Path) -> None:
-    """Moves a file or folder to a free place on the same disk, in one step that outlasts a crash.
+    """Renames a file or folder on the same disk; the rename survives a power failure.
 
     Args:
-        source: What to move.
-        target: Where nothing is.
+        source: The file or folder.
+        target: The new path, where nothing exists yet.
     """
     source.rename(target)
     sync_folder(target.parent)
 
 
 def sync_folder(folder: Path) -> None:
-    """Makes the names in a folder outlast a power failure; where folders cannot be synced, no."""
+    """Fsyncs a folder so that renames in it survive a power failure; a no-op on Windows."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Progress of long work, on stderr: a bar with rate and time left; lines where no terminal is."""
+"""Progress on stderr: a bar with rate and time left, or plain lines without a terminal."""
 
 import sys
 import time
@@ -11,21 +11,21 @@ _SECONDS_BETWEEN_LINES = 10.0
 
 
 def ignore(count: int) -> None:
-    """Reports progress to nobody."""
+    """An `Advance` that shows nothing."""
 
 
 @contextmanager
 def bar(
     description: str, total: int, unit: str, quiet: bool = False, brief: bool = False
 ) -> Iterator[Advance]:
-    """Shows a progress bar while the `with` block runs; a line now and then in a log or a pipe.
+    """Shows a progress bar while the `with` block runs; in a log or a pipe, a line every 10 s.
 
     Args:
-        description: What is being done.
-        total: How many units there are.
-        unit: What is counted, as `"images"`.
+        description: The task, as `"heatmaps"`.
+        total: The number of units of work.
+        unit: The name of a unit, as `"images"`.
         quiet: Shows nothing.
-        brief: Leaves nothing behind, where it is done in a moment as a rule.
+        brief: Removes the bar at the end, and prints no line for work of less than 10 s.
 
     Yields:
         A function to call with the number of units just done.
@@ -67,26 +67,27 @@ def bar(
 
         yield advance
         if not progress.tasks[0].completed:
-            progress.update(task, visible=False)  # there was nothing to do,
-            progress.live.transient = True  # nor to leave an empty line for
+            # Without work, neither an empty bar nor an empty line stays on the screen.
+            progress.update(task, visible=False)
+            progress.live.transient = True
 
 
 def _lines(description: str, total: int, unit: str, brief: bool) -> Iterator[Advance]:
-    start = told = time.monotonic()
+    start = printed = time.monotonic()
     done = 0
 
-    def tell() -> None:
+    def print_line() -> None:
         rate = done / max(time.monotonic() - start, 1e-9)
         left = f", {(total - done) / rate:.0f} s left" if 0 < done < total else ""
         print(f"{description}: {done}/{total} {unit}, {rate:.1f}/s{left}", file=sys.stderr)
 
     def advance(count: int) -> None:
-        nonlocal done, told
+        nonlocal done, printed
         done += count
-        if done < total and time.monotonic() - told > _SECONDS_BETWEEN_LINES:
-            told = time.monotonic()
-            tell()
+        if done < total and time.monotonic() - printed > _SECONDS_BETWEEN_LINES:
+            printed = time.monotonic()
+            print_line()
 
     yield advance
-    if done and not (brief and told == start):
-        tell()
+    if done and not (brief and printed == start):
+        print_line()

@@ -1,7 +1,8 @@
-"""Files that are whole or not there."""
+"""Files that appear whole or not at all."""
 
 import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,20 @@ def test_it_is_as_readable_as_any_new_file(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     write_atomically(tmp_path / "atomic", "")
     assert (tmp_path / "atomic").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_the_umask_applies_and_is_never_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setting it, even for a moment, would make files of other threads world-writable."""
+    previous = os.umask(0o027)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "umask", lambda mask: pytest.fail("umask is process-wide"))
+            write_atomically(tmp_path / "a.txt", "text")
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o640
 
 
 def test_a_failure_leaves_the_old_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Progress: on stderr, and nothing of what was not done."""
+"""Progress: on stderr, and none for work that was not needed."""
 
 import re
 import sys

@@ -8,7 +8,6 @@ brick, grass and gravel (CC0). All come inside the scikit-image wheel.
 
 import io
 import shutil
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -18,6 +17,7 @@ import PIL.Image
 
 from kgradcam.data.voc import write_annotation
 from kgradcam.errors import UserError
+from kgradcam.files import partial_path
 
 CLASS_NAME = "cat"
 _Picture = npt.NDArray[np.uint8]
@@ -171,7 +171,7 @@ def write_demo_dataset(folder: Path, seed: int = 0, scenes: int = 48) -> None:
     maker = SceneMaker()
     generator = np.random.default_rng(seed)
     names = [f"{i:06}" for i in range(1, scenes + 1)]
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    partial = partial_path(folder)
     try:
         for part in ("JPEGImages", "Annotations", "ImageSets/Main"):
             (partial / part).mkdir(parents=True)
@@ -194,7 +194,6 @@ def write_demo_dataset(folder: Path, seed: int = 0, scenes: int = 48) -> None:
         ):
             listed = "".join(f"{name}\n" for name in part_of)
             (partial / "ImageSets/Main" / f"{split}.txt").write_text(listed, encoding="utf-8")
-        partial.chmod(0o755)  # mkdtemp is private to the user
         partial.rename(folder)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
