@@ -22,7 +22,7 @@ endef
 export RESULTS
 
 results: $(STAMP)  ## what results/ holds, from the demo's scenes
-	rm -rf results runs/results && mkdir -p results/demo
+	rm -rf results/demo runs/results && mkdir -p results/demo
 	printf '# What `make results` makes\n\n```sh\n%s\n```\n' "$$RESULTS" > results/README.md
 	printf '%s\n' "$$RESULTS" | PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -ex
 

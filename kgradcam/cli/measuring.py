@@ -46,10 +46,10 @@ def evaluate(
     ] = None,
     detections: Annotated[
         Path | None,
-        typer.Option(help="Instead of RUN: COCO results (.json) or the seed's pickle."),
+        typer.Option(help="Instead of RUN: COCO results (.json)."),
     ] = None,
     ground_truth: Annotated[
-        Path | None, typer.Option(help="Their ground truth: COCO (.json) or the seed's pickle.")
+        Path | None, typer.Option(help="Their ground truth: COCO (.json).")
     ] = None,
     rows: Annotated[
         str,
@@ -347,21 +347,10 @@ def _evaluate_explanations(
 
 
 def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
-    from kgradcam.runs import seed_files
-    from kgradcam.runs import tables as records
+    from kgradcam.runs.tables import keep_rows, read_detections, read_ground_truth
 
-    if detections.suffix == ".json" and ground_truth.suffix == ".json":
-        truth = records.read_ground_truth(ground_truth)
-        found = records.read_detections(detections, truth)
-    elif detections.suffix == ".pickle" and ground_truth.suffix == ".pickle":
-        truth = seed_files.read_seed_ground_truth(ground_truth)
-        found = seed_files.read_seed_detections(detections, truth)
-    else:
-        raise UsageError(
-            "--detections and --ground-truth must both be COCO JSON (.json) or both be the seed's "
-            f"pickles (.pickle). Received: {detections.name} and {ground_truth.name}."
-        )
-    return truth, records.keep_rows(found, rows)
+    truth = read_ground_truth(ground_truth)
+    return truth, keep_rows(read_detections(detections, truth), rows)
 
 
 def tune(

@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import PIL.Image
-from fuzzing.targets import INFO, SEED_TRUTH, TRUTH
+from fuzzing.targets import INFO, TRUTH
 
 from kgradcam.data import voc
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps
@@ -32,10 +32,6 @@ def _checkpoint() -> bytes:
     return head + tensor + pickle.dumps(["0"], 2) + struct.pack("<q6f", 6, *range(6))
 
 
-def _seed_file() -> bytes:
-    return pickle.dumps({"C:\\a.jpg": np.array([[1.0, 2, 30, 40, 1], [0, 0, 9, 9, 0.5]])}, 5)
-
-
 _RECORDS = [
     ClassHeatmap(1, 1, np.arange(6, dtype=np.float32).reshape(2, 3), 1.5, 0.5),
     ClassHeatmap(1, 1, np.zeros((1, 4), np.float32), 0.0, 0.25),
@@ -55,7 +51,6 @@ SAMPLES: dict[str, list[bytes]] = {
     ],
     "pickled": [pickle.dumps([1, 2.5, "a", b"b", None, {"k": (1, [True])}], n) for n in (3, 4, 5)],
     "checkpoint": [_checkpoint()],
-    "seed_file": [SEED_TRUTH, _seed_file()],
     "coco": [
         json.dumps({**TRUTH, "results": [{**TRUTH["annotations"][0], "score": 0.5}]}).encode(),
     ],

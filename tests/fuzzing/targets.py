@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import pickle
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +17,6 @@ from kgradcam.errors import UserError
 from kgradcam.models import safe_pickle
 from kgradcam.models.torch_checkpoint import read_checkpoint
 from kgradcam.runs.run import Run, draw_boxes
-from kgradcam.runs.seed_files import read_seed_detections, read_seed_ground_truth
 from kgradcam.runs.tables import read_detections, read_ground_truth
 
 FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
@@ -83,20 +81,6 @@ def checkpoint(data: bytes) -> None:
     """A PyTorch checkpoint: no more comes out than went in."""
     arrays = read_checkpoint(_file(data, "x.pth"))
     assert sum({id(array): array.nbytes for array in arrays.values()}.values()) <= len(data)
-
-
-SEED_TRUTH = pickle.dumps({"C:\\a.jpg": np.ones((2, 4)), "C:\\b.jpg": np.ones((1, 4))}, 5)
-
-
-def seed_file(data: bytes) -> None:
-    """The pickles of the scripts of 2021: the truth, or detections of it."""
-    path = _file(data, "x.pickle")
-    try:
-        truth = read_seed_ground_truth(path)
-    except UserError:
-        truth = read_seed_ground_truth(_file(SEED_TRUTH, "y.pickle"))
-        read_seed_detections(path, truth)
-    assert truth.boxes.nbytes <= 8 * max(len(data), len(SEED_TRUTH))
 
 
 def coco(data: bytes) -> None:
@@ -182,7 +166,7 @@ def boxes(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
     for each in (
-        *(annotation, image_list, picture, pickled, checkpoint, seed_file, coco, heatmaps),
+        *(annotation, image_list, picture, pickled, checkpoint, coco, heatmaps),
         *(run_json, boxes),
     )
 }
