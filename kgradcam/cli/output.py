@@ -1,9 +1,6 @@
-"""What commands print and where: results on stdout, all else on stderr."""
+"""Prints results on stdout, and all else on stderr."""
 
-import gc
 import json
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,32 +9,6 @@ from typing import Any
 import typer
 
 from kgradcam.errors import UserError
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow in silence, and without looking for garbage.
-
-    What it says while it is imported heeds no setting (tensorflow issue 100442), so stderr looks
-    away for that long; an exception comes through all the same. The million objects that it makes
-    stay for good: to look through them again and again, and once more at the exit, takes a third of
-    the time.
-    """
-    if "tensorflow" in sys.modules:
-        return
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    gc.disable()
-    try:
-        import tensorflow  # noqa: F401
-    finally:
-        gc.enable()
-        os.dup2(stderr, 2)
-        os.close(stderr)
-    gc.freeze()
 
 
 def print_result(result: Any, form: str) -> None:

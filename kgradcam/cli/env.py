@@ -1,21 +1,40 @@
-"""What kgradcam runs on: versions, devices, and where data are kept."""
+"""`kgradcam env`: shows versions, devices and data folders, for bug reports."""
 
 import os
 import platform
 from pathlib import Path
 
-import cv2
-import keras
-import numpy as np
-import tensorflow as tf
-import tensorflow_datasets as tfds
+import typer
 
 from kgradcam import __version__
-from kgradcam.data.voc_builder import data_folder
+from kgradcam.cli.options import AsJson
+from kgradcam.cli.output import print_json
+from kgradcam.cli.startup import import_tensorflow
 
 
-def describe() -> dict[str, str]:
-    """Returns what a bug report needs, by name."""
+def env(as_json: AsJson = False) -> None:
+    """Show versions, devices and data folders, for bug reports.
+
+    [dim]kgradcam env[/dim]
+    """
+    import_tensorflow()
+    described = _describe()
+    if as_json:
+        print_json(described)
+        return
+    for name, value in described.items():
+        typer.echo(f"{name:24}{value}")
+
+
+def _describe() -> dict[str, str]:
+    import cv2
+    import keras
+    import numpy as np
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    from kgradcam.data.voc_builder import data_folder
+
     devices = [device.name.split(":", 1)[1] for device in tf.config.list_physical_devices()]
     return {
         "kgradcam": __version__,
@@ -36,7 +55,9 @@ def describe() -> dict[str, str]:
 
 
 def _xla() -> str:
-    """Compiles one addition, since being built in does not mean that it works."""
+    """Compiles one addition: XLA can be built in and still fail."""
+    import tensorflow as tf
+
     try:
         tf.function(lambda x: x + 1.0, jit_compile=True)(tf.constant(1.0))
     except (tf.errors.OpError, ValueError) as error:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kgradcam.cli.config_file import given_options
 from kgradcam.cli.options import (
     DATASET,
     MODEL,
@@ -14,9 +15,9 @@ from kgradcam.cli.options import (
     Force,
     Preprocess,
     Quiet,
-    given_options,
 )
-from kgradcam.cli.output import import_tensorflow, note, print_json, print_table, report_skipped
+from kgradcam.cli.output import note, print_json, print_table, report_skipped
+from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
 _BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}

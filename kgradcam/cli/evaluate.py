@@ -1,4 +1,4 @@
-"""`evaluate`, `tune` and `compare`: what a run is worth."""
+"""`kgradcam evaluate`: measures a run or given detections."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from kgradcam.cli.options import (
-    ApProtocol,
     AsJson,
     AsMarkdown,
     DataDir,
@@ -17,23 +16,19 @@ from kgradcam.cli.options import (
     Protocol,
     Quiet,
     Radii,
-    RunFolder,
     Thresholds,
     TrustModel,
+)
+from kgradcam.cli.output import note, print_result, require_absent
+from kgradcam.cli.parsing import (
     box_rules,
     joined,
-    numbers,
     output_form,
     protocol_rules,
     refuse,
     whole_numbers,
 )
-from kgradcam.cli.output import (
-    import_tensorflow,
-    note,
-    print_result,
-    require_absent,
-)
+from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError, UserError
 
 
@@ -351,81 +346,3 @@ def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, A
 
     truth = read_ground_truth(ground_truth)
     return truth, keep_rows(read_detections(detections, truth), rows)
-
-
-def tune(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The options to write.", metavar="FILE.json")],
-    metric: Annotated[
-        str, typer.Option(help="What to maximize, in the mean over classes.", metavar="ap@IOU")
-    ] = "ap@0.5",
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    protocol: ApProtocol = "voc2010",
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Choose box options on one run, to evaluate another with them.
-
-    [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
-    """
-    from kgradcam.evaluation.tuning import tune as choose
-    from kgradcam.evaluation.tuning import write_choice
-    from kgradcam.runs.run import Run
-
-    require_absent(out, force)
-    thresholds = joined(threshold) or numbers("0.01:0.60:0.01")
-    choice, _ = choose(
-        Run(run),
-        metric,
-        thresholds,
-        whole_numbers(radius) or [0, 5, 10, 20, 40],
-        protocol_rules(protocol),
-        quiet,
-    )
-    write_choice(out, choice)
-    note(
-        f"threshold {choice.threshold:g}, radius {choice.radius}, rows {choice.rows}: {metric} "
-        f"{choice.value:.4f} on {choice.dataset} {choice.split}",
-        quiet,
-    )
-    typer.echo(out.read_text("utf-8").rstrip() if as_json else out)
-
-
-def compare(
-    runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    iou: Ious = None,
-    protocol: ApProtocol = "voc2010",
-    bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
-    seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    as_markdown: AsMarkdown = False,
-    quiet: Quiet = False,
-) -> None:
-    """Hold runs on the same images against the first: which differ really?
-
-    [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
-    """
-    from kgradcam.evaluation.comparison import compare_runs
-    from kgradcam.runs.run import Run
-
-    form = output_form(json=as_json, markdown=as_markdown)
-    if len(runs) < 2:
-        raise UsageError("Give two runs or more.")
-    result = compare_runs(
-        [Run(folder) for folder in runs],
-        joined(iou) or [0.3, 0.4, 0.5],
-        protocol_rules(protocol),
-        joined(threshold) or None,
-        whole_numbers(radius),
-        bootstrap,
-        seed,
-    )
-    print_result(result, form)
-    if len(joined(threshold)) != 1:
-        note("Each run has its best threshold, selected on the data it is scored on.", quiet)

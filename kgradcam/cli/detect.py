@@ -1,4 +1,4 @@
-"""`detect`, `visualize` and `report`: a run, and pictures of it."""
+"""`kgradcam detect`: localizes the classes of a dataset and writes a run folder."""
 
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -6,39 +6,27 @@ from typing import Annotated, Any
 
 import typer
 
+from kgradcam.cli.config_file import given_options
 from kgradcam.cli.options import (
     DATASET,
     MODEL,
-    ApProtocol,
     AsJson,
     Config,
     DataDir,
     Force,
-    Ious,
     Layer,
     MaxPixels,
     Method,
     Precision,
     Preprocess,
     Quiet,
-    RunFolder,
     Thresholds,
     TrustModel,
     Weights,
-    box_rules,
-    given_options,
-    joined,
-    layer_paths,
-    protocol_rules,
-    side_length,
 )
-from kgradcam.cli.output import (
-    import_tensorflow,
-    note,
-    print_json,
-    report_skipped,
-    require_absent,
-)
+from kgradcam.cli.output import note, print_json, report_skipped, require_absent
+from kgradcam.cli.parsing import box_rules, joined, layer_paths, side_length
+from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
 _BESIDE_RESUME = {"resume", "trust_model", "max_pixels", "data_dir", "dry_run", "as_json", "quiet"}
@@ -268,75 +256,3 @@ def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool)
         f"{', '.join(dataset.class_names)}. Nothing is written."
     )
     print_json(asdict(configuration))
-
-
-def visualize(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="For the choice of the images.")] = 0,
-    threshold: Annotated[
-        float | None,
-        typer.Option(
-            help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
-        ),
-    ] = None,
-    data_dir: DataDir = None,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Draw random images of a run: heatmaps, annotated and predicted boxes.
-
-    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
-    """
-    import_tensorflow()
-    from kgradcam.pictures.drawing import save
-    from kgradcam.pictures.run_gallery import visualize_run
-    from kgradcam.runs.run import Run
-
-    require_absent(out, force)
-    save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
-    typer.echo(out)
-
-
-def report(
-    run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
-    threshold: Thresholds = None,
-    iou: Ious = None,
-    protocol: ApProtocol = "voc2010",
-    count: Annotated[
-        int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
-    ] = 1000,
-    picture_size: Annotated[
-        int, typer.Option(help="Longer side of their pictures in pixels.", min=16, max=2048)
-    ] = 256,
-    data_dir: DataDir = None,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write a run as one page: tables, curves, and a gallery with a slider for the threshold.
-
-    [dim]kgradcam report runs/cat --out report.html[/dim]
-    """
-    import_tensorflow()
-    from kgradcam.files import write_atomically
-    from kgradcam.pictures.report import build_report
-    from kgradcam.runs.run import Run
-
-    require_absent(out, force)
-    page = build_report(
-        Run(run),
-        joined(threshold) or None,
-        joined(iou) or [0.3, 0.4, 0.5],
-        protocol_rules(protocol),
-        count=count,
-        picture_size=picture_size,
-        data_dir=data_dir,
-        quiet=quiet,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(out, page)
-    typer.echo(out)

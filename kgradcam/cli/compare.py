@@ -1,0 +1,57 @@
+"""`kgradcam compare`: compares runs on the same images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    ApProtocol,
+    AsJson,
+    AsMarkdown,
+    Ious,
+    MaxPixels,
+    Quiet,
+    Radii,
+    Thresholds,
+)
+from kgradcam.cli.output import note, print_result
+from kgradcam.cli.parsing import joined, output_form, protocol_rules, whole_numbers
+from kgradcam.errors import UsageError
+
+
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    iou: Ious = None,
+    protocol: ApProtocol = "voc2010",
+    bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
+    seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
+    as_markdown: AsMarkdown = False,
+    quiet: Quiet = False,
+) -> None:
+    """Hold runs on the same images against the first: which differ really?
+
+    [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
+    """
+    from kgradcam.evaluation.comparison import compare_runs
+    from kgradcam.runs.run import Run
+
+    form = output_form(json=as_json, markdown=as_markdown)
+    if len(runs) < 2:
+        raise UsageError("Give two runs or more.")
+    result = compare_runs(
+        [Run(folder) for folder in runs],
+        joined(iou) or [0.3, 0.4, 0.5],
+        protocol_rules(protocol),
+        joined(threshold) or None,
+        whole_numbers(radius),
+        bootstrap,
+        seed,
+    )
+    print_result(result, form)
+    if len(joined(threshold)) != 1:
+        note("Each run has its best threshold, selected on the data it is scored on.", quiet)

@@ -1,0 +1,50 @@
+"""Reads options from a TOML file."""
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from kgradcam.errors import UsageError, UserError, did_you_mean
+
+
+def read_config(context: typer.Context, path: Path | None) -> Path | None:
+    """Makes the values of a TOML file the defaults of a command; what is given goes first."""
+    if path is None:
+        return None
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No file {path}.") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no readable TOML: {error}") from error
+    options: Any = context.command.params
+    names = {
+        option.removeprefix("--"): each.name
+        for each in options
+        for option in each.opts
+        if option.startswith("--") and each.name not in ("config", "dry_run", "help")
+    }
+    defaults: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("_", "-")
+        if name not in names:
+            raise UsageError(
+                f"{path}: {key!r} is no option of {context.command.name}."
+                f"{did_you_mean(name, names)} Options: {', '.join(sorted(names))}."
+            )
+        if isinstance(value, dict):
+            raise UsageError(f"{path}: {key!r} must be a value or a list. Received: a table.")
+        # As the command line has them, so that one parser reads both.
+        repeats = any(each.name == names[name] and each.multiple for each in options)
+        texts = [*map(str, value)] if isinstance(value, list) else [str(value)]
+        defaults[names[name]] = texts if repeats else ",".join(texts)
+    context.default_map = {**(context.default_map or {}), **defaults}
+    return path
+
+
+def given_options(context: typer.Context) -> list[str]:
+    """The options that somebody has typed, written into a file, or set in the environment."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return [name for name, source in sources.items() if source and source.name != "DEFAULT"]

@@ -1,0 +1,45 @@
+"""`kgradcam demo`: detects, evaluates and draws, without a download."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import AsJson, DataDir, Force, Quiet
+from kgradcam.cli.output import print_table, require_absent
+from kgradcam.cli.startup import import_tensorflow
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="The folder to write.", metavar="DIR")] = Path("demo"),
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Detect, evaluate and draw on scenes that need no download.
+
+    [dim]kgradcam demo --out demo[/dim]
+    """
+    picture = out / "ten.png"
+    require_absent(picture, force)
+    import_tensorflow()
+    from kgradcam.data.dataset import DEMO
+    from kgradcam.data.demo_scenes import CLASS_NAME
+    from kgradcam.evaluation.grid import evaluate_run
+    from kgradcam.metrics.average_precision import find_protocol
+    from kgradcam.models.classifier import EFFICIENTNET_LITE0
+    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.run_gallery import visualize_run
+    from kgradcam.runs.detection import Configuration, detect
+
+    out.mkdir(parents=True, exist_ok=True)
+    configuration = Configuration(dataset=DEMO, classes=(CLASS_NAME,), model=EFFICIENTNET_LITE0)
+    run = detect(configuration, out / "run", data_dir=data_dir, force=force, quiet=quiet)
+    evaluation = evaluate_run(run, None, (0.3, 0.4, 0.5), find_protocol("voc2010"), quiet=quiet)
+    save(visualize_run(run, data_dir=data_dir), picture)
+    if as_json:
+        typer.echo(evaluation.to_json().rstrip())
+        return
+    print_table(evaluation.title, *evaluation.table())
+    typer.echo(picture)

@@ -1,0 +1,51 @@
+"""`kgradcam layers`: lists the layers that can be explained."""
+
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import MODEL, AsJson, TrustModel
+from kgradcam.cli.output import print_json, print_table
+from kgradcam.cli.startup import import_tensorflow
+
+
+def layers(
+    model: Annotated[str, typer.Argument(help=MODEL)],
+    weights: Annotated[
+        str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
+    ] = None,
+    trust_model: TrustModel = False,
+    as_json: AsJson = False,
+) -> None:
+    """List the layers of a model that can be explained; the default is marked.
+
+    [dim]kgradcam layers resnet50[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.heatmaps.layers import list_layers
+    from kgradcam.models.classifier import load_classifier
+
+    classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)
+    calls, default = list_layers(classifier.model)
+    if as_json:
+        described = [
+            {
+                "layer": call.path,
+                "type": type(call.layer).__name__,
+                "shape": list(call.shape),
+                "default": call is default,
+            }
+            for call in calls
+        ]
+        print_json({"model": model, "layers": described})
+        return
+    lines = [
+        [
+            call.path,
+            type(call.layer).__name__,
+            " x ".join(str(size or "any") for size in call.shape),
+            "default" if call is default else "",
+        ]
+        for call in calls
+    ]
+    print_table(f"Layers of {model}", ["layer", "type", "height x width x channels", ""], lines)

@@ -1,0 +1,136 @@
+"""Reads the values of options: numbers, ranges, sizes, and the names of rules."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Any
+
+import typer
+
+from kgradcam.errors import UsageError, did_you_mean
+
+
+class Numbers(list[float]):
+    """What an option of numbers takes: one, several by commas, or START:STOP:STEP."""
+
+
+def numbers(text: str | Numbers) -> Numbers:
+    """Reads what an option of numbers takes."""
+    if isinstance(text, Numbers):
+        return text
+    found = Numbers()
+    for item in text.split(","):
+        try:
+            start, *rest = map(Decimal, item.split(":"))
+            stop, step = rest or (start, Decimal(1))
+        except (ArithmeticError, ValueError):
+            raise typer.BadParameter(f"{item!r} is no number and no START:STOP:STEP.") from None
+        if not (start.is_finite() and stop.is_finite() and step > 0 and start <= stop):
+            raise typer.BadParameter(f"{item!r} is no range upwards.")
+        count = int((stop - start) / step) + 1
+        if count > 10_000:
+            raise typer.BadParameter(f"{item!r} is more than 10,000 numbers.")
+        # Decimal, so that 0.1:0.3:0.1 ends in 0.3 and not in 0.30000000000000004.
+        found += [float(start + i * step) for i in range(count)]
+    return found
+
+
+def fractions(text: str | Numbers) -> Numbers:
+    """Reads numbers in [0, 1]."""
+    found = numbers(text)
+    if not all(0 <= each <= 1 for each in found):
+        raise typer.BadParameter(f"{text} is not in 0 to 1.")
+    return found
+
+
+def pixels(text: str | Numbers) -> Numbers:
+    """Reads whole numbers from 0 up."""
+    found = numbers(text)
+    if not all(each >= 0 and each == int(each) for each in found):
+        raise typer.BadParameter(f"{text} is not a whole number of pixels.")
+    return found
+
+
+def joined(lists: Sequence[Numbers] | None) -> list[float]:
+    """All numbers of a repeated option, each once, in the order given."""
+    return list(dict.fromkeys(each for given in lists or () for each in given))
+
+
+def whole_numbers(lists: Sequence[Numbers] | None) -> list[int] | None:
+    """All numbers of a repeated option as integers, or `None` if there are none."""
+    return [int(each) for each in joined(lists)] or None
+
+
+def layer_paths(names: Sequence[str] | None) -> str | tuple[str, ...] | None:
+    """Reads `--layer`: none, one, or several to be fused."""
+    if not names:
+        return None
+    return names[0] if len(names) == 1 else tuple(names)
+
+
+def side_length(text: str) -> int | None:
+    """Reads `--image-size`."""
+    if text == "native":
+        return None
+    if text.isdigit() and int(text) > 0:
+        return int(text)
+    raise UsageError(f"--image-size must be native or a number of pixels. Received: {text!r}.")
+
+
+def output_form(**wanted: bool) -> str:
+    """Which form of output is asked for; a table, if none."""
+    given = [name for name, is_wanted in wanted.items() if is_wanted]
+    if len(given) > 1:
+        raise UsageError(f"Give one of --{' and --'.join(given)}.")
+    return given[0] if given else "table"
+
+
+def refuse(options: dict[str, Any], asked: str) -> None:
+    """What would have no effect is a mistake."""
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(f"{asked} knows nothing of {' or '.join(given)}.")
+
+
+def protocol_rules(
+    protocol: str,
+    difficult: str | None = None,
+    ap: str | None = None,
+    inclusive: bool | None = None,
+    match: str | None = None,
+) -> Any:
+    """Returns a protocol by name, with what other options change of it; a slip is a usage error."""
+    from kgradcam.metrics.average_precision import PROTOCOLS, find_protocol
+
+    names = [*PROTOCOLS, "coco", "wsol"]
+    if protocol not in names:
+        raise UsageError(
+            f"--protocol {protocol!r} is none of {', '.join(names)}.{did_you_mean(protocol, names)}"
+        )
+    for name, value, options in (
+        ("--difficult", difficult, ("ignore", "count")),
+        ("--ap", ap, ("11", "area", "101")),
+        ("--match", match, ("devkit", "coco")),
+    ):
+        if value is not None and value not in options:
+            raise UsageError(f"{name} must be {' or '.join(options)}. Received: {value!r}.")
+    return find_protocol(protocol).changed(
+        difficult=difficult, ap=ap, inclusive=inclusive, match=match
+    )
+
+
+def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
+    """Returns the box options of `--boxes`, with what other options change of them."""
+    from kgradcam.boxes.levels import BOX_RULES
+
+    if boxes not in BOX_RULES:
+        raise UsageError(
+            f"--boxes must be {' or '.join(BOX_RULES)}. Received: {boxes!r}."
+            f"{did_you_mean(boxes, BOX_RULES)}"
+        )
+    rules = BOX_RULES[boxes]
+    return replace(
+        rules,
+        smooth_radius=rules.smooth_radius if radius is None else radius,
+        score=score or rules.score,
+    )

@@ -1,0 +1,38 @@
+"""`kgradcam prepare`: writes a VOC dataset of tensorflow-datasets from a devkit."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import AsJson, DataDir, MaxPixels, Quiet
+from kgradcam.cli.output import note, print_json, report_skipped
+from kgradcam.cli.startup import import_tensorflow
+
+
+def prepare(
+    devkit: Annotated[Path, typer.Option(help="An unpacked VOCdevkit.", metavar="DIR")],
+    year: Annotated[str, typer.Option(help="2007 or 2012.")],
+    data_dir: DataDir = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
+    ] = False,
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
+
+    [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.data.voc_builder import prepare as write_dataset
+
+    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict, quiet)
+    report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
+    note(", ".join(f"{split}: {count} images" for split, count in counts.items()), quiet)
+    if as_json:
+        told = [{"file": name, "reason": reason} for name, reason in skipped]
+        print_json({"folder": str(folder), "images": counts, "skipped": told})
+    else:
+        typer.echo(folder)

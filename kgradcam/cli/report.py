@@ -1,0 +1,62 @@
+"""`kgradcam report`: writes a run as one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    ApProtocol,
+    DataDir,
+    Force,
+    Ious,
+    MaxPixels,
+    Quiet,
+    RunFolder,
+    Thresholds,
+)
+from kgradcam.cli.output import require_absent
+from kgradcam.cli.parsing import joined, protocol_rules
+from kgradcam.cli.startup import import_tensorflow
+
+
+def report(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
+    threshold: Thresholds = None,
+    iou: Ious = None,
+    protocol: ApProtocol = "voc2010",
+    count: Annotated[
+        int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
+    ] = 1000,
+    picture_size: Annotated[
+        int, typer.Option(help="Longer side of their pictures in pixels.", min=16, max=2048)
+    ] = 256,
+    data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a run as one page: tables, curves, and a gallery with a slider for the threshold.
+
+    [dim]kgradcam report runs/cat --out report.html[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.files import write_atomically
+    from kgradcam.pictures.report import build_report
+    from kgradcam.runs.run import Run
+
+    require_absent(out, force)
+    page = build_report(
+        Run(run),
+        joined(threshold) or None,
+        joined(iou) or [0.3, 0.4, 0.5],
+        protocol_rules(protocol),
+        count=count,
+        picture_size=picture_size,
+        data_dir=data_dir,
+        quiet=quiet,
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(out, page)
+    typer.echo(out)

@@ -1,0 +1,60 @@
+"""`kgradcam tune`: chooses box options on one run, for use on another."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    ApProtocol,
+    AsJson,
+    Force,
+    MaxPixels,
+    Quiet,
+    Radii,
+    RunFolder,
+    Thresholds,
+)
+from kgradcam.cli.output import note, require_absent
+from kgradcam.cli.parsing import joined, numbers, protocol_rules, whole_numbers
+
+
+def tune(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The options to write.", metavar="FILE.json")],
+    metric: Annotated[
+        str, typer.Option(help="What to maximize, in the mean over classes.", metavar="ap@IOU")
+    ] = "ap@0.5",
+    threshold: Thresholds = None,
+    radius: Radii = None,
+    protocol: ApProtocol = "voc2010",
+    max_pixels: MaxPixels = None,
+    as_json: AsJson = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose box options on one run, to evaluate another with them.
+
+    [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
+    """
+    from kgradcam.evaluation.tuning import tune as choose
+    from kgradcam.evaluation.tuning import write_choice
+    from kgradcam.runs.run import Run
+
+    require_absent(out, force)
+    thresholds = joined(threshold) or numbers("0.01:0.60:0.01")
+    choice, _ = choose(
+        Run(run),
+        metric,
+        thresholds,
+        whole_numbers(radius) or [0, 5, 10, 20, 40],
+        protocol_rules(protocol),
+        quiet,
+    )
+    write_choice(out, choice)
+    note(
+        f"threshold {choice.threshold:g}, radius {choice.radius}, rows {choice.rows}: {metric} "
+        f"{choice.value:.4f} on {choice.dataset} {choice.split}",
+        quiet,
+    )
+    typer.echo(out.read_text("utf-8").rstrip() if as_json else out)

@@ -1,0 +1,40 @@
+"""`kgradcam visualize`: draws images of a run."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import DataDir, Force, MaxPixels, Quiet, RunFolder
+from kgradcam.cli.output import require_absent
+from kgradcam.cli.startup import import_tensorflow
+
+
+def visualize(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
+    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="For the choice of the images.")] = 0,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
+        ),
+    ] = None,
+    data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Draw random images of a run: heatmaps, annotated and predicted boxes.
+
+    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
+    """
+    import_tensorflow()
+    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.run_gallery import visualize_run
+    from kgradcam.runs.run import Run
+
+    require_absent(out, force)
+    save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
+    typer.echo(out)
