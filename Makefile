@@ -1,11 +1,15 @@
-# Each target makes what environment it needs, from nothing but Python 3.11 to 3.13 (PYTHON=... picks one).
+# Each target first makes its environment in VENV, from nothing but Python 3.11 to 3.13.
+# Another interpreter beside the first: make test-quick PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
-VENV := .venv
+VENV ?= .venv
 STAMP := $(VENV)/installed
 
-.PHONY: demo test lint results bench
+.PHONY: help demo results test test-quick test-slow docs bench lint
 
-demo: $(STAMP)  ## real photographs explained, boxed, scored and drawn
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+
+demo: $(STAMP)  ## heatmaps, boxes, scores and pictures of photographs that need no download
 	$(VENV)/bin/kgradcam demo --force
 
 # Options are chosen on one half of the demo's scenes and reported on the other. Each command is
@@ -26,8 +30,17 @@ results: $(STAMP)  ## what results/ holds, from the demo's scenes
 	printf '# What `make results` makes\n\n```sh\n%s\n```\n' "$$RESULTS" > results/README.md
 	printf '%s\n' "$$RESULTS" | PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -ex
 
-test: $(STAMP)  ## the whole test suite
-	$(VENV)/bin/python -m pytest -n 2
+test: $(STAMP)  ## all tests except the slow ones
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+
+test-quick: $(STAMP)  ## the core of the suite: explainer, boxes, metrics
+	$(VENV)/bin/python -m pytest -m "not slow" tests/heatmaps/test_gradcam.py tests/boxes tests/metrics
+
+test-slow: $(STAMP)  ## the slow tests
+	$(VENV)/bin/python -m pytest -n 2 -m slow
+
+docs: $(STAMP)  ## the site, with the reference made from docstrings, in build/site
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
 
 bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost
 	$(VENV)/bin/python benchmarks/throughput.py --quick
