@@ -1,4 +1,4 @@
-"""The reference shows the names in `__all__`, which packages that import lazily fill when they load.
+"""The reference shows the names in `__all__`, which lazily importing packages fill when they load.
 
 Griffe, which reads the sources for mkdocstrings, runs no code and would find these lists empty.
 """
