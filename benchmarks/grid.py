@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 from report import processor
 
-from kgradcam.boxes.levels import BOX_RULES
+from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.average_precision import find_protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
@@ -49,7 +49,7 @@ def random_run(folder: Path, images: int) -> Run:
     with write_run(folder) as writer:
         info = {
             "configuration": {},
-            "boxes": asdict(BOX_RULES["seed"]),
+            "boxes": asdict(DEFAULT_OPTIONS["single-threshold"]),
             "thresholds": [0.25],
             "dataset": {"name": "random", "split": "all"},
             "model": {"name": "none", "layer": "none"},

@@ -18,13 +18,14 @@ import PIL.Image
 import tensorflow as tf
 from report import processor
 
-from kgradcam.boxes.levels import BOX_RULES, THRESHOLDS, find_boxes
+from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.options import DEFAULT_OPTIONS, DEFAULT_THRESHOLDS
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.models.classifier import Classifier, load_classifier
 from kgradcam.models.imagenet import VOC_GROUPS
 
 WAYS = {
-    "seed": ("seed", None, (1.0,), False),
+    "single threshold": ("single-threshold", None, (1.0,), False),
     "levels": ("levels", 448, (1.0,), False),
     "levels, two scales": ("levels", 448, (1.0, 0.5), False),
     "levels, refined": ("levels", 448, (1.0,), True),
@@ -51,8 +52,8 @@ def make_way(
                 explanation.heatmaps[i, 0],
                 picture.size,
                 float(explanation.probabilities[i, 0]),
-                THRESHOLDS[rules][-1],
-                BOX_RULES[rules],
+                DEFAULT_THRESHOLDS[rules][-1],
+                DEFAULT_OPTIONS[rules],
             )
         end = time.perf_counter()
         return {
@@ -89,7 +90,7 @@ def main() -> None:
     )
     print("| | resize | heatmaps | boxes | ms a picture | quartiles | ratio |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
-    baseline = np.median([each["all"] for each in seconds["seed"]])
+    baseline = np.median([each["all"] for each in seconds["single threshold"]])
     for name, rows in seconds.items():
         cells = [
             f"{1000 * np.median([each[stage] for each in rows]) / options.batch:.1f}"

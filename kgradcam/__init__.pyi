@@ -1,7 +1,7 @@
 from ._version import __version__ as __version__
-from .boxes.levels import BoxOptions as BoxOptions
-from .boxes.levels import find_boxes as find_boxes
-from .boxes.levels import normalize as normalize
+from .boxes.find import find_boxes as find_boxes
+from .boxes.normalization import normalize as normalize
+from .boxes.options import BoxOptions as BoxOptions
 from .errors import UserError as UserError
 from .heatmaps.channel_importance import neuron_importance as neuron_importance
 from .heatmaps.gradcam import Explanation as Explanation

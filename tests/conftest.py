@@ -82,7 +82,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
     """Of a run: bright squares, found by a model that sees brightness; dogs are its output 2."""
-    from kgradcam.boxes.levels import BoxOptions
+    from kgradcam.boxes.options import BoxOptions
     from kgradcam.runs.detection import Configuration
 
     return Configuration(
@@ -92,7 +92,7 @@ def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
         classes=("cat=0", "dog=2"),
         model=str(tiny_model),
         thresholds=(0.3, 0.5),
-        boxes=BoxOptions("seed", 0, "heat"),
+        boxes=BoxOptions("single-threshold", 0, "heat"),
         batch_size=2,
     )
 
@@ -100,7 +100,7 @@ def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
 @pytest.fixture
 def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
     """A run on `pets`, each heatmap as it is."""
-    from kgradcam.boxes.levels import BoxOptions
+    from kgradcam.boxes.options import BoxOptions
     from kgradcam.runs.detection import Configuration, detect
 
     configuration = Configuration(
@@ -110,7 +110,7 @@ def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
         classes=("cat=0", "dog=2"),
         model=str(tiny_model),
         thresholds=(0.5,),
-        boxes=BoxOptions("seed", 0, "heat"),
+        boxes=BoxOptions("single-threshold", 0, "heat"),
     )
     return detect(configuration, tmp_path / "run")
 

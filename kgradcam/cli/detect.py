@@ -77,9 +77,9 @@ def detect(
     boxes: Annotated[
         str,
         typer.Option(
-            help="levels: the best of the boxes at all heat levels. seed: the rules of 2021, from "
-            "plain heatmaps of native size.",
-            metavar="levels|seed",
+            help="levels: boxes at many heat levels, scored, overlaps removed. single-threshold: "
+            "one fixed threshold, as in the 2021 scripts.",
+            metavar="levels|single-threshold",
         ),
     ] = "levels",
     fast: Annotated[
@@ -91,7 +91,7 @@ def detect(
         typer.Option(
             help="native keeps the picture's size; N resizes it to N x N pixels.",
             metavar="native|N",
-            show_default="448; 416 with --fast, native with --boxes seed",
+            show_default="448; 416 with --fast, native with --boxes single-threshold",
         ),
     ] = None,
     scale: Annotated[
@@ -99,7 +99,7 @@ def detect(
         typer.Option(
             help="Show the model the pictures at this factor of their size; repeat to average.",
             metavar="FACTOR",
-            show_default="1 and 0.5; 1 with --fast or --boxes seed",
+            show_default="1 and 0.5; 1 with --fast or --boxes single-threshold",
         ),
     ] = None,
     refine: Annotated[
@@ -107,7 +107,7 @@ def detect(
         typer.Option(
             "--refine/--no-refine",
             help="Spread heat to what looks alike.",
-            show_default="refine; no-refine with --boxes seed",
+            show_default="refine; no-refine with --boxes single-threshold",
         ),
     ] = None,
     presence: Annotated[
@@ -127,7 +127,9 @@ def detect(
     radius: Annotated[
         int | None,
         typer.Option(
-            help="Smoothing radius in pixels.", min=0, show_default="0; 20 with --boxes seed"
+            help="Smoothing radius in pixels.",
+            min=0,
+            show_default="0; 20 with --boxes single-threshold",
         ),
     ] = None,
     score: Annotated[
@@ -135,7 +137,7 @@ def detect(
         typer.Option(
             help="How boxes are ranked: by their heat and its density, by their heat, or not.",
             metavar="density|heat|constant",
-            show_default="density; heat with --boxes seed",
+            show_default="density; heat with --boxes single-threshold",
         ),
     ] = None,
     limit: Annotated[
@@ -165,15 +167,18 @@ def detect(
     """
     folder = _run_folder(out, resume)
     import_tensorflow()
-    from kgradcam.boxes.levels import THRESHOLDS
+    from kgradcam.boxes.options import DEFAULT_THRESHOLDS
     from kgradcam.runs.detection import Configuration, interrupted_configuration
     from kgradcam.runs.detection import detect as run_detect
     from kgradcam.runs.run_writer import is_interrupted
 
     box_options = box_rules(boxes, radius, score)
-    plain = boxes == "seed"
+    plain = boxes == "single-threshold"
     if fast and (plain or scale):
-        raise UsageError("--fast is the levels of one scale: it goes without --scale and seed.")
+        raise UsageError(
+            "--fast means one scale and --boxes levels. Leave out --scale and --boxes "
+            "single-threshold, or --fast."
+        )
     if image_size is None:
         image_size = "native" if plain else "416" if fast else "448"
     scales = tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5)))
@@ -192,7 +197,7 @@ def detect(
         scales=scales,
         refine=not plain if refine is None else refine,
         batch_size=batch_size,
-        thresholds=tuple(joined(threshold) or THRESHOLDS[boxes]),
+        thresholds=tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         boxes=box_options,
         presence=presence,
         presence_threshold=presence_threshold,

@@ -60,7 +60,7 @@ def evaluate(
         str | None,
         typer.Option(
             help="Draw the boxes by these rules.",
-            metavar="levels|seed",
+            metavar="levels|single-threshold",
             show_default="as the run",
         ),
     ] = None,

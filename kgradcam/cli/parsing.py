@@ -121,14 +121,14 @@ def protocol_rules(
 
 def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
     """Returns the box options of `--boxes`, with what other options change of them."""
-    from kgradcam.boxes.levels import BOX_RULES
+    from kgradcam.boxes.options import DEFAULT_OPTIONS
 
-    if boxes not in BOX_RULES:
+    if boxes not in DEFAULT_OPTIONS:
         raise UsageError(
-            f"--boxes must be {' or '.join(BOX_RULES)}. Received: {boxes!r}."
-            f"{did_you_mean(boxes, BOX_RULES)}"
+            f"--boxes must be {' or '.join(DEFAULT_OPTIONS)}. Received: {boxes!r}."
+            f"{did_you_mean(boxes, DEFAULT_OPTIONS)}"
         )
-    rules = BOX_RULES[boxes]
+    rules = DEFAULT_OPTIONS[boxes]
     return replace(
         rules,
         smooth_radius=rules.smooth_radius if radius is None else radius,

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam import __version__, progress
-from kgradcam.boxes.levels import BoxOptions
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.baselines import centre_box, full_frame, random_heatmaps
 from kgradcam.evaluation.markdown import markdown

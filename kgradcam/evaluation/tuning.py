@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kgradcam import progress
-from kgradcam.boxes.levels import BOX_RULES
+from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import HEATMAP, Evaluation, evaluate_run, parse_metric
 from kgradcam.files import write_atomically
@@ -127,6 +127,6 @@ def read_choice(path: Path) -> BoxChoice:
         raise UserError(f"No file {path}. `kgradcam tune RUN --out {path}` makes one.") from None
     except (ValueError, TypeError) as error:
         raise UserError(f"{path} holds no box options: {error}") from error
-    if not in_range or choice.rows not in ROWS or choice.boxes not in BOX_RULES:
+    if not in_range or choice.rows not in ROWS or choice.boxes not in DEFAULT_OPTIONS:
         raise UserError(f"{path} holds no box options: {choice}")
     return choice

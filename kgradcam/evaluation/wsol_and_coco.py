@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from kgradcam import __version__, progress
-from kgradcam.boxes.levels import BoxOptions, normalize
+from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
 from kgradcam.data.images import read_labels
 from kgradcam.evaluation.grid import SCHEMA, describe

@@ -13,8 +13,9 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.boxes.overlap import paired_iou
 from kgradcam.errors import UsageError, did_you_mean
-from kgradcam.runs.tables import Boxes, Detections, GroundTruth
+from kgradcam.runs.tables import Detections, GroundTruth
 
 AveragePrecision = Literal["area", "11", "101"]
 
@@ -104,35 +105,6 @@ class ClassResult:
     hits: npt.NDArray[np.bool_] = field(repr=False)
     hit_images: npt.NDArray[np.int64] = field(repr=False)
     truth_images: npt.NDArray[np.int64] = field(repr=False)
-
-
-def box_iou(a: Boxes, b: Boxes, inclusive: bool = False) -> npt.NDArray[np.float64]:
-    """Returns the intersection over union of every pair of boxes.
-
-    Args:
-        a: `[n, 4]`, xyxy.
-        b: `[m, 4]`, xyxy.
-        inclusive: Adds 1 to every width and height, for boxes that include their last pixel.
-
-    Returns:
-        float64 `[n, m]` in [0, 1]; 0 where both boxes are empty.
-
-    Example:
-        >>> box_iou(np.array([[0.0, 0, 2, 2]]), np.array([[1.0, 0, 3, 2]]))
-        array([[0.33333333]])
-    """
-    return _iou(a[:, np.newaxis], b[np.newaxis], inclusive)
-
-
-def _iou(a: Boxes, b: Boxes, inclusive: bool) -> npt.NDArray[np.float64]:
-    extra = 1.0 if inclusive else 0.0
-    lower = np.maximum(a[..., :2], b[..., :2])
-    upper = np.minimum(a[..., 2:], b[..., 2:])
-    intersection = np.clip(upper - lower + extra, 0, None).prod(axis=-1)
-    area_a = (a[..., 2:] - a[..., :2] + extra).prod(axis=-1)
-    area_b = (b[..., 2:] - b[..., :2] + extra).prod(axis=-1)
-    union = area_a + area_b - intersection
-    return np.divide(intersection, union, out=np.zeros_like(union), where=union > 0)
 
 
 def average_precision(
@@ -281,7 +253,7 @@ def _pair(
     within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
     objects = rows[np.repeat(starts, counts) + within]
     shift = np.array([1.0, 1.0, 0.0, 0.0]) if mixed_pixels else 0.0
-    overlaps = _iou(
+    overlaps = paired_iou(
         detections.boxes[ranked[places]], ground_truth.boxes[objects] + shift, mixed_pixels
     )
     return _Pairs(len(ranked), places, objects, overlaps)

@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.levels import normalize
+from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.gradcam import Explanation, GradCAM
 from kgradcam.metrics.pointing_game import energy_inside, pointing_hit

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.metrics.average_precision import box_iou
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 MAX_BOX_IOUS = (0.3, 0.5, 0.7)

@@ -1,7 +1,7 @@
 "use strict";
 // The gallery. What comes from the data is set as text or as numbers, never as markup.
 
-const LARGEST = { seed: 512, levels: 128 }; // pixels of a side at which boxes are drawn
+const LARGEST = { "single-threshold": 512, levels: 128 }; // pixels of a side at which boxes are drawn
 const LEVELS = Array.from({ length: 16 }, (_, i) => (5 + 5 * i) / 100);
 const HEAT = [
   [0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164],
@@ -181,13 +181,13 @@ function drawBoxes(entry, threshold) {
     return [...box, scores[data.score]];
   };
   const levels = [threshold, ...LEVELS.filter((level) => level > threshold)];
-  const seedBoxes = () =>
+  const singleThresholdBoxes = () =>
     entry.heat.reduce((a, b) => Math.max(a, b), 0) > Math.fround(threshold)
       ? componentBoxes(entry.smoothed, width, height, threshold)
       : [[0, 0, width, height]];
   const found = data.rules === "levels"
     ? suppress(levels.flatMap((at) => regionBoxes(entry.smoothed, width, height, at)).map(scored))
-    : seedBoxes().map(scored);
+    : singleThresholdBoxes().map(scored);
   const across = entry.size[0] / width;
   const down = entry.size[1] / height;
   return found.map(([left, top, right, bottom, score]) =>

@@ -23,10 +23,11 @@ import numpy.typing as npt
 import PIL.Image
 
 from kgradcam import __version__, progress
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.dataset import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import MEAN, Curve, Evaluation, evaluate_run
-from kgradcam.metrics.average_precision import Protocol, box_iou
+from kgradcam.metrics.average_precision import Protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, Image
@@ -103,8 +104,8 @@ def build_report(
         "radius": radius,
         "score": run.options.score,
         "rules": run.options.rules,
-        "overlap": run.options.overlap,
-        "least": run.options.least,
+        "overlap": run.options.iou_threshold,
+        "least": run.options.min_relative_score,
         "entries": _gallery(run, shown, by_threshold, picture_size, data_dir, quiet),
     }
     title = f"{run.info['model']['name']} on {evaluation.source['dataset']}"

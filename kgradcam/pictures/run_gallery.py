@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kgradcam.boxes.levels import Heatmap, normalize
+from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.data.images import read_image
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.frozen import FREEZE_AFTER

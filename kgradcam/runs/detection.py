@@ -16,7 +16,7 @@ import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
-from kgradcam.boxes.levels import THRESHOLDS, BoxOptions
+from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
 from kgradcam.data.dataset import Batch, Dataset, Example, open_dataset
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UsageError, UserError, did_you_mean
@@ -80,7 +80,7 @@ class Configuration:
     scales: tuple[float, ...] = (1.0, 0.5)
     refine: bool = True
     batch_size: int = 16
-    thresholds: tuple[float, ...] = THRESHOLDS["levels"]
+    thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS["levels"]
     boxes: BoxOptions = field(default_factory=BoxOptions)
     presence: str = ANNOTATED
     presence_threshold: float = 0.05

@@ -21,7 +21,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from kgradcam.boxes.levels import THRESHOLDS, Boxes, BoxOptions, boxes_by_option
+from kgradcam.boxes.find import boxes_by_option
+from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
+from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import check_size
 from kgradcam.errors import UsageError, UserError
 from kgradcam.progress import Advance, ignore
@@ -35,7 +37,7 @@ from kgradcam.runs.tables import (
     read_ground_truth,
 )
 
-SCHEMA = 2
+SCHEMA = 3
 _BLOCK = 512
 _SAID = {"dataset": ("name", "split"), "model": ("name", "layer"), "counts": ("heatmaps",)}
 _WIDEST_FILTER = 10_000
@@ -65,7 +67,9 @@ class Run:
             self.info: dict[str, Any] = json.loads((folder / "run.json").read_text("utf-8"))
             if self.info["schema"] != SCHEMA:
                 raise UserError(
-                    f"{folder} has the schema {self.info['schema']!r}; this version reads {SCHEMA}."
+                    f"{folder}/run.json has the schema {self.info['schema']!r}; this version reads "
+                    f"{SCHEMA}. Make the run anew with `kgradcam detect`, or install the version "
+                    "of kgradcam that run.json names."
                 )
             self.options = BoxOptions(**self.info["boxes"])
             self.thresholds = [float(threshold) for threshold in self.info["thresholds"]]
@@ -105,7 +109,7 @@ class Run:
     def default_thresholds(self, options: BoxOptions) -> list[float]:
         """Returns the run's own thresholds, or those that other rules have by default."""
         own = options.rules == self.options.rules
-        return self.thresholds if own else list(THRESHOLDS[options.rules])
+        return self.thresholds if own else list(DEFAULT_THRESHOLDS[options.rules])
 
     def detections(
         self,
@@ -224,7 +228,7 @@ def _check(info: dict[str, Any], options: BoxOptions, thresholds: Sequence[float
     radius = options.smooth_radius
     if type(radius) is not int or not 0 <= radius <= _WIDEST_FILTER:
         raise ValueError(f"smooth_radius={radius!r}")
-    for name in ("overlap", "least"):
+    for name in ("iou_threshold", "min_relative_score"):
         if not 0 <= float(getattr(options, name)) <= 1:
             raise ValueError(f"{name}={getattr(options, name)!r}")
     if not thresholds or not all(0 <= threshold <= 1 for threshold in thresholds):

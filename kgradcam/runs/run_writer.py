@@ -25,7 +25,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from kgradcam.boxes.levels import BoxOptions
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.files import move, write_atomically
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps

@@ -19,7 +19,7 @@ import PIL.Image
 import pytest
 
 from kgradcam import GradCAM, normalize, overlay
-from kgradcam.boxes.single_threshold import seed_boxes
+from kgradcam.boxes.single_threshold import single_threshold_boxes
 from kgradcam.data import voc
 from kgradcam.data.dataset import open_dataset
 from kgradcam.data.images import image_size, read_image
@@ -473,7 +473,7 @@ def test_an_overlay_of_no_heat_is_the_photograph() -> None:
     for heatmap in (np.zeros((2, 2)), np.full((2, 2), np.nan), normalize(np.ones((2, 2)), (4, 4))):
         np.testing.assert_array_equal(overlay(picture, heatmap), picture)
     assert overlay(picture, np.array([[np.inf, -np.inf]])).shape == (4, 4, 3)
-    blank = seed_boxes(np.full((4, 6), np.nan, np.float32), 0.5)
+    blank = single_threshold_boxes(np.full((4, 6), np.nan, np.float32), 0.5)
     assert blank.tolist() == [[0, 0, 6, 4]]
 
 

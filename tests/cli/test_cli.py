@@ -16,7 +16,7 @@ from kgradcam import __version__
 def run_folder(kgradcam, pets, tiny_model: Path, tmp_path: Path) -> Path:
     result = kgradcam(
         "detect", "--dataset", pets.root, "--split", "all", "--class", "cat=0", "--class", "dog=2",
-        "--model", tiny_model, "--threshold", 0.5, "--boxes", "seed", "--radius", 0,
+        "--model", tiny_model, "--threshold", 0.5, "--boxes", "single-threshold", "--radius", 0,
         "--out", tmp_path / "run",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -90,8 +90,8 @@ def test_detect_prints_the_folder_alone(run_folder: Path, kgradcam, pets, tiny_m
         "rules": "levels",
         "smooth_radius": 0,
         "score": "density",
-        "overlap": 0.35,
-        "least": 0.05,
+        "iou_threshold": 0.35,
+        "min_relative_score": 0.05,
     }
     assert info["dataset"]["split"] == "test"
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.demo_scenes import SceneMaker, write_demo_dataset
 from kgradcam.data.images import read_image
 from kgradcam.data.voc import VocFolder, parse_annotation
 from kgradcam.errors import UserError
-from kgradcam.metrics.average_precision import box_iou
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from helpers import PLAIN, found, truth
 
-from kgradcam.boxes.levels import BOX_RULES, BoxOptions
+from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import (
     Evaluation,
@@ -147,7 +147,7 @@ def test_a_grid_is_each_of_its_options_alone(run: Run, pets, tiny_model, tmp_pat
                 classes=("cat=0", "dog=2"),
                 model=str(tiny_model),
                 thresholds=(0.2, 0.5, 0.8),
-                boxes=BoxOptions("seed", radius, "heat"),
+                boxes=BoxOptions("single-threshold", radius, "heat"),
             ),
             tmp_path / f"alone{radius}",
         )
@@ -239,7 +239,7 @@ def test_random_heatmaps_keep_mean_and_spectrum(run: Run) -> None:
 
 
 def test_other_rules_are_drawn_from_the_same_heatmaps(run) -> None:
-    levels = BOX_RULES["levels"]
+    levels = DEFAULT_OPTIONS["levels"]
     evaluation = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"], box_options=levels)
     assert {row.threshold for row in evaluation.rows} == {0.25}
     assert evaluation.source["score"] == "density"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import PLAIN
 
-from kgradcam.boxes.levels import BoxOptions
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.comparison import compare_runs
 from kgradcam.evaluation.grid import evaluate_run
@@ -35,7 +35,7 @@ def configuration(make_voc, tiny_model: Path) -> Configuration:
         classes=("dog=2",),
         model=str(tiny_model),
         thresholds=(0.05, 0.9),
-        boxes=BoxOptions("seed", 20, "heat"),
+        boxes=BoxOptions("single-threshold", 20, "heat"),
     )
 
 
@@ -93,7 +93,9 @@ def runs(configuration, tmp_path: Path) -> list[Run]:
     return [
         detect(configuration, tmp_path / "a"),
         detect(replace(configuration, method="layercam"), tmp_path / "b"),
-        detect(replace(configuration, boxes=BoxOptions("seed", 0, "heat")), tmp_path / "c"),
+        detect(
+            replace(configuration, boxes=BoxOptions("single-threshold", 0, "heat")), tmp_path / "c"
+        ),
     ]
 
 

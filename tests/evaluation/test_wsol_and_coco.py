@@ -9,11 +9,12 @@ import PIL.Image
 import pytest
 from helpers import found, truth
 
-from kgradcam.boxes.levels import BOX_RULES, normalize
+from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.options import DEFAULT_OPTIONS
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.voc import CLASSES
 from kgradcam.evaluation.wsol_and_coco import evaluate_detections, evaluate_run
 from kgradcam.metrics import wsol
-from kgradcam.metrics.average_precision import box_iou
 from kgradcam.runs.run import Run
 
 A, FAR = [0, 0, 10, 10], [30, 30, 40, 40]
@@ -127,10 +128,10 @@ def test_coco_of_a_run_and_of_its_files_agree(run: Run) -> None:
 
 
 def test_other_rules_are_drawn_from_the_same_heatmaps(run: Run) -> None:
-    """The run is of the seed's rules; `levels` bring their own threshold."""
-    by_levels = evaluate_run(run, "wsol", box_options=BOX_RULES["levels"])
+    """The run has the single-threshold rules; `levels` has another default threshold."""
+    by_levels = evaluate_run(run, "wsol", box_options=DEFAULT_OPTIONS["levels"])
     assert {threshold for _, threshold, _ in by_levels.rows} == {0.25}
-    drawn = run.detections([0.25], options=BOX_RULES["levels"])[0, 0.25]
+    drawn = run.detections([0.25], options=DEFAULT_OPTIONS["levels"])[0, 0.25]
     for i, name in enumerate(run.ground_truth.categories, start=1):
         expected = wsol.corloc(run.ground_truth, drawn, i)
         rows = [row for each, _, row in by_levels.rows if each == name]

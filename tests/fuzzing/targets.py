@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from kgradcam.boxes.levels import find_boxes, normalize, score_boxes
-from kgradcam.boxes.single_threshold import seed_boxes, seed_boxes_by_threshold
+from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.scores import score_boxes
+from kgradcam.boxes.single_threshold import single_threshold_boxes, single_threshold_boxes_at
 from kgradcam.data.images import image_size, read_image
 from kgradcam.data.voc import POSES, VocFolder, parse_annotation
 from kgradcam.errors import UserError
@@ -97,7 +99,7 @@ TRUTH = {
     "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
 }
 INFO = {
-    "schema": 2,
+    "schema": 3,
     "boxes": {"smooth_radius": 2, "score": "heat"},
     "thresholds": [0.5],
     "dataset": {"name": "x", "split": "test"},
@@ -144,9 +146,9 @@ def boxes(data: bytes) -> None:
     assert ((heatmap >= 0) & (heatmap <= 1)).all()
     thresholds, radius = [rest[0] / 255, rest[1] / 255], rest[2] % 30
     for threshold, found in zip(
-        thresholds, seed_boxes_by_threshold(heatmap, thresholds, radius), strict=True
+        thresholds, single_threshold_boxes_at(heatmap, thresholds, radius), strict=True
     ):
-        np.testing.assert_array_equal(found, seed_boxes(heatmap, threshold, radius))
+        np.testing.assert_array_equal(found, single_threshold_boxes(heatmap, threshold, radius))
         assert (found[:, :2] >= 0).all()
         assert (found[:, 2:] <= size).all()
         assert (found[:, 2:] > found[:, :2]).all()

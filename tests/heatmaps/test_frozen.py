@@ -445,8 +445,8 @@ def test_precision_is_checked(monkeypatch: pytest.MonkeyPatch, model: keras.Mode
 @pytest.mark.slow
 def test_photographs_agree_in_reduced_precision(shared: Path) -> None:
     """For each of 40 dogs a cosine of 0.999; for their boxes an IoU of 0.95 in the median."""
-    from kgradcam.boxes.levels import normalize
-    from kgradcam.boxes.single_threshold import seed_boxes
+    from kgradcam.boxes.normalization import normalize
+    from kgradcam.boxes.single_threshold import single_threshold_boxes
     from kgradcam.data.images import read_image
     from kgradcam.models.classifier import load_classifier
 
@@ -467,7 +467,7 @@ def test_photographs_agree_in_reduced_precision(shared: Path) -> None:
     assert ((one * other).sum(axis=(1, 2)) / norms).min() >= 0.999
     overlaps = []
     for pair in zip(one, other, strict=True):
-        found = [seed_boxes(normalize(each, (224, 224)), 0.25) for each in pair]
+        found = [single_threshold_boxes(normalize(each, (224, 224)), 0.25) for each in pair]
         a, b = (max(boxes, key=lambda box: (box[2:] - box[:2]).prod()) for boxes in found)
         inner = np.maximum(np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]), 0).prod()
         areas = sum((box[2:] - box[:2]).prod() for box in (a, b))

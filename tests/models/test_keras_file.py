@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from helpers import PLAIN
 
-from kgradcam.boxes.levels import BoxOptions
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.explanations import score_run
 from kgradcam.models.classifier import load_classifier
@@ -150,7 +150,7 @@ def test_a_run_cannot_speak_for_its_model(lambda_model: Path, pets, tmp_path: Pa
         dataset=str(pets.root),
         classes=("dog=2",),
         model=str(lambda_model),
-        boxes=BoxOptions("seed", 0, "heat"),
+        boxes=BoxOptions("single-threshold", 0, "heat"),
         **PLAIN,
         trusted=True,
     )

@@ -17,7 +17,8 @@ import PIL.Image
 import pytest
 from helpers import PLAIN
 
-from kgradcam.boxes.levels import BOX_RULES, BoxOptions, find_boxes
+from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.average_precision import find_protocol
@@ -139,7 +140,7 @@ def hostile(make_voc, tiny_model: Path, tmp_path: Path) -> Run:
         classes=(f"{HOSTILE}=2",),
         model=str(tiny_model),
         thresholds=(0.3, 0.5),
-        boxes=BoxOptions("seed", 0, "heat"),
+        boxes=BoxOptions("single-threshold", 0, "heat"),
         **PLAIN,
     )
     return detect(configuration, tmp_path / "run")
@@ -250,13 +251,13 @@ def test_in_a_browser_the_cards_show_the_stored_boxes(run: Run, browse) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rules", "radius"), [("seed", 0), ("seed", 1), ("seed", 4), ("seed", 7), ("levels", 0)]
+    ("rules", "radius"), [*(("single-threshold", radius) for radius in (0, 1, 4, 7)), ("levels", 0)]
 )
 def test_in_a_browser_other_thresholds_are_drawn_as_we_draw_them(
     run: Run, browse, monkeypatch: pytest.MonkeyPatch, rules: str, radius: int
 ) -> None:
     """Random maps: holes, corners that touch, regions at the border."""
-    score = BOX_RULES[rules].score
+    score = DEFAULT_OPTIONS[rules].score
     options = {"rules": rules, "smooth_radius": radius, "score": score}
     for name, value in options.items():
         object.__setattr__(run.options, name, value)

@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kgradcam.boxes.levels import BoxOptions, find_boxes, normalize, score_boxes
-from kgradcam.boxes.single_threshold import seed_boxes
+from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.scores import score_boxes
+from kgradcam.boxes.single_threshold import single_threshold_boxes
 from kgradcam.data.images import read_image
 from kgradcam.data.voc_builder import prepare
 from kgradcam.errors import UsageError, UserError
@@ -91,12 +94,14 @@ def test_any_threshold_is_drawn_from_the_stored_maps(
 def test_boxes_and_scores_are_those_of_the_heatmap(
     configuration: Configuration, tmp_path: Path
 ) -> None:
-    run = detect(replace(configuration, boxes=BoxOptions("seed", 5, "heat")), tmp_path / "run")
+    run = detect(
+        replace(configuration, boxes=BoxOptions("single-threshold", 5, "heat")), tmp_path / "run"
+    )
     found = run.detections([0.3])[run.options.smooth_radius, 0.3]
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
     for record in run.heatmaps():
         heatmap = normalize(record.heatmap, sizes[record.image_id])
-        boxes = seed_boxes(heatmap, 0.3, 5)
+        boxes = single_threshold_boxes(heatmap, 0.3, 5)
         mine = (found.image_ids == record.image_id) & (found.category_ids == record.category_id)
         np.testing.assert_array_equal(found.boxes[mine], boxes)
         scores = score_boxes(heatmap, boxes, record.probability, "heat")
@@ -104,7 +109,10 @@ def test_boxes_and_scores_are_those_of_the_heatmap(
 
 
 def test_the_constant_score(configuration: Configuration, tmp_path: Path) -> None:
-    run = detect(replace(configuration, boxes=BoxOptions("seed", 0, "constant")), tmp_path / "run")
+    run = detect(
+        replace(configuration, boxes=BoxOptions("single-threshold", 0, "constant")),
+        tmp_path / "run",
+    )
     assert set(run.detections([0.5])[run.options.smooth_radius, 0.5].scores) == {1.0}
 
 
@@ -144,11 +152,11 @@ def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) 
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["configuration"]["classes"] == ["cat=0", "dog=2"]
     assert info["boxes"] == {
-        "rules": "seed",
+        "rules": "single-threshold",
         "smooth_radius": 0,
         "score": "heat",
-        "overlap": 0.35,
-        "least": 0.05,
+        "iou_threshold": 0.35,
+        "min_relative_score": 0.05,
     }
     assert info["thresholds"] == [0.3, 0.5]
     assert info["model"]["layer"] == "maps"
@@ -270,7 +278,9 @@ def test_other_folders_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"run.json cannot be read: KeyError"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99, "boxes": {}, "thresholds": []}')
-    with pytest.raises(UserError, match="has the schema 99; this version reads 2"):
+    with pytest.raises(
+        UserError, match="has the schema 99; this version reads 3. Make the run anew"
+    ):
         Run(tmp_path)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from kgradcam.boxes.levels import BoxOptions
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.runs import detection, run_writer
 from kgradcam.runs.detection import Configuration, detect, interrupted_configuration
@@ -28,7 +28,7 @@ from kgradcam.runs.tables import GroundTruth, Image
 
 INFO: dict[str, Any] = {
     "configuration": {"batch_size": 2, "layer": None},
-    "boxes": {"rules": "seed", "smooth_radius": 0, "score": "heat"},
+    "boxes": {"rules": "single-threshold", "smooth_radius": 0, "score": "heat"},
     "thresholds": [0.3, 0.6],
     "dataset": {"name": "made up", "split": "all"},
     "model": {"name": "none", "layer": "none"},

@@ -1,0 +1,54 @@
+"""How a heatmap becomes boxes: the options, and their defaults for each set of rules."""
+
+from dataclasses import dataclass
+
+from kgradcam.errors import UsageError, did_you_mean
+
+
+@dataclass(frozen=True)
+class BoxOptions:
+    """The choices of `find_boxes`.
+
+    Attributes:
+        rules: `"levels"`: boxes at many heat levels, scored, overlaps removed.
+            `"single-threshold"`: one box for each region above one fixed threshold, as in the 2021
+            scripts; see `single_threshold_boxes`.
+        smooth_radius: Width in pixels of the box filter that smooths the heatmap; 0 for none.
+        score: The confidence of a box. `"density"`: the cube root of the class probability, times
+            the share of the map's heat inside the box, times the mean heat there. `"heat"`: the
+            probability times that share. `"constant"`: 1.
+        iou_threshold: For `"levels"`: of two boxes with a higher IoU, non-maximum suppression
+            drops the one with the lower score.
+        min_relative_score: For `"levels"`: boxes that score below this fraction of the best score
+            are dropped.
+
+    Raises:
+        UsageError: `rules` or `score` is unknown.
+    """
+
+    rules: str = "levels"
+    smooth_radius: int = 0
+    score: str = "density"
+    iou_threshold: float = 0.35
+    min_relative_score: float = 0.05
+
+    def __post_init__(self) -> None:
+        for name, value, known in (
+            ("boxes", self.rules, ("levels", "single-threshold")),
+            ("score", self.score, ("density", "heat", "constant")),
+        ):
+            if value not in known:
+                raise UsageError(
+                    f"{name} must be {' or '.join(known)}. Received: {value!r}."
+                    f"{did_you_mean(str(value), known)}"
+                )
+
+
+DEFAULT_OPTIONS = {
+    "levels": BoxOptions(),
+    "single-threshold": BoxOptions(rules="single-threshold", smooth_radius=20, score="heat"),
+}
+"""The default options of each set of rules."""
+
+DEFAULT_THRESHOLDS = {"levels": (0.25,), "single-threshold": (0.01, 0.02, 0.06)}
+"""The default heat thresholds of each set of rules."""

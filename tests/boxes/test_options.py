@@ -1,0 +1,15 @@
+"""Mistyped box options."""
+
+import pytest
+
+from kgradcam.boxes.options import BoxOptions
+from kgradcam.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"rules": "level"}, "Did you mean 'levels'"), ({"score": "heta"}, "Did you mean 'heat'")],
+)
+def test_wrong_options(options: dict[str, str], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        BoxOptions(**options)
