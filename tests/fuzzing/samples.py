@@ -49,7 +49,6 @@ SAMPLES: dict[str, list[bytes]] = {
         *(_encoded(kind) for kind in ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM")),
         *(_encoded("JPEG", "CMYK"), _encoded("PNG", "P"), _encoded("PNG", "RGBA")),
     ],
-    "pickled": [pickle.dumps([1, 2.5, "a", b"b", None, {"k": (1, [True])}], n) for n in (3, 4, 5)],
     "checkpoint": [_checkpoint()],
     "coco": [
         json.dumps({**TRUTH, "results": [{**TRUTH["annotations"][0], "score": 0.5}]}).encode(),

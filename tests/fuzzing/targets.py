@@ -1,7 +1,6 @@
 """What every reader owes any bytes: a value that keeps its promises, or a `UserError`."""
 
 import contextlib
-import io
 import json
 import tempfile
 from collections.abc import Callable
@@ -16,7 +15,6 @@ from kgradcam.boxes.single_threshold import single_threshold_boxes, single_thres
 from kgradcam.data.images import image_size, read_image
 from kgradcam.data.voc import POSES, VocFolder, parse_annotation
 from kgradcam.errors import UserError
-from kgradcam.models import safe_pickle
 from kgradcam.models.torch_checkpoint import read_checkpoint
 from kgradcam.runs.run import Run, draw_boxes
 from kgradcam.runs.tables import read_detections, read_ground_truth
@@ -68,15 +66,6 @@ def picture(data: bytes) -> None:
     assert pixels.dtype == np.uint8
     assert pixels.ndim == 3
     assert pixels.shape[0] * pixels.shape[1] == size
-
-
-def pickled(data: bytes) -> None:
-    """A pickle that may name nothing: plain values come out of it, or an error."""
-    value = safe_pickle.load(io.BytesIO(data), {})
-    assert type(value) in (
-        *(type(None), bool, int, float, str, bytes, bytearray),
-        *(tuple, list, dict),
-    )
 
 
 def checkpoint(data: bytes) -> None:
@@ -168,7 +157,7 @@ def boxes(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     each.__name__: each
     for each in (
-        *(annotation, image_list, picture, pickled, checkpoint, coco, heatmaps),
+        *(annotation, image_list, picture, checkpoint, coco, heatmaps),
         *(run_json, boxes),
     )
 }

@@ -1,7 +1,9 @@
 """Legacy checkpoints, their bytes written here by hand, honest and hostile."""
 
+import os
 import pickle
 import struct
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +57,16 @@ def checkpoint(
     magic: int = MAGIC,
     little_endian: bool = True,
     keys: bytes | None = None,
+    state: bytes | None = None,
 ) -> Path:
-    state = b"\x80\x02ccollections\nOrderedDict\n)R("
+    given, state = state, b"\x80\x02ccollections\nOrderedDict\n)R("
     state += b"".join(text(name) + opcodes for name, opcodes in tensors.items()) + b"u"
     state += b"}" + text("_metadata") + b"}sb."
     facts = {"protocol_version": 1001, "little_endian": little_endian}
     header = [pickle.dumps(value, 2) for value in (magic, 1001, facts)]
     raw = [struct.pack("<q", len(array)) + array.tobytes() for array in storages.values()]
     keys = pickle.dumps(list(storages), 2) if keys is None else keys
-    path.write_bytes(b"".join([*header, state, keys, *raw]))
+    path.write_bytes(b"".join([*header, state if given is None else given, keys, *raw]))
     return path
 
 
@@ -145,7 +148,7 @@ def test_an_ordered_dict_made_of_pairs_as_python_2_wrote_it(tmp_path: Path) -> N
         + b"e\x85R"
         + whole[end:]
     )
-    with pytest.raises(UserError, match="name is no string"):
+    with pytest.raises(UserError, match="name of a tensor is not a string"):
         read_checkpoint(path)
 
 
@@ -195,18 +198,18 @@ def test_tensors_that_share_a_storage_cannot_outgrow_the_file(tmp_path: Path) ->
         # State would slip past the checks on strides, into memory beyond the storage.
         (
             {"a": tensor("1", 6, (2,), (1,)) + b"}" + text("strides") + numbers((-1000,)) + b"sb"},
-            "gives state to an object that takes none",
+            "has no attribute '__dict__'",
         ),
         ({"a": tensor("1", 6, (6,), (1,), storage="EvilStorage")}, "torch.EvilStorage"),
         ({"a": b"cos\nsystem\n" + text("touch pwned") + b"\x85R"}, "os.system"),
-        ({"a": b"ctorch\nFloatStorage\n)R"}, "a storage type is called"),
+        ({"a": b"ctorch\nFloatStorage\n)R"}, "not callable"),
     ],
 )
 def test_what_does_not_fit_is_refused(
     tmp_path: Path, tensors: dict[str, bytes], message: str
 ) -> None:
     path = checkpoint(tmp_path / "a.pth", tensors, {"1": SIX})
-    with pytest.raises(UserError, match=f"a.pth is no checkpoint .*{message}"):
+    with pytest.raises(UserError, match=f"a.pth is not a checkpoint .*{message}"):
         read_checkpoint(path)
 
 
@@ -215,6 +218,129 @@ def test_keys_of_storages_are_names(tmp_path: Path, entry: bytes) -> None:
     good, keys = {"a": tensor("1", 6, (6,), (1,))}, b"\x80\x02]" + entry + b"a."
     with pytest.raises(UserError, match="list of storages holds other things"):
         read_checkpoint(checkpoint(tmp_path / "a.pth", good, {"1": SIX}, keys=keys))
+
+
+class Call:
+    """Pickles as a call of any function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (os.system, ("touch {}",)),
+        (eval, ("open('{}', 'w')",)),
+        (open, ("{}", "w")),
+        (getattr, (os, "system")),
+    ],
+)
+def test_a_function_that_a_pickle_names_is_never_called(
+    tmp_path: Path, protocol: int, function: Any, arguments: tuple[Any, ...]
+) -> None:
+    trace = tmp_path / "trace"
+    filled = [text.format(trace) if isinstance(text, str) else 0 for text in arguments]
+    state = pickle.dumps(Call(function, *filled), protocol)
+    with pytest.raises(UserError, match="refers to .*, which is not allowed"):
+        read_checkpoint(checkpoint(tmp_path / "a.pth", {}, {}, state=state))
+    header = tmp_path / "header.pth"
+    header.write_bytes(state)
+    with pytest.raises(UserError, match="refers to .*, which is not allowed"):
+        read_checkpoint(header)
+    assert not trace.exists()
+
+
+@pytest.mark.parametrize(
+    "opcodes",
+    [
+        b"(ios\nsystem\n.",  # INST
+        b"(cos\nsystem\no.",  # OBJ
+        b"\x80\x02cos\nsystem\n)\x81.",  # NEWOBJ
+        b"\x80\x04\x8c\x02os\x8c\x06system\x93.",  # STACK_GLOBAL
+        b"\x80\x04\x8c\x0bcollections\x8c\x15OrderedDict.__class__\x93.",
+    ],
+)
+def test_no_opcode_reaches_another_name(tmp_path: Path, opcodes: bytes) -> None:
+    with pytest.raises(UserError, match="is not allowed"):
+        read_checkpoint(checkpoint(tmp_path / "a.pth", {}, {}, state=opcodes))
+
+
+def test_a_refused_name_is_escaped_for_the_terminal(tmp_path: Path) -> None:
+    state = b"\x80\x04\x8c\x04\x1b[2J\x8c\x03\xed\xa0\x80\x93."
+    with pytest.raises(UserError) as refused:
+        read_checkpoint(checkpoint(tmp_path / "a.pth", {}, {}, state=state))
+    assert "[2J" in str(refused.value)
+    assert str(refused.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        b"}" + text("dtype") + text("<f8") + b"sb",  # into __dict__
+        b"N}" + text("dtype") + text("<f8") + b"s\x86b",  # by setattr
+        b"N}" + text("__call__") + b"Ns\x86b",
+        b"N}" + text("__setitem__") + b"Ns\x86b",
+    ],
+)
+@pytest.mark.parametrize(
+    "target",
+    [
+        b"ctorch\nFloatStorage\n",
+        b"ctorch._utils\n_rebuild_tensor_v2\n",
+        b"ccollections\nOrderedDict\n",
+    ],
+)
+def test_a_pickle_cannot_change_the_stand_ins(tmp_path: Path, target: bytes, change: bytes) -> None:
+    """They serve every later checkpoint of the process."""
+    path = checkpoint(tmp_path / "a.pth", {}, {}, state=b"\x80\x02" + target + change + b".")
+    with pytest.raises(UserError, match="its pickle is damaged"):
+        read_checkpoint(path)
+    honest = checkpoint(tmp_path / "b.pth", {"a": tensor("1", 6, (6,), (1,))}, {"1": SIX})
+    assert read_checkpoint(honest)["a"].tolist() == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("opcodes", "message"),
+    [
+        (b"X" + struct.pack("<I", 2**31 - 1) + b"short.", "damaged"),
+        (b"B" + struct.pack("<I", 2**31 - 1) + b"short.", "damaged"),
+        (b"\x8e" + struct.pack("<Q", 2**40) + b"short.", "damaged"),
+        (b"\x96" + struct.pack("<Q", 2**40) + b"short.", "damaged"),
+        (b"T" + struct.pack("<i", 2**31 - 1) + b"short.", "damaged"),
+        (b"\x8b" + struct.pack("<i", 2**31 - 1) + b"short.", "damaged"),
+        (b"\x95" + struct.pack("<Q", 2**40) + b"N.", "damaged"),
+        # The C unpickler of Python 3.13 makes a table of all entries up to this one: 16 GB.
+        (b"Nr" + struct.pack("<I", 2**31 - 1) + b".", "memo entry 2,147,483,647"),
+        (b"Np2147483647\n.", "memo entry 2,147,483,647"),
+    ],
+)
+def test_a_claimed_length_takes_no_memory(tmp_path: Path, opcodes: bytes, message: str) -> None:
+    path = checkpoint(tmp_path / "a.pth", {}, {}, state=b"\x80\x05" + opcodes)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match=message):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "large.pth"
+    with path.open("wb") as file:
+        file.truncate(2**28 + 1)
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="268,435,457 bytes, more than 268,435,456"):
+            read_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 10**6
+    finally:
+        tracemalloc.stop()
 
 
 def test_other_files_are_told_apart(tmp_path: Path) -> None:
