@@ -1,7 +1,9 @@
 """Errors that the user can correct, and hints for mistyped names."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
 
 
 class UserError(ValueError):
@@ -37,3 +39,22 @@ def did_you_mean(name: str, options: Iterable[str], count: int = 3) -> str:
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(by_lower[match]) for match in close)}?"
+
+
+@contextmanager
+def errors_in_file(path: Path, expected: str) -> Iterator[None]:
+    """Turns errors in the content of a file into a `UserError` that names the file.
+
+    Args:
+        path: The file.
+        expected: The kind of its content, such as `"COCO ground truth"`.
+
+    Raises:
+        UserError: The block raised an error that malformed content causes.
+    """
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is no {expected}: {error!r}") from error

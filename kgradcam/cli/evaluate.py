@@ -342,7 +342,8 @@ def _evaluate_explanations(
 
 
 def _read_given(detections: Path, ground_truth: Path, rows: str) -> tuple[Any, Any]:
-    from kgradcam.runs.tables import keep_rows, read_detections, read_ground_truth
+    from kgradcam.runs.coco_files import read_detections, read_ground_truth
+    from kgradcam.runs.tables import keep_rows
 
     truth = read_ground_truth(ground_truth)
     return truth, keep_rows(read_detections(detections, truth), rows)

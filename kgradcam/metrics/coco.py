@@ -11,7 +11,8 @@ import numpy as np
 
 from kgradcam.errors import UserError
 from kgradcam.metrics.bootstrap import mean_over_classes
-from kgradcam.runs.tables import Detections, GroundTruth, write_detections, write_ground_truth
+from kgradcam.runs.coco_files import write_detections, write_ground_truth
+from kgradcam.runs.tables import Detections, GroundTruth
 
 MEASURES = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 """AP at IoU .50:.05:.95, at .50 and at .75; AR with 1, 10 and 100 detections an image."""

@@ -27,15 +27,9 @@ from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import check_size
 from kgradcam.errors import UsageError, UserError
 from kgradcam.progress import Advance, ignore
+from kgradcam.runs.coco_files import read_detections, read_ground_truth
 from kgradcam.runs.heatmap_files import ClassHeatmap, read_heatmaps
-from kgradcam.runs.tables import (
-    Detections,
-    GroundTruth,
-    Image,
-    join,
-    read_detections,
-    read_ground_truth,
-)
+from kgradcam.runs.tables import Detections, GroundTruth, Image, join
 
 SCHEMA = 3
 _BLOCK = 512

@@ -26,19 +26,12 @@ import filelock
 import numpy as np
 
 from kgradcam.boxes.options import BoxOptions
-from kgradcam.errors import UserError
+from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import move, write_atomically
+from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps
 from kgradcam.runs.run import SCHEMA, Run, detections_name, draw_boxes
-from kgradcam.runs.tables import (
-    Detections,
-    GroundTruth,
-    Image,
-    errors_name,
-    join,
-    write_detections,
-    write_ground_truth,
-)
+from kgradcam.runs.tables import Detections, GroundTruth, Image, join
 
 PART = 256
 """After so many images or heatmaps a part ends; no more are lost with a run that is killed."""
@@ -175,7 +168,7 @@ class RunWriter:
 
     def _finished_parts(self) -> Iterator[dict[str, Any]]:
         for path in sorted((self._partial / "parts").glob("*.json")):
-            with errors_name(path, "part of a run"):
+            with errors_in_file(path, "part of a run"):
                 part = json.loads(path.read_text("utf-8"))
                 yield {name: part[name] for name in ("images", "skipped", "heatmaps", "boxes")}
 
@@ -280,7 +273,7 @@ def read_start(folder: Path) -> dict[str, Any]:
     if not ((partial / "run").is_dir() and (partial / "start.json").is_file()):
         done = " It is finished." if (folder / "run.json").is_file() else ""
         raise UserError(f"There is no interrupted run to {folder} to go on with.{done}")
-    with errors_name(partial / "start.json", "start of a run"):
+    with errors_in_file(partial / "start.json", "start of a run"):
         start: dict[str, Any] = json.loads((partial / "start.json").read_text("utf-8"))
         return {name: start[name] for name in ("info", "force", "data_dir")}
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from kgradcam.metrics.average_precision import PROTOCOLS, evaluate
-from kgradcam.runs.tables import keep_rows, read_detections, read_ground_truth
+from kgradcam.runs.coco_files import read_detections, read_ground_truth
+from kgradcam.runs.tables import keep_rows
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "2021"
 PROTOCOL = "seed"

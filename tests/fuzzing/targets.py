@@ -16,8 +16,8 @@ from kgradcam.data.images import image_size, read_image
 from kgradcam.data.voc import POSES, VocFolder, parse_annotation
 from kgradcam.errors import UserError
 from kgradcam.models.torch_checkpoint import read_checkpoint
+from kgradcam.runs.coco_files import read_detections, read_ground_truth
 from kgradcam.runs.run import Run, draw_boxes
-from kgradcam.runs.tables import read_detections, read_ground_truth
 
 FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
 

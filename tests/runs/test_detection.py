@@ -17,9 +17,9 @@ from kgradcam.data.voc_builder import prepare
 from kgradcam.errors import UsageError, UserError
 from kgradcam.heatmaps import frozen as freezing
 from kgradcam.runs import detection
+from kgradcam.runs.coco_files import read_detections
 from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
 from kgradcam.runs.run import Run, detections_name, draw_boxes
-from kgradcam.runs.tables import read_detections
 
 
 def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:

@@ -1,0 +1,226 @@
+"""Ground truth and detections as COCO JSON: exact, readable by pycocotools, and anybody's."""
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import found, truth
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kgradcam.errors import UserError
+from kgradcam.runs.coco_files import (
+    read_detections,
+    read_ground_truth,
+    write_detections,
+    write_ground_truth,
+)
+from kgradcam.runs.tables import Image
+
+
+def assert_equal_tables(one: Any, other: Any) -> None:
+    for name, value in vars(one).items():
+        if isinstance(value, np.ndarray):
+            np.testing.assert_array_equal(value, getattr(other, name), err_msg=name)
+        else:
+            assert value == getattr(other, name), name
+
+
+TRUTH = truth((1, 2, [0, 0, 10, 20], False), (3, 1, [5, 6.5, 50, 40], True))
+
+
+def test_ground_truth_comes_back(tmp_path: Path) -> None:
+    write_ground_truth(tmp_path / "truth.json", TRUTH)
+    assert_equal_tables(read_ground_truth(tmp_path / "truth.json"), TRUTH)
+    written = json.loads((tmp_path / "truth.json").read_text())["annotations"]
+    assert written[0] == {
+        "id": 1,
+        "image_id": 1,
+        "category_id": 2,
+        "bbox": [0, 0, 10, 20],
+        "area": 200,
+        "iscrowd": 0,
+        "difficult": 0,
+    }
+    assert written[1]["bbox"] == [5, 6.5, 45, 33.5]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(1, 3),
+            st.integers(1, 2),
+            st.tuples(*[st.integers(0, 40)] * 4).map(
+                lambda c: [min(c[0], c[2]), min(c[1], c[3]), max(c[0], c[2]), max(c[1], c[3])]
+            ),
+            st.floats(0, 1),
+        ),
+        max_size=6,
+    )
+)
+def test_detections_come_back(tmp_path_factory: Any, rows: Any) -> None:
+    path = tmp_path_factory.mktemp("coco") / "found.json"
+    write_detections(path, found(*rows))
+    assert_equal_tables(read_detections(path, TRUTH), found(*rows))
+
+
+extent = st.floats(0, 1000, allow_subnormal=False)
+
+
+@given(st.lists(st.tuples(extent, extent, extent, extent), max_size=4))
+def test_whatever_was_read_comes_back_exactly(tmp_path_factory: Any, boxes: Any) -> None:
+    path = tmp_path_factory.mktemp("coco") / "found.json"
+    path.write_text(
+        json.dumps([{"image_id": 1, "category_id": 2, "bbox": b, "score": 0.1} for b in boxes])
+    )
+    once = read_detections(path, TRUTH)
+    np.testing.assert_array_equal(
+        once.boxes, np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4)
+    )
+    write_detections(path, once)
+    assert_equal_tables(read_detections(path, TRUTH), once)
+
+
+def test_pycocotools_reads_both_and_finds_perfect_boxes_perfect(tmp_path: Path) -> None:
+    coco = pytest.importorskip("pycocotools.coco")
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    plain = truth((1, 2, [0, 0, 10, 20], False), (3, 1, [5, 6, 50, 40], False))
+    write_ground_truth(tmp_path / "truth.json", plain)
+    write_detections(
+        tmp_path / "found.json",
+        found((1, 2, [0, 0, 10, 20], 0.5), (3, 1, [5, 6, 50, 40], 0.4), (2, 1, [0, 0, 9, 9], 0.1)),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        ground_truth = coco.COCO(str(tmp_path / "truth.json"))
+        results = ground_truth.loadRes(str(tmp_path / "found.json"))
+        evaluation = cocoeval.COCOeval(ground_truth, results, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    assert evaluation.stats[:3].tolist() == pytest.approx([1, 1, 1])
+
+
+def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
+    (tmp_path / "truth.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 7, "file_name": "x.jpg"}],
+                "categories": [{"id": 90, "name": "dog"}, {"id": 17, "name": "cat"}],
+                "annotations": [
+                    {"image_id": 7, "category_id": 90, "bbox": [1, 2, 3, 4], "iscrowd": 1},
+                    {"image_id": 7, "category_id": 17, "bbox": [1, 2, 3, 4]},
+                ],
+            }
+        )
+    )
+    (tmp_path / "found.json").write_text(
+        json.dumps([{"image_id": 7, "category_id": 90, "bbox": [0.25, 0, 1, 1], "score": 1}])
+    )
+    ground_truth = read_ground_truth(tmp_path / "truth.json")
+    assert ground_truth.categories == ("cat", "dog")
+    assert ground_truth.category_ids.tolist() == [2, 1]
+    assert ground_truth.difficult.tolist() == [True, False]
+    assert ground_truth.images == (Image(7, "x.jpg", 0, 0),)
+    detections = read_detections(tmp_path / "found.json", ground_truth)
+    assert detections.category_ids.tolist() == [2]
+    assert detections.boxes.tolist() == [[0.25, 0, 1.25, 1]]
+
+
+@pytest.mark.parametrize(
+    ("flags", "difficult"),
+    [
+        ({}, False),
+        ({"iscrowd": 1}, True),
+        ({"ignore": 1}, True),
+        ({"ignore": 0, "iscrowd": 1}, True),
+        ({"difficult": 1, "ignore": 0, "iscrowd": 0}, True),
+        ({"difficult": 0, "ignore": 1, "iscrowd": 1}, False),  # said outright
+    ],
+)
+def test_what_counts_as_difficult(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
+    write_ground_truth(tmp_path / "truth.json", truth((1, 1, [0, 0, 1, 1], False)))
+    content = json.loads((tmp_path / "truth.json").read_text())
+    content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], **flags}]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    assert read_ground_truth(tmp_path / "truth.json").difficult.tolist() == [difficult]
+
+
+def test_quirks_of_other_writers_are_read(tmp_path: Path) -> None:
+    """Whole numbers as floats, unknown sizes as null, annotations without an area."""
+    (tmp_path / "truth.json").write_text(
+        json.dumps(
+            {
+                "images": [{"id": 4.0, "file_name": "x.jpg", "width": None, "height": 30.0}],
+                "categories": [{"id": 3.0, "name": "cat", "supercategory": "animal"}],
+                "annotations": [{"image_id": 4, "category_id": 3, "bbox": [0.5, 1e0, 2.25, 4]}],
+            }
+        )
+    )
+    ground_truth = read_ground_truth(tmp_path / "truth.json")
+    assert ground_truth.images == (Image(4, "x.jpg", 0, 30),)
+    assert (ground_truth.file_category_ids, ground_truth.category_ids.tolist()) == ((3,), [1])
+    assert ground_truth.boxes.tolist() == [[0.5, 1, 2.75, 5]]
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "Every category needs"),
+        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "Every image"),
+        ({"images": [{"id": 2**70, "file_name": "a"}]}, "OverflowError"),
+        ({"images": [{"id": float("inf"), "file_name": "a"}]}, "OverflowError"),
+        ({"images": [{"id": 1}]}, "'file_name'"),
+        ({"images": None}, "TypeError"),
+        ({"annotations": [{"image_id": 2, "category_id": 1, "bbox": [0] * 4}]}, "the image 2"),
+        ({"annotations": [{"image_id": 1, "category_id": 0, "bbox": [0] * 4}]}, "the category 0"),
+    ],
+)
+def test_what_is_wrong_with_ground_truth_is_said(
+    tmp_path: Path, part: dict[str, Any], message: str
+) -> None:
+    content = {
+        "images": [{"id": 1, "file_name": "a"}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content | part))
+    with pytest.raises(UserError, match=f"truth.json.*{message}"):
+        read_ground_truth(tmp_path / "truth.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "no readable JSON"),
+        ("{}", "no list of COCO results"),
+        ("[1]", "no list of COCO results"),
+        ('[{"image_id": 9, "category_id": 1, "bbox": [0,0,1,1], "score": 1}]', "the image 9"),
+        ('[{"image_id": 1, "category_id": 9, "bbox": [0,0,1,1], "score": 1}]', "the category 9"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1], "score": 1}]', "no list of COCO"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,-1,1], "score": 1}]', "xmin <= xmax"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": NaN}]', "NaN"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,NaN], "score": 1}]', "finite"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1]}]', "'score'"),
+        ('[{"image_id": [1], "category_id": 1, "bbox": [0,0,1,1], "score": 1}]', "unhashable"),
+        (
+            f'[{{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1{"0" * 400}], "score": 1}}]',
+            "Over",
+        ),
+    ],
+)
+def test_what_is_wrong_with_results_is_said(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "found.json").write_text(content)
+    with pytest.raises(UserError, match=f"found.json.*{message}"):
+        read_detections(tmp_path / "found.json", TRUTH)
+
+
+def test_missing_files_and_other_content_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"No file .*nowhere.json"):
+        read_ground_truth(tmp_path / "nowhere.json")
+    (tmp_path / "truth.json").write_text("[]")
+    with pytest.raises(UserError, match=r"truth.json is no COCO ground truth"):
+        read_ground_truth(tmp_path / "truth.json")
