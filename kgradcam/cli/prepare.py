@@ -26,13 +26,14 @@ def prepare(
     [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
     """
     import_tensorflow()
+    from kgradcam.data.dataset import data_folder
     from kgradcam.data.voc_builder import prepare as write_dataset
 
-    folder, counts, skipped = write_dataset(devkit, year, data_dir, strict, quiet)
-    report_skipped([{"file": name, "reason": reason} for name, reason in skipped])
+    folder, counts, left_out = write_dataset(devkit, year, data_folder(data_dir), strict, quiet)
+    skipped = [{"file": name, "reason": reason} for name, reason in left_out]
+    report_skipped(skipped)
     note(", ".join(f"{split}: {count} images" for split, count in counts.items()), quiet)
     if as_json:
-        told = [{"file": name, "reason": reason} for name, reason in skipped]
-        print_json({"folder": str(folder), "images": counts, "skipped": told})
+        print_json({"folder": str(folder), "images": counts, "skipped": skipped})
     else:
         typer.echo(folder)

@@ -1,9 +1,9 @@
-"""A small VOC-layout dataset made from public-domain photographs, with exact boxes.
+"""A small dataset in VOC layout, composed from free photographs, with exact boxes.
 
 The cat Chelsea (photograph by Stefan van der Walt, CC0) is cut out and pasted, at various places,
 sizes, angles, flips and brightness, onto pictures without cats: the astronaut and the deep field
 (NASA, public domain), the rocket (SpaceX, public domain), the coffee (Rachel Michetti, CC0), and
-brick, grass and gravel (CC0). All come inside the scikit-image wheel.
+brick, grass and gravel (CC0). All are part of the scikit-image wheel.
 """
 
 import io
@@ -29,7 +29,7 @@ _OUTLINE = [
     *((306, 260), (288, 272), (262, 281), (232, 283), (205, 280), (175, 270), (145, 256)),
     *((115, 238), (88, 216), (66, 188), (50, 158), (42, 128), (37, 95), (35, 60)),
 ]
-# Grey textures are tinted (red, green, blue) so that colour alone does not give the cat away.
+# Tints (red, green, blue) for the grey textures; otherwise colour alone would reveal the cat.
 _BACKGROUNDS: dict[str, tuple[float, float, float]] = {
     "astronaut": (1, 1, 1),
     "coffee": (1, 1, 1),
@@ -61,7 +61,7 @@ class SceneMaker:
         cat = skimage.data.chelsea()
         alpha = np.zeros(cat.shape[:2], np.uint8)
         cv2.fillPoly(alpha, [np.array(_OUTLINE, np.int32)], 255, cv2.LINE_AA)
-        # A soft edge, drawn inwards so that no background comes along.
+        # A soft edge, eroded so that it contains no background of the photograph.
         alpha = cv2.GaussianBlur(cv2.erode(alpha, np.ones((3, 3), np.uint8)), (5, 5), 0)
         xmin, ymin, width, height = cv2.boundingRect((alpha > 127).astype(np.uint8))
         cut = np.s_[ymin : ymin + height, xmin : xmin + width]
@@ -81,12 +81,12 @@ class SceneMaker:
         """Composes a scene.
 
         Args:
-            generator: Where chance comes from.
-            cats: How many cats; fewer if they do not fit beside one another.
+            generator: The source of randomness.
+            cats: The number of cats; fewer are placed if they would touch.
 
         Returns:
-            A uint8 image `[height, width, 3]`, and float64 boxes `[cats, 4]`: xyxy in whole pixels
-            around where a cat covers more than half of a pixel.
+            A uint8 image `[height, width, 3]`, and float64 boxes `[cats, 4]`: xyxy in whole pixels,
+            the bounds of the pixels that a cat covers by more than half.
         """
         width, height = _SIZES[generator.integers(len(_SIZES))]
         scene = self._background(generator, width, height).astype(np.float32)
@@ -103,13 +103,13 @@ class SceneMaker:
                 continue
             scene += alpha[:, :, None] * (pasted - scene)
             boxes.append(box)
-        noisy = scene + generator.normal(0, 2, scene.shape)  # one grain over cat and background
+        noisy = scene + generator.normal(0, 2, scene.shape)  # equal over cat and background
         image = np.clip(np.round(noisy), 0, 255).astype(np.uint8)
         return image, np.array(boxes, np.float64)
 
     def _background(self, generator: np.random.Generator, width: int, height: int) -> _Picture:
         picture = self._backgrounds[generator.integers(len(self._backgrounds))]
-        # The largest crop of the scene's shape, or down to 0.7 of it, anywhere.
+        # A crop with the aspect ratio of the scene, 0.7 to 1 times the largest one, anywhere.
         most = min(picture.shape[0] / height, picture.shape[1] / width)
         scale = most * generator.uniform(0.7, 1.0)
         crop_height, crop_width = int(height * scale), int(width * scale)
@@ -124,7 +124,7 @@ class SceneMaker:
     def _place_cat(
         self, generator: np.random.Generator, width: int, height: int, largest: float
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """The cat on a canvas of the scene's size, and its coverage from 0 to 1."""
+        """Returns the cat on a canvas of the scene's size, and its coverage in [0, 1]."""
         cat_height, cat_width = self._cat.shape[:2]
         limit = min(largest * height, 0.95 * width * cat_height / cat_width)
         scale = generator.uniform(_SMALLEST_CAT, max(limit, _SMALLEST_CAT + 1)) / cat_height
@@ -137,7 +137,7 @@ class SceneMaker:
         room = np.maximum(np.array([width, height]) - (highest - lowest), 0)
         shift = generator.uniform(0, 1, 2) * room - lowest
         matrix = np.column_stack([linear, shift]).astype(np.float32)
-        # Shrinking needs the fine detail gone first.
+        # A low-pass filter against aliasing when the cat shrinks.
         softened = cv2.GaussianBlur(self._cat, (0, 0), max(0.45 / scale - 0.45, 0.05))
         canvas = cv2.warpAffine(softened, matrix, (width, height), flags=cv2.INTER_LINEAR)
         brightness = generator.uniform(0.75, 1.2)
@@ -154,20 +154,21 @@ def _near(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
 
 
 def write_demo_dataset(folder: Path, seed: int = 0, scenes: int = 48) -> None:
-    """Writes a dataset in VOC layout: a quarter to train, a quarter to validate, half to test.
+    """Writes a dataset in VOC layout.
 
-    The same seed gives the same scenes, to the byte with the same versions of the libraries.
+    A quarter is for training, a quarter for validation, and half for testing. The same seed and
+    the same library versions give the same bytes.
 
     Args:
-        folder: Where it shall be; it appears when it is whole.
-        seed: For all that is left to chance.
-        scenes: How many. Two in five hold two or three cats.
+        folder: The folder to write. It appears when it is complete.
+        seed: The random seed.
+        scenes: The number of images. Two in five have two or three cats.
 
     Raises:
         UserError: The folder exists, or scikit-image is not installed.
     """
     if folder.exists():
-        raise UserError(f"{folder} is already there. Choose another, or remove it.")
+        raise UserError(f"{folder} is already there. Choose another folder, or remove it.")
     maker = SceneMaker()
     generator = np.random.default_rng(seed)
     names = [f"{i:06}" for i in range(1, scenes + 1)]

@@ -1,7 +1,7 @@
-"""Photographs as arrays: RGB, uint8, `[height, width, 3]`.
+"""Image files as arrays: RGB, uint8, `[height, width, 3]`.
 
-Files may be anybody's: what does not decode is a `UserError`, whatever is wrong with it, and a
-picture of more pixels than `PIL.Image.MAX_IMAGE_PIXELS` (`--max-pixels`) is refused by its header.
+Files are untrusted. Any decoding failure is a `UserError`, and an image of more pixels than
+`PIL.Image.MAX_IMAGE_PIXELS` (`--max-pixels`) is rejected from its header.
 """
 
 import io
@@ -18,34 +18,34 @@ import PIL.ImageOps
 from kgradcam.errors import UserError
 
 PIL.Image.init()
-# Of Pillow's formats those of photographs: it would run Ghostscript for an EPS named .jpg.
+# Only the formats of photographs. Pillow would run Ghostscript for an EPS file named .jpg.
 _FORMATS = tuple(
     name
     for name in ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "MPO", "PPM", "TIFF", "WEBP", "AVIF")
     if name in PIL.Image.OPEN
 )
 _ORIENTATION = 0x0112
-_TURNED = (5, 6, 7, 8)
-_HEADERS = threading.Lock()
-"""Filters of warnings belong to the process: a thread would take away those of another."""
+_QUARTER_TURNS = (5, 6, 7, 8)
+# `warnings.catch_warnings` is not thread-safe: it changes filters of the whole process.
+_WARNING_FILTERS = threading.Lock()
 
 
 def image_size(source: Path | bytes) -> tuple[int, int]:
-    """Returns `(width, height)` of an encoded image, read from its header.
+    """Returns `(width, height)` of an encoded image from its header.
 
     Raises:
-        UserError: It is missing, too large, or no image.
+        UserError: The image is missing, too large, or not an image.
     """
     with _open(source) as image:
         return image.size
 
 
 def is_turned(source: Path | bytes) -> bool:
-    """Whether the EXIF data of an image tell viewers to swap its width and height."""
+    """Whether the EXIF orientation of an image swaps its width and height."""
     with _open(source) as image:
         try:
-            return image.getexif().get(_ORIENTATION) in _TURNED
-        except Exception:  # damaged EXIF tells nothing
+            return image.getexif().get(_ORIENTATION) in _QUARTER_TURNS
+        except Exception:  # damaged EXIF data count as none
             return False
 
 
@@ -54,20 +54,21 @@ def read_image(
 ) -> npt.NDArray[np.uint8]:
     """Decodes an image.
 
-    Grey becomes RGB, CMYK is converted, and of 16 bits the upper 8 are taken. What is transparent
-    lies on white, as a page shows it. Of an animation it is the first frame.
+    Grey and CMYK are converted to RGB. 16-bit channels keep their upper 8 bits. Transparent pixels
+    are blended with white, as in a browser. An animation gives its first frame.
 
     Args:
         source: A file, or its bytes.
-        size: Resizes to `size` x `size` pixels, bicubic with antialiasing, whatever the shape was.
-        upright: Turns the picture as its EXIF data ask. Default: the pixels as they are stored,
-            which is what annotations count.
+        size: Resizes to `size` x `size` pixels, bicubic with antialiasing, ignoring the aspect
+            ratio. Default: the native size.
+        upright: Applies the EXIF orientation. Default: the pixels as stored, which annotations
+            refer to.
 
     Returns:
-        uint8 `[height, width, 3]`, RGB.
+        uint8 `[height, width, 3]`, RGB, in [0, 255].
 
     Raises:
-        UserError: It is missing, damaged, too large, or no image.
+        UserError: The image is missing, damaged, too large, or not an image.
     """
     with _open(source) as image:
         try:
@@ -83,19 +84,22 @@ def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):
-        raise ValueError("its 32-bit numbers have no range that is known")
+        raise ValueError("32-bit pixels have no defined range")
     if image.has_transparency_data:
         opaque = PIL.Image.new("RGBA", image.size, "white")
         return PIL.Image.alpha_composite(opaque, image.convert("RGBA")).convert("RGB")
-    image.load()  # where it is RGB already, nothing is left to copy
+    image.load()
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def read_labels(path: Path) -> npt.NDArray[np.uint8]:
-    """Decodes an image whose pixels are labels: the indices of a palette, or grey levels.
+    """Decodes an image of labels: palette indices or grey levels.
+
+    Returns:
+        uint8 `[height, width]`.
 
     Raises:
-        UserError: It is missing, damaged, too large, or of another kind.
+        UserError: The image is missing, damaged, too large, or neither palette nor grey.
     """
     with _open(path) as image:
         if image.mode not in ("P", "L"):
@@ -108,8 +112,8 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
 
 def _open(source: Path | bytes) -> Any:
     try:
-        with _HEADERS, warnings.catch_warnings():
-            # Pillow warns from its limit on, and refuses twice as much.
+        with _WARNING_FILTERS, warnings.catch_warnings():
+            # Pillow warns above its limit and raises only above twice that limit.
             warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
             return PIL.Image.open(
                 io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
@@ -119,17 +123,17 @@ def _open(source: Path | bytes) -> Any:
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
         raise _too_large(_name(source)) from None
     except Exception as error:
-        raise UserError(f"{_name(source)} is no readable image: {_reason(error)}.") from error
+        raise UserError(f"{_name(source)} is not a readable image: {_reason(error)}.") from error
 
 
 def check_size(name: str, width: int, height: int) -> None:
-    """Holds a size that a file tells to what a picture can have.
+    """Checks that an image size read from a file is positive and within the pixel limit.
 
     Raises:
-        UserError: There is no such picture, or it is too large.
+        UserError: It is not.
     """
     if width < 1 or height < 1:
-        raise UserError(f"{name} is no picture: its size is {width}x{height}.")
+        raise UserError(f"{name} is not an image: its size is {width}x{height}.")
     if PIL.Image.MAX_IMAGE_PIXELS and width * height > PIL.Image.MAX_IMAGE_PIXELS:
         raise _too_large(name)
 

@@ -1,23 +1,23 @@
-"""PASCAL VOC on disk: its 20 classes, its folders, and its annotation files.
+"""PASCAL VOC: its 20 classes, its annotation files and its segmentation masks.
 
-VOC's integers count pixels from 1 and include the last one. `parse_annotation` is the edge at which
-they become kgradcam's boxes, counted from 0 and half-open: `xmin - 1, ymin - 1, xmax, ymax`.
+VOC counts pixels from 1 and includes the last one. `parse_annotation` converts such a box to xyxy
+from 0, half-open: `xmin - 1, ymin - 1, xmax, ymax`. `write_annotation` converts it back.
 
-An annotation belongs to the picture of its own file name. The names and paths that stand inside
-annotations are not followed, and those in image lists never lead out of the folder.
+An annotation belongs to the image with the same stem. File names and paths inside an annotation
+are ignored.
 """
 
 import math
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.errors import UserError, did_you_mean
+from kgradcam.data.examples import Objects
+from kgradcam.errors import UserError
 
 # Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010.
 CLASSES = (
@@ -43,48 +43,14 @@ CLASSES = (
     "tvmonitor",
 )
 POSES = ("frontal", "rear", "left", "right", "unspecified")
-WHOLE_FOLDER = "all"
-"""The split that holds every annotated image of a folder."""
-_MOST_BYTES = 2**24
-"""Of an annotation, whose like is some kilobytes."""
-_LABELS = ("-1", "0", "1")
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG")
-
-
-@dataclass(frozen=True, slots=True)
-class Objects:
-    """The annotated objects of one image.
-
-    Attributes:
-        names: The class name of each object.
-        boxes: float64 `[objects, 4]`, xyxy in pixels from 0, half-open.
-        difficult: bool `[objects]`; false where the annotation does not say.
-        poses: The pose of each object, one of `POSES`; `"unspecified"` where it says nothing else.
-        truncated: bool `[objects]`; false where the annotation does not say.
-        image_size: Width and height of the picture, as the annotation tells them; `None` if it
-            does not.
-    """
-
-    names: tuple[str, ...]
-    boxes: npt.NDArray[np.float64]
-    difficult: npt.NDArray[np.bool_]
-    poses: tuple[str, ...]
-    truncated: npt.NDArray[np.bool_]
-    image_size: tuple[int, int] | None = None
-
-
-NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
-"""What an image without annotation holds."""
+_MAX_BYTES = 2**24  # real annotations have a few kilobytes
 
 
 def parse_annotation(path: Path) -> Objects:
     """Reads a VOC annotation file.
 
-    Labelling tools often leave out pose, truncated and difficult: they read as unspecified, false
-    and false. Boxes count pixels of the picture itself: the size in the file is not always its own.
-
-    A file with a document type is refused, as only such a file can hold an entity that expands into
-    gigabytes or names another file.
+    Many labelling tools omit pose, truncated and difficult; the defaults are unspecified, false and
+    false. The image size in the file is often wrong, so it does not affect the boxes.
 
     Args:
         path: An XML file.
@@ -93,24 +59,24 @@ def parse_annotation(path: Path) -> Objects:
         Its objects, in the file's order.
 
     Raises:
-        UserError: The file cannot be read, is not well-formed, has a document type, or an object
-            lacks its name or its box, or has a box that is inverted or no number.
+        UserError: The file cannot be read, is not well-formed, or has a document type; or an
+            object has no name, no box, or a box that is inverted or not finite.
     """
     try:
         with path.open("rb") as file:
-            text = file.read(_MOST_BYTES + 1)
+            text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"No annotation {path}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
-    if len(text) > _MOST_BYTES:
-        raise UserError(f"{path} is too large for an annotation: over {_MOST_BYTES:,} bytes.")
+    if len(text) > _MAX_BYTES:
+        raise UserError(f"{path} is too large for an annotation: more than {_MAX_BYTES:,} bytes.")
     try:
         root = ET.fromstring(text, ET.XMLParser(target=_WithoutDocumentType()))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (ET.ParseError, LookupError, ValueError) as error:
-        raise UserError(f"{path}: no readable XML: {error}") from error
+        raise UserError(f"{path}: not readable XML: {error}") from error
     elements = root.findall("object")
     boxes = np.array([_parse_box(element, path) for element in elements], dtype=np.float64)
     names = tuple((element.findtext("name") or "").strip() for element in elements)
@@ -127,8 +93,10 @@ def parse_annotation(path: Path) -> Objects:
 
 
 class _WithoutDocumentType(ET.TreeBuilder):
+    """Rejects document types: only they can define entities, which expand or name other files."""
+
     def doctype(self, name: str, pubid: str | None, system: str | None) -> NoReturn:
-        raise UserError("it has a document type (<!DOCTYPE>), which no annotation needs.")
+        raise UserError("it has a document type (<!DOCTYPE>); an annotation needs none.")
 
 
 def _parse_size(root: ET.Element) -> tuple[int, int] | None:
@@ -164,11 +132,11 @@ def write_annotation(
     """Returns a VOC annotation as XML text.
 
     Args:
-        file_name: The picture's file name.
-        width: Its width in pixels.
-        height: Its height in pixels.
+        file_name: The file name of the image.
+        width: Width of the image in pixels.
+        height: Height of the image in pixels.
         names: The class name of each object.
-        boxes: `[objects, 4]` whole numbers, xyxy from 0, half-open; written from 1, inclusive.
+        boxes: `[objects, 4]` whole numbers, xyxy in pixels from 0, half-open.
     """
     root = ET.Element("annotation")
     ET.SubElement(root, "folder").text = "JPEGImages"
@@ -192,115 +160,16 @@ def write_annotation(
     return ET.tostring(root, encoding="unicode") + "\n"
 
 
-@dataclass(frozen=True)
-class VocFolder:
-    """A folder with `JPEGImages/`, `Annotations/` and, maybe, `ImageSets/Main/`.
-
-    Args:
-        root: The folder; or one that holds a single such folder, as `VOCdevkit` holds `VOC2007`.
-
-    Raises:
-        UserError: It is not such a folder.
-    """
-
-    root: Path
-
-    def __post_init__(self) -> None:
-        root = self.root
-        if not root.is_dir():
-            raise UserError(f"No folder {root}.")
-        if not (root / "JPEGImages").is_dir():
-            inside = sorted(path.parent for path in root.glob("*/JPEGImages"))
-            if len(inside) != 1:
-                found = f" It holds several: {', '.join(map(str, inside))}." if inside else ""
-                raise UserError(
-                    f"{root} is not in VOC layout: it needs JPEGImages/ and Annotations/.{found}"
-                )
-            root = inside[0]
-        if not (root / "Annotations").is_dir():
-            raise UserError(f"{root} is not in VOC layout: it needs Annotations/ with XML files.")
-        object.__setattr__(self, "root", root)
-
-    @property
-    def split_files(self) -> dict[str, Path]:
-        """The image lists of `ImageSets/Main`, by name; VOC's lists for one class are left out."""
-        lists = sorted((self.root / "ImageSets" / "Main").glob("*.txt"))
-        return {path.stem: path for path in lists if _lists_images(path)}
-
-    def image_ids(self, split: str) -> list[str]:
-        """Returns the images of a split, each once, in its list's order.
-
-        Args:
-            split: A list's name; `"validation"` also finds VOC's `val`; `"all"` is every annotated
-                image, by name.
-
-        Raises:
-            UserError: There is no such split, or its list is no text.
-        """
-        files = self.split_files
-        if split == "validation" and split not in files:
-            split = "val"
-        if split in files:
-            lines = _read_text(files[split]).splitlines()
-            return list(dict.fromkeys(line.strip() for line in lines if line.strip()))
-        if split == WHOLE_FOLDER:
-            return sorted(path.stem for path in (self.root / "Annotations").glob("*.xml"))
-        options = [*files, WHOLE_FOLDER]
-        raise UserError(
-            f"split={split!r} is no split of {self.root}.{did_you_mean(split, options)} "
-            f"It has: {', '.join(options)}."
-        )
-
-    def annotation_path(self, image_id: str) -> Path:
-        """Returns where an image's annotation belongs.
-
-        Raises:
-            UserError: The image's name leads out of the folder; so for its other files.
-        """
-        return self._inside("Annotations", f"{image_id}.xml")
-
-    def image_path(self, image_id: str) -> Path:
-        """Returns the image's file; the `.jpg` of VOC if there is none."""
-        candidates = [
-            self._inside("JPEGImages", f"{image_id}{suffix}") for suffix in _IMAGE_SUFFIXES
-        ]
-        return next((path for path in candidates if path.is_file()), candidates[0])
-
-    def mask_path(self, image_id: str) -> Path:
-        """Returns where the mask of an image's classes belongs; see `class_mask`."""
-        return self._inside("SegmentationClass", f"{image_id}.png")
-
-    def _inside(self, part: str, name: str) -> Path:
-        """A file in a part of the folder, whatever a list may call it."""
-        path = PureWindowsPath(name)  # which knows the separators of all systems
-        if path.anchor or ".." in path.parts or "\0" in name:
-            raise UserError(f"{name!r} is no name of a file in {self.root / part}.")
-        return self.root / part / name
-
-
 def class_mask(
     labels: npt.NDArray[np.uint8], class_name: str
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Reads a mask of `SegmentationClass`.
+    """Splits the labels of a `SegmentationClass` image into a mask of a class and one of void.
 
     Args:
-        labels: uint8 `[height, width]`: 0 is the background, 1 to 20 are `CLASSES`, 255 is void.
+        labels: uint8 `[height, width]`: 0 is background, 1 to 20 are `CLASSES`, 255 is void.
         class_name: One of `CLASSES`.
 
     Returns:
-        Where the class is, and what is void; bool `[height, width]` both.
+        The pixels of the class and the void pixels; both bool `[height, width]`.
     """
     return labels == CLASSES.index(class_name) + 1, labels == 255
-
-
-def _lists_images(path: Path) -> bool:
-    """Whether a list names one image a line, and not an image and a label as `dog_train.txt`."""
-    words = _read_text(path).partition("\n")[0].split()
-    return len(words) < 2 or words[-1] not in _LABELS
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except ValueError as error:
-        raise UserError(f"{path} is no text in UTF-8: {error}.") from error

@@ -14,6 +14,7 @@ from kgradcam.boxes.normalization import normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
 from kgradcam.data.images import read_labels
+from kgradcam.data.voc_folder import VocFolder
 from kgradcam.evaluation.grid import SCHEMA, describe
 from kgradcam.evaluation.markdown import markdown
 from kgradcam.metrics import wsol
@@ -243,12 +244,12 @@ def _of_pixels(counts: PixelCounts) -> dict[str, float]:
     return {"PxAP": counts.pixel_ap(), "mask IoU": counts.best_iou()[0]}
 
 
-def _mask_folder(run: Run) -> voc.VocFolder | None:
+def _mask_folder(run: Run) -> VocFolder | None:
     """The folder of the run's dataset, if it is one with masks."""
     path = Path(run.info["dataset"]["name"])
     if not path.is_dir():
         return None
-    folder = voc.VocFolder(path)
+    folder = VocFolder(path)
     return folder if (folder.root / "SegmentationClass").is_dir() else None
 
 

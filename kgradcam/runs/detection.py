@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from kgradcam import __version__, progress
 from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
-from kgradcam.data.dataset import Batch, Dataset, Example, open_dataset
+from kgradcam.data.dataset import Batch, Dataset, open_dataset
+from kgradcam.data.examples import Example
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.heatmaps.frozen import FREEZE_AFTER, REDUCE_FROM

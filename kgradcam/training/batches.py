@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from kgradcam.data.dataset import Dataset, Example, untuned
+from kgradcam.data.dataset import Dataset, untuned
+from kgradcam.data.examples import Example
 from kgradcam.metrics.classification import UNKNOWN
 from kgradcam.progress import Advance, ignore
 from kgradcam.training.augmentation import Augmentation, augment, cut_and_mix

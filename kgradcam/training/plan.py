@@ -7,8 +7,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from kgradcam.data.dataset import DEMO, Dataset, Example, open_dataset
-from kgradcam.data.voc import WHOLE_FOLDER, VocFolder
+from kgradcam.data.dataset import DEMO, Dataset, open_dataset
+from kgradcam.data.examples import Example
+from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.heatmaps.layers import list_layers
 from kgradcam.models.classifier import IMAGENET, find_preprocessing, load_network, require_model

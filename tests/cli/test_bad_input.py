@@ -20,11 +20,11 @@ import pytest
 
 from kgradcam import GradCAM, normalize, overlay
 from kgradcam.boxes.single_threshold import single_threshold_boxes
-from kgradcam.data import voc
 from kgradcam.data.dataset import open_dataset
 from kgradcam.data.images import image_size, read_image
 from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
+from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 from kgradcam.runs.detection import Configuration, detect
 from kgradcam.runs.tables import Image
@@ -84,14 +84,14 @@ def configuration(configuration: Configuration) -> Configuration:
 # A picture named x.jpg: its bytes, and what is said of it.
 UNREADABLE = {
     "truncated": (JPEG[:-60], "does not decode: .*truncated"),
-    "only a header": (JPEG[:200], "is no readable image|does not decode"),
-    "zero bytes": (b"", "is no readable image: unknown format"),
-    "text": (b"<html>404</html>", "is no readable image: unknown format"),
+    "only a header": (JPEG[:200], "is not a readable image|does not decode"),
+    "zero bytes": (b"", "is not a readable image: unknown format"),
+    "text": (b"<html>404</html>", "is not a readable image: unknown format"),
     "a PostScript file, which Pillow would give to Ghostscript": (EPS, "unknown format"),
     "a decompression bomb": (png_of_size(50_000, 50_000), "more than 89,478,485 pixels"),
     "a smaller bomb, of which Pillow only warns": (png_of_size(10_000, 9_000), "more than 89,"),
     "pixels that end early": (png_of_size(400, 300), "does not decode"),
-    "floats": (encoded(PIL.Image.new("F", (40, 30)), "TIFF"), "have no range that is known"),
+    "floats": (encoded(PIL.Image.new("F", (40, 30)), "TIFF"), "32-bit pixels have no defined"),
 }
 
 
@@ -219,8 +219,8 @@ LAUGHS = '<!DOCTYPE a [<!ENTITY l0 "ha">{}]>{}'.format(
     GOOD.replace("dog", "&l12;"),
 )
 ANNOTATIONS = {
-    "no XML": ("<annotation>", "no readable XML"),
-    "nothing": ("", "no readable XML"),
+    "no XML": ("<annotation>", "not readable XML"),
+    "nothing": ("", "not readable XML"),
     "no name": (GOOD.replace("<name>dog</name>", ""), "an object has no name"),
     "no box": (DOG.format("", ""), "a bndbox needs four numbers"),
     "a field of the box missing": (GOOD.replace("<xmax>20</xmax>", ""), "four numbers"),
@@ -228,15 +228,15 @@ ANNOTATIONS = {
     "an infinite box": (DOG.format("", BOX.format(5, 7, "1e999", 24)), "not finite"),
     "a box outside": (DOG.format("", BOX.format(50, 7, 60, 24)), r"leaves x.jpg, which is 40x30"),
     "a box that sticks out": (DOG.format("", BOX.format(5, 7, 42, 24)), "leaves x.jpg"),
-    "an unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + GOOD, "no readable XML"),
-    "bytes of another encoding": (GOOD.encode().replace(b"dog", b"ch\xe8vre"), "no readable XML"),
+    "an unknown encoding": ('<?xml version="1.0" encoding="klingon"?>' + GOOD, "not readable XML"),
+    "bytes of another encoding": (GOOD.encode().replace(b"dog", b"ch\xe8vre"), "not readable XML"),
     "an entity-expansion bomb": (LAUGHS, "has a document type"),
     "an external entity": (
         '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>' + GOOD.replace("dog", "&x;"),
         "has a document type",
     ),
     "an external document type": ('<!DOCTYPE a SYSTEM "http://x.test/a.dtd">' + GOOD, "document"),
-    "an unknown entity": (GOOD.replace("dog", "&x;"), "no readable XML"),
+    "an unknown entity": (GOOD.replace("dog", "&x;"), "not readable XML"),
     "too many bytes": ("<a>" + " " * 2**24 + "</a>", "too large for an annotation"),
 }
 
@@ -331,7 +331,7 @@ def test_image_lists_never_lead_out_of_the_folder(pets, tmp_path: Path) -> None:
     dataset = open_dataset(str(pets.root), "odd")
     assert [example.file_name for example in dataset.examples] == ["a.jpg"]
     assert len(dataset.skipped) == len(ways)
-    assert all("is no name of a file in" in reason for _, reason in dataset.skipped)
+    assert all("is not a file name in" in reason for _, reason in dataset.skipped)
 
 
 def test_missing_images_and_annotations_are_named(pets) -> None:
@@ -354,7 +354,7 @@ def test_a_name_that_is_no_text_is_named(pets) -> None:
 
 def test_a_list_that_is_no_text_is_an_error_of_one_line(pets) -> None:
     (pets.root / "ImageSets/Main/noise.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match=r"noise.txt is no text in UTF-8"):
+    with pytest.raises(UserError, match=r"noise.txt is not UTF-8 text"):
         open_dataset(str(pets.root), "noise")
 
 
@@ -378,8 +378,8 @@ def test_a_picture_that_goes_during_the_run_is_named(
     monkeypatch.setattr(detection, "load_classifier", load)
     run = detect(configuration, tmp_path / "run")
     assert run.info["skipped"] == [
-        {"file": "a.jpg", "reason": "The image has changed while it was read."},
-        {"file": "e.jpg", "reason": "The image is no readable image: unknown format."},
+        {"file": "a.jpg", "reason": "The file has changed: its size was 40x30."},
+        {"file": "e.jpg", "reason": "The image cannot be read: No such file or directory."},
     ]
     assert [image.file_name for image in run.ground_truth.images] == ["b.jpg", "c.jpg"]
 
@@ -497,4 +497,4 @@ def test_a_run_over_a_cabinet_of_horrors(make_voc: Callable, tiny_model: Path, t
     counts = run.info["counts"]
     assert counts["images"] == len(READABLE)
     assert counts["skipped"] == len(UNREADABLE) + len(ANNOTATIONS)
-    assert counts["images"] + counts["skipped"] == len(voc.VocFolder(folder.root).image_ids("all"))
+    assert counts["images"] + counts["skipped"] == len(VocFolder(folder.root).image_ids("all"))

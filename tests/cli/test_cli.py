@@ -108,7 +108,7 @@ def test_detect_reports_on_stderr(kgradcam, pets, tiny_model: Path, tmp_path: Pa
     assert "1/1 images" in result.err
     assert "by gradcam in float32, " in result.err
     assert (
-        f"skipped a.jpg: {pets.root / 'JPEGImages/a.jpg'} is no readable image: unknown format."
+        f"skipped a.jpg: {pets.root / 'JPEGImages/a.jpg'} is not a readable image: unknown format."
         in result.err
     )
     assert "1 images skipped." in result.err

@@ -1,4 +1,4 @@
-"""VOC through tensorflow-datasets: folders in place, devkits prepared, integers kept exactly."""
+"""Datasets: folders and tensorflow-datasets, batches of equal shape, exact boxes."""
 
 import subprocess
 import sys
@@ -10,10 +10,12 @@ import pytest
 
 from kgradcam.data import dataset as datasets
 from kgradcam.data import voc_builder as builders
-from kgradcam.data.dataset import Example, open_dataset
+from kgradcam.data.dataset import open_dataset
+from kgradcam.data.examples import Example
 from kgradcam.data.images import read_image
-from kgradcam.data.voc import VocFolder, parse_annotation
+from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
+from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 from kgradcam.training.batches import Features, Pictures
 
@@ -74,6 +76,13 @@ def test_no_pipeline_is_tuned_while_it_runs(pets) -> None:
         assert pipeline.options().autotune.enabled is False
 
 
+def test_the_bytes_of_files_are_read_only_to_be_decoded(pets) -> None:
+    """Neither a group that waits for a full batch nor a shuffle buffer holds them."""
+    dataset = open_dataset(str(pets.root), "all")
+    chosen = [dataset.examples[4], dataset.examples[1]]
+    assert list(dataset.encoded(chosen).as_numpy_iterator()) == [(1, b""), (4, b"")]
+
+
 def test_resized_images_share_batches(pets) -> None:
     dataset = open_dataset(str(pets.root), "all")
     chosen = [dataset.examples[1], dataset.examples[4]]
@@ -130,7 +139,7 @@ def test_the_others_come_in_the_same_batches_when_whole_ones_are_done(make_voc) 
 
 def test_a_split_without_images_is_an_error(pets) -> None:
     pets.split("empty")
-    with pytest.raises(UserError, match="split='empty' of .* holds no usable image"):
+    with pytest.raises(UserError, match="split='empty' of .* has no usable image"):
         open_dataset(str(pets.root), "empty")
 
 
@@ -226,7 +235,7 @@ def test_what_cannot_be_prepared_is_said(devkit: Path, tmp_path: Path) -> None:
     _, counts, skipped = prepare(devkit, "2007", data_dir)
     assert counts == {"train": 6, "test": 4}
     assert [name for name, _ in skipped] == ["000004.jpg", "000002.jpg"]
-    assert "'axolotl' is no class of VOC" in skipped[1][1]
+    assert "'axolotl' is not a class of VOC" in skipped[1][1]
     with pytest.raises(UserError, match="is already there"):
         prepare(devkit, "2007", data_dir)
     with pytest.raises(UserError, match="year='2010' is not one of 2007, 2012"):
@@ -253,9 +262,9 @@ def test_the_test_images_of_2012_have_no_annotation(make_voc: Callable, tmp_path
 
 def test_unknown_splits_of_voc_get_a_hint(devkit: Path, tmp_path: Path) -> None:
     prepare(devkit, "2007", tmp_path)
-    with pytest.raises(UserError, match=r"'tset' is no split of voc/2007. Did you mean 'test'"):
+    with pytest.raises(UserError, match=r"'tset' is not a split of voc/2007. Did you mean 'test'"):
         open_dataset("voc/2007", "tset", tmp_path)
-    with pytest.raises(UserError, match=r"'validation' is no split .* It has: train, test"):
+    with pytest.raises(UserError, match=r"'validation' is not a split .* It has: train, test"):
         open_dataset("voc/2007", "val", tmp_path)
     assert len(open_dataset("voc/2007", "train[:3]", tmp_path).examples) == 3
 

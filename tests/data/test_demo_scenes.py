@@ -11,7 +11,8 @@ import pytest
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.demo_scenes import SceneMaker, write_demo_dataset
 from kgradcam.data.images import read_image
-from kgradcam.data.voc import VocFolder, parse_annotation
+from kgradcam.data.voc import parse_annotation
+from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 
 

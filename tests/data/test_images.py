@@ -54,9 +54,9 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"half.jpg does not decode: .*truncated"):
         read_image(path)
     path.write_bytes(b"text")
-    with pytest.raises(UserError, match=r"half.jpg is no readable image: unknown format"):
+    with pytest.raises(UserError, match=r"half.jpg is not a readable image: unknown format"):
         read_image(path)
     with pytest.raises(UserError, match=r"No image .*nowhere"):
         read_image(tmp_path / "nowhere.jpg")
-    with pytest.raises(UserError, match="The image is no readable image"):
+    with pytest.raises(UserError, match="The image is not a readable image"):
         image_size(b"")

@@ -13,7 +13,8 @@ from kgradcam.boxes.normalization import normalize
 from kgradcam.boxes.scores import score_boxes
 from kgradcam.boxes.single_threshold import single_threshold_boxes, single_threshold_boxes_at
 from kgradcam.data.images import image_size, read_image
-from kgradcam.data.voc import POSES, VocFolder, parse_annotation
+from kgradcam.data.voc import POSES, parse_annotation
+from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 from kgradcam.models.torch_checkpoint import read_checkpoint
 from kgradcam.runs.coco_files import read_detections, read_ground_truth

@@ -339,7 +339,7 @@ def test_a_trained_model_is_a_backbone_too(configuration: Configuration, tmp_pat
     [
         ({"classes": ("smal",)}, r"class 'smal' does not occur .* Did you mean 'small'"),
         ({"validation_split": "train"}, r"16 images are in both 'train' and 'train', as 00.jpg"),
-        ({"validation_split": "vall"}, r"split='vall' is no split .* Did you mean 'val'"),
+        ({"validation_split": "vall"}, r"split='vall' is not a split .* Did you mean 'val'"),
         ({"validation_split": "0.99"}, r"validation_split=0.99 leaves 16 of 16 images"),
         ({"frozen_until": "norn"}, r"'norn' is no layer .* Did you mean 'norm'"),
     ],
