@@ -28,7 +28,7 @@ def demo(
     from kgradcam.data.demo_scenes import CLASS_NAME
     from kgradcam.evaluation.grid import evaluate_run
     from kgradcam.metrics.average_precision import find_protocol
-    from kgradcam.models.classifier import EFFICIENTNET_LITE0
+    from kgradcam.models.network import EFFICIENTNET_LITE0
     from kgradcam.pictures.drawing import save
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.detection import Configuration, detect

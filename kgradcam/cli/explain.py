@@ -74,7 +74,8 @@ def explain(
     from kgradcam.data.images import image_size as picture_extent
     from kgradcam.heatmaps.methods import METHODS
     from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.models.classifier import is_model, load_classifier, model_names, require_model
+    from kgradcam.models.classifier import load_classifier
+    from kgradcam.models.network import is_model, model_names, require_model
     from kgradcam.pictures.drawing import save
     from kgradcam.pictures.run_gallery import explain_images
 

@@ -1,1 +1,19 @@
-"""."""
+"""Networks, their weights and preprocessing, and the classes that they tell apart."""
+
+from kgradcam.models.class_targets import dataset_targets, parse_target
+from kgradcam.models.classifier import Classifier, find_preprocessing, load_classifier
+from kgradcam.models.efficientnet_lite import EfficientNetLite0
+from kgradcam.models.model_card import read_card
+from kgradcam.models.network import load_network, model_names
+
+__all__ = [
+    "Classifier",
+    "EfficientNetLite0",
+    "dataset_targets",
+    "find_preprocessing",
+    "load_classifier",
+    "load_network",
+    "model_names",
+    "parse_target",
+    "read_card",
+]

@@ -1,4 +1,4 @@
-"""Which outputs of a model stand for a class: names, indices, ranges and groups of them."""
+"""Parses class options into output indices of a model: names, indices, ranges and groups."""
 
 import csv
 import re
@@ -8,24 +8,24 @@ from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models import imagenet
 
 ALL = "all"
-"""Every class of a dataset that occurs in the split."""
+"""As a class option: every class that occurs in the split of the dataset."""
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
 def parse_target(text: str, class_names: Sequence[str] | None, class_count: int) -> tuple[int, ...]:
-    """Reads the outputs of a model that together stand for one class.
+    """Parses a target: the outputs of a model that together represent one class.
 
     Args:
-        text: Indices, ranges and names, separated by commas: `"104"`, `"151-268"`,
-            `'tabby,"tiger cat"'`. With ImageNet's classes also a class of VOC: `"dog"`.
-        class_names: The model's class names, or `None` if they are unknown.
-        class_count: How many outputs the model has.
+        text: Indices, inclusive ranges and names, separated by commas: `"104"`, `"151-268"`,
+            `'tabby,"tiger cat"'`. For an ImageNet model also a VOC class: `"dog"` is 151 to 268.
+        class_names: The names of the model's outputs, or `None` if they are unknown.
+        class_count: The number of outputs.
 
     Returns:
-        Class indices, in increasing order.
+        Class indices in increasing order, without duplicates.
 
     Raises:
-        UserError: A name is unknown, or an index out of range.
+        UserError: A name is unknown, an index is out of range, or there is none.
 
     Example:
         >>> parse_target("3, 7-9", None, 10)
@@ -50,8 +50,8 @@ def parse_target(text: str, class_names: Sequence[str] | None, class_count: int)
 def _find_name(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
     if class_names is None:
         raise UserError(
-            f"The model's class names are unknown, so {name!r} cannot be found: give an index, or "
-            f"--class {name}=INDEX for a class of a dataset."
+            f"The class names of the model are unknown, so {name!r} has no index. Give the index, "
+            f"or --class {name}=INDEX for a class of a dataset."
         )
     if class_names is imagenet.CLASS_NAMES:
         return imagenet.VOC_GROUPS.get(name.lower()) or (imagenet.find_class(name),)
@@ -66,17 +66,17 @@ def dataset_targets(
     class_names: Sequence[str] | None,
     class_count: int,
 ) -> dict[str, tuple[int, ...]]:
-    """Reads which classes of a dataset to detect, and the model's outputs for each.
+    """Parses class options: the classes of a dataset to detect, with the outputs for each.
 
     Args:
-        options: For each class its name in the dataset, where the model has a class of that name
-            or, for ImageNet, it is one of VOC's; or `NAME=TARGET` (see `parse_target`).
-        dataset_classes: The dataset's class names.
-        class_names: The model's class names, or `None` if they are unknown.
-        class_count: How many outputs the model has.
+        options: For each class `NAME=TARGET` (see `parse_target`), or `NAME` if the model has a
+            class of that name, or if it is a VOC class and the model an ImageNet model.
+        dataset_classes: The class names of the dataset.
+        class_names: The names of the model's outputs, or `None` if they are unknown.
+        class_count: The number of outputs.
 
     Returns:
-        The class indices of each class of the dataset, in the order asked for.
+        Class indices for each dataset class, in the order of `options`.
 
     Raises:
         UserError: A class is not in the dataset, or the model has no outputs for it.
@@ -94,7 +94,7 @@ def dataset_targets(
                 f"{did_you_mean(name, dataset_classes)} "
                 f"Its classes: {', '.join(dataset_classes) or 'none'}."
             )
-        # `--class all --class kangaroo=104`: the more explicit word counts.
+        # In `--class all --class kangaroo=104` the explicit target overrides the name.
         if target or name not in targets:
             targets[name] = parse_target(target or name, class_names, class_count)
     return targets

@@ -1,7 +1,7 @@
-"""EfficientNet-Lite0 (Tan & Le, 2019, in the Lite form of the TPU repository) for Keras.
+"""EfficientNet-Lite0 for Keras: EfficientNet-B0 (Tan & Le, ICML 2019) for mobile devices.
 
-Against EfficientNet-B0 it lacks squeeze-and-excitation, and has ReLU6 for swish. It is small, its
-ImageNet weights come as a Python package, and it localizes well: a good first model.
+It has no squeeze-and-excitation, and ReLU6 instead of swish. It is the default model of kgradcam:
+small, accurate at localization, and with ImageNet weights that pip can install.
 """
 
 from dataclasses import dataclass
@@ -37,11 +37,22 @@ _STAGES = (
 
 
 def preprocess_input(images: Any) -> Any:
-    """Maps RGB values from [0, 255] to about [-1, 1], as the weights were trained with."""
+    """Maps RGB values from [0, 255] to [-0.992, 1], the range that the weights were trained on.
+
+    Args:
+        images: An array or tensor of any shape.
+
+    Returns:
+        `(images - 127) / 128`, of the same shape.
+
+    Example:
+        >>> preprocess_input(255.0)
+        1.0
+    """
     return (images - 127.0) / 128.0
 
 
-def EfficientNetLite0(  # noqa: N802 - named as the networks of keras.applications are
+def EfficientNetLite0(  # noqa: N802 - the naming style of keras.applications
     weights: str | None = "imagenet",
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     classes: int = 1000,
@@ -49,15 +60,20 @@ def EfficientNetLite0(  # noqa: N802 - named as the networks of keras.applicatio
     """Builds EfficientNet-Lite0.
 
     Args:
-        weights: `"imagenet"`, or `None` for random ones.
-        input_shape: Height, width and 3; any size by default.
-        classes: Number of classes.
+        weights: `"imagenet"`, or `None` for random weights.
+        input_shape: Height, width and 3; `None` stands for any height or width.
+        classes: The number of outputs; 1000 with ImageNet weights.
 
     Returns:
-        A model from images (see `preprocess_input`) to softmax probabilities.
+        A model from images `[batch, height, width, 3]`, preprocessed by `preprocess_input`, to
+        softmax probabilities `[batch, classes]`.
 
     Raises:
-        UserError: The weights are not installed, or do not fit other classes than ImageNet's.
+        UserError: The weights are not installed, or `classes` is not 1000 with ImageNet weights.
+
+    Example:
+        >>> EfficientNetLite0(weights=None).get_layer("top_activation").output.shape
+        (None, None, None, 1280)
     """
     inputs = keras.Input(input_shape)
     x = _conv(inputs, "stem", filters=32, kernel_size=3, strides=2)
@@ -87,7 +103,7 @@ def _conv(x: Any, name: str, **options: Any) -> Any:
 
 
 def _block(inputs: Any, name: str, stage: _Stage, strides: int) -> Any:
-    """The inverted bottleneck: expand, filter each channel, project; add where shapes allow."""
+    """Inverted bottleneck: expansion, depthwise convolution, projection, residual connection."""
     filters = inputs.shape[-1]
     x = inputs
     if stage.expansion > 1:
@@ -115,9 +131,9 @@ def _imagenet_checkpoint() -> Path:
 
 
 def _fill(model: keras.Model, path: Path) -> None:
-    """Fills a model from a PyTorch checkpoint, of which every tensor must find its place."""
+    """Assigns the weights of a PyTorch checkpoint; each of its tensors must have a variable."""
     tensors = read_checkpoint(path)
-    # A counter of training steps, of no use here.
+    # `num_batches_tracked` counts training steps and has no variable in Keras.
     unused = {name for name in tensors if not name.endswith("num_batches_tracked")}
     for variable in model.variables:
         layer_name, _, kind = variable.path.rpartition("/")
@@ -133,7 +149,7 @@ def _fill(model: keras.Model, path: Path) -> None:
         variable.assign(value)
         unused.discard(name)
     if unused:
-        raise UserError(f"{path} holds {len(unused)} tensors too many, as {min(unused)!r}.")
+        raise UserError(f"{path} has {len(unused)} unknown tensors, such as {min(unused)!r}.")
 
 
 _CHECKPOINT_KINDS = {
@@ -160,7 +176,7 @@ _CHECKPOINT_LAYERS = {
 
 
 def _checkpoint_name(layer_name: str) -> str:
-    """The name of a layer in the checkpoint, which numbers the blocks through."""
+    """Returns the name of a layer in the checkpoint, where blocks are numbered from 0 to 15."""
     if not layer_name.startswith("block"):
         return _CHECKPOINT_LAYERS[layer_name]
     block, _, part = layer_name.partition("_")
@@ -169,7 +185,11 @@ def _checkpoint_name(layer_name: str) -> str:
 
 
 def _to_keras(tensor: npt.NDArray[Any], kind: str, depthwise: bool) -> npt.NDArray[Any]:
-    """PyTorch keeps kernels as out, in, height, width; a depthwise one has a single in."""
+    """Transposes kernels from PyTorch's `[out, in, height, width]` and `[out, in]` to Keras' order.
+
+    A depthwise kernel is `[channels, 1, height, width]` in PyTorch and `[height, width, channels,
+    1]` in Keras.
+    """
     if kind != "kernel":
         return tensor
     if tensor.ndim == 4:

@@ -1,8 +1,10 @@
-"""The 1000 classes of ImageNet-1k: their names, and which of them stand for VOC's classes.
+"""The 1000 classes of ImageNet-1k: their names, and the groups that match the VOC classes.
 
-`imagenet_classes.txt` lists the synsets of ILSVRC-2012 (Russakovsky et al., IJCV 2015) in the order
-of the outputs of every ImageNet classifier, with their WordNet 3.0 lemmas. What counts as one of
-VOC's classes follows its annotation guidelines (Everingham et al., IJCV 2010).
+`imagenet_classes.txt` has a line for each synset of ILSVRC-2012 (Russakovsky et al., IJCV 2015), in
+the order of the outputs of ImageNet classifiers: the synset's id, a tab, and its WordNet 3.0
+lemmas. The lemmas are under the WordNet license, which is in `imagenet_classes.license.txt`.
+
+The groups follow the annotation guidelines of VOC (Everingham et al., IJCV 2010).
 """
 
 from collections import defaultdict
@@ -13,7 +15,7 @@ from kgradcam.errors import UserError, did_you_mean
 
 _LINES = (files("kgradcam.models") / "imagenet_classes.txt").read_text("utf-8").splitlines()
 _LEMMAS = tuple(tuple(line.split("\t")[1].split(", ")) for line in _LINES)
-# Three first lemmas stand for two classes each.
+# The first lemma is the name, but these name two classes each.
 _UNIQUE = {
     134: "crane (bird)",
     517: "crane (machine)",
@@ -23,7 +25,7 @@ _UNIQUE = {
 }
 
 CLASS_NAMES = tuple(_UNIQUE.get(i, lemmas[0]) for i, lemmas in enumerate(_LEMMAS))
-"""One name for each class, each its own."""
+"""The name of each class, in the order of the outputs; no two are equal."""
 
 
 def _group(*parts: int | range) -> tuple[int, ...]:
@@ -60,11 +62,10 @@ VOC_GROUPS = {
     # steam locomotive, streetcar
     "tvmonitor": _group(664, 782, 851),  # monitor, screen, television
 }
-"""The classes of ImageNet that stand for each class of VOC."""
+"""The ImageNet class indices that match each VOC class."""
 
 PROXY_CLASSES = frozenset({"chair", "cow", "person", "pottedplant"})
-"""Classes of VOC that ImageNet lacks: their groups hold the nearest that it has, and expect little
-of their heatmaps."""
+"""VOC classes that ImageNet lacks. Their groups hold the nearest classes, so heatmaps are poor."""
 
 _BY_NAME = {name.lower(): index for index, name in enumerate(CLASS_NAMES)}
 _BY_LEMMA: defaultdict[str, list[int]] = defaultdict(list)
@@ -77,14 +78,13 @@ def find_class(name: str) -> int:
     """Returns the index of a class.
 
     Args:
-        name: Its name in `CLASS_NAMES`, or one of its lemmas, in any case, with spaces or
-            underscores.
+        name: A name in `CLASS_NAMES` or a WordNet lemma, in any case, with spaces or underscores.
 
     Returns:
-        0 to 999.
+        An index from 0 to 999.
 
     Raises:
-        UserError: No class has that name, or several have.
+        UserError: No class has that name, or several classes share it.
 
     Example:
         >>> find_class("tiger_cat")
@@ -98,6 +98,6 @@ def find_class(name: str) -> int:
         return indices[0]
     if indices:
         several = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in indices)
-        raise UserError(f"class {name!r} may be {several}: give the index.")
+        raise UserError(f"class {name!r} is ambiguous: {several}. Give the index.")
     options = [*_BY_NAME, *_BY_LEMMA]
-    raise UserError(f"class {name!r} is not one of ImageNet's.{did_you_mean(name, options)}")
+    raise UserError(f"class {name!r} is not an ImageNet class.{did_you_mean(name, options)}")

@@ -1,20 +1,20 @@
-"""A model folder: one `.keras` file, and a card that says how to use it and where it comes from.
+"""Model folders: a `.keras` file, and a card with its usage and origin.
 
-`card.json` holds one object:
+`card.json` is an object with these fields:
 
 ===============  ==================================================================================
 `schema`         1
 `classes`        the name of each output, in order
-`preprocess`     whose preprocessing the network takes, or `"none"`; see `models.load_classifier`
-`image_size`     the side of the squares that it was trained on
-`layer`          the layer whose heatmaps are explained by default
-`training`       the effective configuration that made it
-`data`           `training`, `validation` and maybe `test`: split, images, positives of each class
-`metrics`        `validation` and maybe `test`: average precision of each class, and their mean
-`skipped`        each image that could not be used, and why
+`preprocess`     the name of the network whose preprocessing to use, or `"none"`
+`image_size`     the side of the training images in pixels
+`layer`          the default layer for heatmaps
+`training`       the configuration of the training
+`data`           `training`, `validation`, optionally `test`: split, images, positives of each class
+`metrics`        `validation`, optionally `test`: average precision of each class, and their mean
+`skipped`        the images that could not be used, each with the reason
 `history`        loss, validation mAP and learning rate of each epoch
-`seconds`        how long training took
-`versions`       of kgradcam, Keras, TensorFlow and Python
+`seconds`        the duration of the training
+`versions`       the versions of kgradcam, Keras, TensorFlow and Python
 ===============  ==================================================================================
 """
 
@@ -29,11 +29,16 @@ SCHEMA = 1
 MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 PLAN_FILE = "training.json"
-"""What an unfinished training is to become; the card takes its place."""
+"""The configuration of an unfinished training; replaced by the card at the end."""
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Writes the card of a model folder; with it the folder is complete."""
+    """Writes the card of a model folder, which completes the folder.
+
+    Args:
+        folder: The model folder.
+        card: The fields above, without `schema`.
+    """
     text = json.dumps({"schema": SCHEMA, **card}, indent=2, ensure_ascii=False) + "\n"
     write_atomically(folder / CARD_FILE, text)
 
@@ -41,8 +46,14 @@ def write_card(folder: Path, card: dict[str, Any]) -> None:
 def read_card(folder: Path) -> dict[str, Any]:
     """Reads the card of a model folder.
 
+    Args:
+        folder: The model folder.
+
+    Returns:
+        The fields above. `classes` and `preprocess` are checked, the others are not.
+
     Raises:
-        UserError: The folder is none, its training is not finished, or its card is not readable.
+        UserError: It is not a model folder, its training is not finished, or the card is damaged.
     """
     path = folder / CARD_FILE
     if not path.is_file():
@@ -50,16 +61,16 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"The training of {folder} is not finished: kgradcam train --resume --out {folder}."
             )
-        raise UserError(f"{folder} is no model folder: it lacks {CARD_FILE}.")
+        raise UserError(f"{folder} is not a model folder: it has no {CARD_FILE}.")
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         classes, preprocess = card["classes"], card["preprocess"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is no readable card of a model: {error!r}.") from error
+        raise UserError(f"{path} is not a readable model card: {error!r}.") from error
     if card.get("schema") != SCHEMA:
-        raise UserError(f"{path} has schema {card.get('schema')!r}, and not {SCHEMA}.")
+        raise UserError(f"{path} has schema {card.get('schema')!r}. Expected: {SCHEMA}.")
     if not isinstance(preprocess, str) or not _are_names(classes):
-        raise UserError(f"{path}: classes must be a list of names, and preprocess a name.")
+        raise UserError(f"{path}: classes must be a list of strings, and preprocess a string.")
     return card
 
 

@@ -25,7 +25,8 @@ from kgradcam.heatmaps.frozen import FREEZE_AFTER, REDUCE_FROM
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.models.class_targets import ALL, dataset_targets
-from kgradcam.models.classifier import IMAGENET, Classifier, load_classifier, require_model
+from kgradcam.models.classifier import Classifier, load_classifier
+from kgradcam.models.network import IMAGENET, require_model
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_writer import read_start, write_run

@@ -12,8 +12,9 @@ from kgradcam.data.examples import Example
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.heatmaps.layers import list_layers
-from kgradcam.models.classifier import IMAGENET, find_preprocessing, load_network, require_model
+from kgradcam.models.classifier import find_preprocessing
 from kgradcam.models.model_card import read_card
+from kgradcam.models.network import IMAGENET, load_network, require_model
 from kgradcam.training.augmentation import Augmentation
 from kgradcam.training.batches import Pictures, image_labels
 from kgradcam.training.network import Architecture, Network, build_network, copy_network

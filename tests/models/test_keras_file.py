@@ -1,4 +1,4 @@
-"""`.keras` files of strangers: what is Keras' own is loaded, what could act is refused before."""
+"""Untrusted `.keras` files: objects of Keras are loaded, others are refused before Keras runs."""
 
 import json
 import zipfile
@@ -35,7 +35,7 @@ def rewrite(source: Path, target: Path, change: Callable[[Any], None], **more: b
 
 
 def first_layer(**described: Any) -> Callable[[Any], None]:
-    """Puts an object in the place of the model's convolution."""
+    """Replaces the convolution of the model by the described object."""
 
     def change(content: Any) -> None:
         content["config"]["layers"][1] = described
@@ -70,7 +70,7 @@ HOSTILE = {
         activation(class_name="function", config="get_file", module="keras.utils"),
         "the function keras.utils.get_file",
     ),
-    "the end of the safe mode (CVE-2025-9906)": (
+    "a function that disables the safe mode (CVE-2025-9906)": (
         first_layer(
             class_name="function",
             config="enable_unsafe_deserialization",
@@ -111,7 +111,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize(("change", "what"), HOSTILE.values(), ids=HOSTILE.keys())
-def test_foreign_objects_are_refused_before_keras_sees_them(
+def test_foreign_objects_are_refused_before_keras_runs(
     tiny_model: Path, tmp_path: Path, change: Callable[[Any], None], what: str
 ) -> None:
     path = rewrite(tiny_model, tmp_path / "evil.keras", change)
@@ -144,8 +144,8 @@ def test_a_lambda_needs_trust(lambda_model: Path) -> None:
     assert classifier.model(np.full((1, 4, 4, 3), 255.0)).shape == (1, 3)
 
 
-def test_a_run_cannot_speak_for_its_model(lambda_model: Path, pets, tmp_path: Path) -> None:
-    """Who sends a run folder may write into its run.json that the model is to be trusted."""
+def test_a_run_cannot_make_its_model_trusted(lambda_model: Path, pets, tmp_path: Path) -> None:
+    """The author of a run folder can write `trusted: true` into its run.json."""
     configuration = Configuration(
         dataset=str(pets.root),
         classes=("dog=2",),
@@ -161,7 +161,7 @@ def test_a_run_cannot_speak_for_its_model(lambda_model: Path, pets, tmp_path: Pa
     assert score_run(run, limit=1, trusted=True).rows
 
 
-def test_what_the_process_registered_is_its_own(tiny_model: Path, tmp_path: Path) -> None:
+def test_registered_classes_are_admitted(tiny_model: Path, tmp_path: Path) -> None:
     @keras.saving.register_keras_serializable("kgradcam_tests")
     class Twice(keras.layers.Layer):
         def call(self, x: Any) -> Any:
@@ -169,7 +169,7 @@ def test_what_the_process_registered_is_its_own(tiny_model: Path, tmp_path: Path
 
     keras.Sequential([keras.Input((4, 4, 3)), Twice()]).save(tmp_path / "own.keras")
     assert read_model(tmp_path / "own.keras")(np.ones((1, 4, 4, 3))).numpy().max() == 2
-    # Its name opens no door for a function.
+    # A registered name does not admit a function.
     stolen = rewrite(
         tiny_model,
         tmp_path / "stolen.keras",
@@ -184,7 +184,7 @@ def test_what_the_process_registered_is_its_own(tiny_model: Path, tmp_path: Path
         read_model(stolen)
 
 
-def test_archives_are_plain(tiny_model: Path, tmp_path: Path) -> None:
+def test_other_archives_are_refused(tiny_model: Path, tmp_path: Path) -> None:
     def keep(content: Any) -> None:
         pass
 
@@ -202,7 +202,7 @@ def test_archives_are_plain(tiny_model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["MobileNet", "EfficientNetB0", "ConvNeXtTiny", "ResNet50V2"])
-def test_the_networks_of_keras_pass(name: str, tmp_path: Path) -> None:
+def test_keras_applications_are_admitted(name: str, tmp_path: Path) -> None:
     model = getattr(keras.applications, name)(weights=None, classes=2)
     model.save(tmp_path / "own.keras")
     assert read_model(tmp_path / "own.keras").count_params() == model.count_params()

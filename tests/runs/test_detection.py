@@ -202,7 +202,7 @@ def test_all_means_the_classes_that_occur(
 ) -> None:
     pets.split("dogs", "a", "e")
     every = replace(configuration, classes=("all", "dog=2"), split="dogs")
-    with pytest.raises(UserError, match="names are unknown"):
+    with pytest.raises(UserError, match="names of the model are unknown"):
         detect(every, tmp_path / "run")  # "all" still asks the model for a dog by name
     named = replace(configuration, classes=("dog=2",), split="dogs")
     assert detect(named, tmp_path / "run").ground_truth.categories == ("dog",)

