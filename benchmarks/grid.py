@@ -75,7 +75,7 @@ def main() -> None:
         result = evaluate_run(run, THRESHOLDS, IOUS, find_protocol("voc2010"), radii=RADII)
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    boxes = sum(row.detections for row in result.rows) // len(IOUS)
+    boxes = sum(row.counts["detections"] for row in result.rows) // len(IOUS)
     print(f"{processor()}, {cv2.getNumThreads()} threads, Python {platform.python_version()}")
     print(f"{images} images, {len(result.rows)} measurements, {boxes:,} boxes")
     print(f"{seconds:.1f} s, peak memory {peak:.0f} MB ({before:.0f} before)")

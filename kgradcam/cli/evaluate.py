@@ -268,25 +268,28 @@ def _evaluate_otherwise(
     quiet: bool,
 ) -> Any:
     """The protocols that measure other things than AP and recall at some IoU."""
-    from kgradcam.evaluation import wsol_and_coco as localization
+    from kgradcam.evaluation.wsol_and_coco import (
+        coco_of_detections,
+        coco_of_run,
+        wsol_of_detections,
+        wsol_of_run,
+    )
     from kgradcam.runs.run import Run
 
     if run is not None:
         opened = Run(run)
-        return localization.evaluate_run(
-            opened,
-            protocol,
-            thresholds,
-            radii,
-            rows,
-            difficult == "ignore",
-            _options(opened, boxes),
-            quiet,
-        )
+        options = _options(opened, boxes)
+        radius = radii[0] if radii else None
+        if protocol == "wsol":
+            return wsol_of_run(opened, thresholds, radius, rows, options, quiet)
+        ignored = difficult == "ignore"
+        return coco_of_run(opened, thresholds, radius, rows, options, ignored, quiet)
     assert detections is not None
     assert ground_truth is not None
     truth, found = _read_given(detections, ground_truth, rows)
-    return localization.evaluate_detections(truth, found, protocol, difficult == "ignore")
+    if protocol == "wsol":
+        return wsol_of_detections(truth, found)
+    return coco_of_detections(truth, found, difficult == "ignore")
 
 
 def _options(run: Any, boxes: str | None) -> Any:
@@ -329,11 +332,11 @@ def _evaluate_explanations(
     quiet: bool,
 ) -> None:
     import_tensorflow()
-    from kgradcam.evaluation.explanations import score_run
+    from kgradcam.evaluation.explanations import faithfulness_of_run
     from kgradcam.metrics.faithfulness import MEASURES
     from kgradcam.runs.run import Run
 
-    card = score_run(
+    card = faithfulness_of_run(
         Run(run), limit=limit, seed=seed, data_dir=data_dir, trusted=trusted, quiet=quiet
     )
     for name, meaning in MEASURES.items():

@@ -1,7 +1,8 @@
-"""Chooses box options on one split, to be used on another."""
+"""Chooses box options on one split, for use on another."""
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 from kgradcam import progress
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import HEATMAP, Evaluation, evaluate_run, parse_metric
+from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.evaluation.results import HEATMAP, Result, parse_metric
 from kgradcam.files import write_atomically
 from kgradcam.metrics.average_precision import Protocol
 from kgradcam.runs.run import Run
@@ -19,16 +21,16 @@ ROWS = ("all", "largest", "top")
 
 @dataclass(frozen=True)
 class BoxChoice:
-    """Box options, and where they were chosen.
+    """Box options, and the data they were chosen on.
 
     Attributes:
-        boxes: The rules that boxes are drawn by; see `boxes.BoxOptions`.
-        radius: The smoothing radius, in pixels.
-        threshold: The heat threshold.
-        rows: Which boxes of each image and class count; see `records.keep_rows`.
-        metric: What was the highest with them, as `"ap@0.5"`.
-        protocol: The name of the protocol that it was measured by.
-        value: How high, 0 to 1.
+        boxes: The name of the box rules, a key of `boxes.levels.BOX_RULES`.
+        radius: Smoothing radius in pixels.
+        threshold: Heat threshold in [0, 1].
+        rows: The boxes of each image and class that count; see `runs.tables.keep_rows`.
+        metric: The measure they maximize, such as `"ap@0.5"`.
+        protocol: The name of its protocol.
+        value: Its value, in [0, 1].
         dataset: The dataset they were chosen on.
         split: Its split.
         images: A fingerprint of its images.
@@ -46,12 +48,12 @@ class BoxChoice:
     images: str
 
     def chosen_on(self, run: Run) -> bool:
-        """Whether they were chosen on the very images of a run."""
+        """Returns whether they were chosen on exactly the images of a run."""
         return self.images == fingerprint(run)
 
 
 def fingerprint(run: Run) -> str:
-    """Returns what tells the images of one run from those of another."""
+    """Returns a hash of the image names of a run, 16 hexadecimal digits."""
     names = sorted(image.file_name for image in run.ground_truth.images)
     return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
 
@@ -63,33 +65,32 @@ def tune(
     radii: Sequence[int],
     protocol: Protocol,
     quiet: bool = True,
-) -> tuple[BoxChoice, Evaluation]:
+) -> tuple[BoxChoice, Result]:
     """Finds the box options with the highest measure on a run.
 
     Args:
-        run: The run, on a split that is not the one to report on.
-        metric: What to maximize, as `"ap@0.5"`: in the mean over the classes.
-        thresholds: Heat thresholds to try.
-        radii: Smoothing radii to try.
-        protocol: How matching and AP are defined.
+        run: A run on another split than the one to report on.
+        metric: The measure to maximize, such as `"ap@0.5"`, as the mean over classes.
+        thresholds: Candidate heat thresholds in [0, 1].
+        radii: Candidate smoothing radii in pixels.
+        protocol: The rules of matching and of AP.
         quiet: Shows no progress on stderr.
 
     Returns:
-        The choice, the first of equals; and the evaluation of the whole grid with its rows.
+        The choice, the first of equals; and the result of its grid of thresholds and radii.
     """
     _, iou = parse_metric(metric)
     tried = []
     with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
         drawn = run.detections(thresholds, radii, advance=advance)
     for rows in ROWS:
-        evaluation = evaluate_run(
+        result = evaluate_run(
             run, thresholds, [iou], protocol, rows, radii=radii, drawn=drawn, quiet=quiet
         )
-        options = dict.fromkeys(row.option for row in evaluation.rows if row.boxes == HEATMAP)
-        tried += [(evaluation.value(metric, option), option, evaluation) for option in options]
-    # Undefined measures come last.
-    value, (_, radius, threshold), evaluation = max(
-        tried, key=lambda each: each[0] if each[0] == each[0] else -1.0
+        options = dict.fromkeys(row.option for row in result.rows if row.boxes == HEATMAP)
+        tried += [(result.value(metric, option), option, result) for option in options]
+    value, (_, radius, threshold), result = max(
+        tried, key=lambda each: -1.0 if math.isnan(each[0]) else each[0]
     )
     assert radius is not None
     assert threshold is not None
@@ -97,7 +98,7 @@ def tune(
         boxes=run.options.rules,
         radius=radius,
         threshold=threshold,
-        rows=evaluation.source["rows"],
+        rows=result.source["rows"],
         metric=metric,
         protocol=protocol.name,
         value=value,
@@ -105,7 +106,7 @@ def tune(
         split=run.info["dataset"]["split"],
         images=fingerprint(run),
     )
-    return choice, evaluation
+    return choice, result
 
 
 def write_choice(path: Path, choice: BoxChoice) -> None:
@@ -118,15 +119,15 @@ def read_choice(path: Path) -> BoxChoice:
     """Reads a choice.
 
     Raises:
-        UserError: There is no such file, or it holds something else.
+        UserError: The file is missing, or is not a choice.
     """
     try:
         choice = BoxChoice(**json.loads(path.read_text("utf-8")))
         in_range = 0 <= float(choice.threshold) <= 1 and int(choice.radius) >= 0
     except FileNotFoundError:
-        raise UserError(f"No file {path}. `kgradcam tune RUN --out {path}` makes one.") from None
+        raise UserError(f"No file {path}. `kgradcam tune RUN --out {path}` writes one.") from None
     except (ValueError, TypeError) as error:
-        raise UserError(f"{path} holds no box options: {error}") from error
+        raise UserError(f"{path} has no valid box options: {error}") from error
     if not in_range or choice.rows not in ROWS or choice.boxes not in DEFAULT_OPTIONS:
-        raise UserError(f"{path} holds no box options: {choice}")
+        raise UserError(f"{path} has no valid box options: {choice}")
     return choice

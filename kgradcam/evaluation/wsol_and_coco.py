@@ -1,22 +1,20 @@
-"""Protocols beside AP at some IoU: COCO's, and those of weakly supervised localization."""
+"""The measures of weakly supervised localization and of COCO, for runs and given detections."""
 
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kgradcam import __version__, progress
+from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
 from kgradcam.data.images import read_labels
 from kgradcam.data.voc_folder import VocFolder
-from kgradcam.evaluation.grid import SCHEMA, describe
-from kgradcam.evaluation.markdown import markdown
+from kgradcam.evaluation.grid import describe
+from kgradcam.evaluation.results import GIVEN, HEATMAP, MEAN, Result, Row
 from kgradcam.metrics import wsol
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.coco import evaluate_coco
@@ -26,173 +24,155 @@ from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
-"""Where MaxBoxAcc looks for its best threshold, as Choe et al. do."""
+"""The candidate thresholds of MaxBoxAcc, as in Choe et al."""
+
+ByClass = dict[str, dict[str, float]]
 
 
-@dataclass(frozen=True)
-class Localization:
-    """Measurements by class, and in the mean where there are several.
-
-    Attributes:
-        protocol: `"coco"` or `"wsol"`.
-        rows: For each class and threshold, which is `None` for given detections, the measures by
-            name; NaN where undefined. Fractions, but for `at`, a threshold.
-        source: What was measured, as in `evaluation`.
-    """
-
-    protocol: str
-    rows: tuple[tuple[str, float | None, dict[str, float]], ...]
-    source: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """Names the protocol."""
-        return f"Protocol {self.protocol}, percent"
-
-    def to_json(self) -> str:
-        """Returns `evaluation.json` as in `evaluation`, each row with its measures by name."""
-        rows = [
-            {
-                "class": name,
-                "threshold": threshold,
-                **{key: None if math.isnan(each) else each for key, each in measures.items()},
-            }
-            for name, threshold, measures in self.rows
-        ]
-        content = {
-            "schema": SCHEMA,
-            "kgradcam": __version__,
-            "protocol": {"name": self.protocol},
-            "source": dict(self.source),
-            "rows": rows,
-        }
-        return json.dumps(content, indent=1, ensure_ascii=False)
-
-    def to_csv(self) -> str:
-        """Returns the rows as comma-separated values."""
-        header, _ = self.table()
-        lines = [
-            [name, "" if threshold is None else f"{threshold:g}", *map(str, measures.values())]
-            for name, threshold, measures in self.rows
-        ]
-        return "\n".join(",".join(line) for line in [header, *lines]) + "\n"
-
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Returns a header and lines of text, a line for each class and threshold."""
-        header = ["class", "threshold", *self.rows[0][2]]
-        lines = [
-            [
-                name,
-                "given" if threshold is None else f"{threshold:g}",
-                *(_cell(key, value) for key, value in measures.items()),
-            ]
-            for name, threshold, measures in self.rows
-        ]
-        return header, lines
-
-    def to_markdown(self) -> str:
-        """Returns the table as Markdown, below a line that names the protocol."""
-        return f"{self.title}.\n\n{markdown(*self.table())}"
-
-
-def _cell(key: str, value: float) -> str:
-    if math.isnan(value):
-        return "-"
-    return f"{value:g}" if key == "at" else f"{100 * value:.2f}"
-
-
-def evaluate_run(
+def wsol_of_run(
     run: Run,
-    protocol: str,
     thresholds: Sequence[float] | None = None,
-    radii: Sequence[int] | None = None,
+    radius: int | None = None,
     rows: str = "all",
-    ignore_difficult: bool = False,
     box_options: BoxOptions | None = None,
     quiet: bool = True,
-) -> Localization:
-    """Measures a run by `"coco"` or `"wsol"`.
+) -> Result:
+    """Measures the localization of a run: boxes, heatmaps and, if there are some, masks.
+
+    Difficult objects are left out.
 
     Args:
         run: The run.
-        protocol: Which.
-        thresholds: Heat thresholds. Default: the run's own, or those of other rules.
-        radii: The smoothing radius, one. Default: that of the box options.
-        rows: Which boxes of each image and class count; see `records.keep_rows`.
-        ignore_difficult: For `"coco"`, see `metrics.coco`; `"wsol"` always ignores them.
-        box_options: How heatmaps become boxes, otherwise. Default: the run's own.
+        thresholds: Heat thresholds in [0, 1] of `CorLoc` and `GT-known Loc`. Default: the run's
+            own, or the default ones of other box rules.
+        radius: Smoothing radius in pixels. Default: the radius of the box options.
+        rows: The boxes of each image and class that count; see `runs.tables.keep_rows`.
+        box_options: All other options of boxes. Default: the run's own.
         quiet: Shows no progress on stderr.
+
+    Returns:
+        A row for each class and threshold, with `CorLoc`, `GT-known Loc`, `MaxBoxAcc`, `at` (its
+        threshold), `MaxBoxAccV2`, `pointing`; and `PxAP` and `mask IoU` where the dataset is a
+        folder with masks.
     """
+    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet, THRESHOLDS)
+    truth, of_heat = run.ground_truth, _of_heat(run)
+    searched = {threshold: found[threshold] for threshold in THRESHOLDS}
+    of_maps = {
+        name: {**_of_maps(truth, searched, i), **of_heat[name]}
+        for i, name in enumerate(truth.categories, start=1)
+    }
+
+    def measure(detections: Detections) -> ByClass:
+        return _with_mean(
+            {
+                name: {**_of_boxes(truth, detections, i), **of_maps[name]}
+                for i, name in enumerate(truth.categories, start=1)
+            }
+        )
+
+    return _result("wsol", source, found, measure)
+
+
+def wsol_of_detections(ground_truth: GroundTruth, detections: Detections) -> Result:
+    """Measures the localization of given detections: `CorLoc` and `GT-known Loc`.
+
+    The other measures of `wsol_of_run` need heatmaps.
+    """
+    measured = _with_mean(
+        {
+            name: _of_boxes(ground_truth, detections, i)
+            for i, name in enumerate(ground_truth.categories, start=1)
+        }
+    )
+    return _result_of_given("wsol", ground_truth, measured)
+
+
+def coco_of_run(
+    run: Run,
+    thresholds: Sequence[float] | None = None,
+    radius: int | None = None,
+    rows: str = "all",
+    box_options: BoxOptions | None = None,
+    ignore_difficult: bool = False,
+    quiet: bool = True,
+) -> Result:
+    """Measures a run with pycocotools.
+
+    Args:
+        run: The run; see `wsol_of_run` for the options of its boxes.
+        thresholds: Heat thresholds in [0, 1].
+        radius: Smoothing radius in pixels.
+        rows: The boxes of each image and class that count.
+        box_options: All other options of boxes.
+        ignore_difficult: See `metrics.coco.evaluate_coco`.
+        quiet: Shows no progress on stderr.
+
+    Returns:
+        A row for each class and threshold, with `metrics.coco.MEASURES`.
+    """
+    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet)
+    truth = run.ground_truth
+    return _result(
+        "coco", source, found, lambda boxes: evaluate_coco(truth, boxes, ignore_difficult)
+    )
+
+
+def coco_of_detections(
+    ground_truth: GroundTruth, detections: Detections, ignore_difficult: bool = False
+) -> Result:
+    """Measures given detections with pycocotools; see `coco_of_run`."""
+    measured = evaluate_coco(ground_truth, detections, ignore_difficult)
+    return _result_of_given("coco", ground_truth, measured)
+
+
+def _boxes(
+    run: Run,
+    thresholds: Sequence[float] | None,
+    radius: int | None,
+    rows: str,
+    box_options: BoxOptions | None,
+    quiet: bool,
+    searched: Sequence[float] = (),
+) -> tuple[dict[float, Detections], dict[str, Any]]:
+    """The boxes of a run by threshold, and the `source` of its result."""
     box_options = run.options if box_options is None else box_options
     thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
-    radius = box_options.smooth_radius if radii is None else radii[0]
-    wanted = sorted({*thresholds, *THRESHOLDS}) if protocol == "wsol" else thresholds
+    radius = box_options.smooth_radius if radius is None else radius
+    wanted = list(dict.fromkeys([*thresholds, *searched]))
     with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
         drawn = run.detections(wanted, [radius], box_options, advance)
     found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in wanted}
-    truth = run.ground_truth
-    measured: dict[float, dict[str, dict[str, float]]]
-    if protocol == "coco":
-        measured = {
-            threshold: evaluate_coco(truth, found[threshold], ignore_difficult)
-            for threshold in thresholds
-        }
-    else:
-        of_heat = _of_heat(run)
-        searched = {threshold: found[threshold] for threshold in THRESHOLDS}
-        of_maps = {
-            name: {**_of_maps(truth, searched, i), **of_heat[name]}
-            for i, name in enumerate(truth.categories, start=1)
-        }
-        measured = {
-            threshold: _with_mean(
-                {
-                    name: {**_of_boxes(truth, found[threshold], i), **of_maps[name]}
-                    for i, name in enumerate(truth.categories, start=1)
-                }
-            )
-            for threshold in thresholds
-        }
-    names = list(measured[thresholds[0]])
-    return Localization(
-        protocol,
-        tuple(
-            (name, threshold, measured[threshold][name])
-            for name in names
-            for threshold in thresholds
-        ),
-        {**describe(run, rows), "radius": radius},
-    )
+    source = {**describe(run), "rows": rows, "score": box_options.score, "radius": radius}
+    return found, {**source, "thresholds": list(thresholds)}
 
 
-def evaluate_detections(
-    ground_truth: GroundTruth,
-    detections: Detections,
+def _result(
     protocol: str,
-    ignore_difficult: bool = False,
-) -> Localization:
-    """Measures anyone's detections by `"coco"` or `"wsol"`; without heatmaps, as far as boxes go.
-
-    Args:
-        ground_truth: The annotated boxes.
-        detections: The predicted ones.
-        protocol: Which.
-        ignore_difficult: As for `evaluate_run`.
-    """
-    if protocol == "coco":
-        measured = evaluate_coco(ground_truth, detections, ignore_difficult)
-    else:
-        measured = _with_mean(
-            {
-                name: _of_boxes(ground_truth, detections, i)
-                for i, name in enumerate(ground_truth.categories, start=1)
-            }
+    source: dict[str, Any],
+    found: Mapping[float, Detections],
+    measure: Callable[[Detections], ByClass],
+) -> Result:
+    thresholds = source.pop("thresholds")
+    measured = {threshold: measure(found[threshold]) for threshold in thresholds}
+    rows = tuple(
+        Row(
+            name,
+            measured[threshold][name],
+            boxes=HEATMAP,
+            radius=source["radius"],
+            threshold=threshold,
         )
-    return Localization(
-        protocol,
-        tuple((name, None, each) for name, each in measured.items()),
-        {"images": len(ground_truth.images)},
+        for name in measured[thresholds[0]]
+        for threshold in thresholds
     )
+    return Result(f"Protocol {protocol}, percent", {"name": protocol}, rows, source)
+
+
+def _result_of_given(protocol: str, ground_truth: GroundTruth, measured: ByClass) -> Result:
+    rows = tuple(Row(name, measures, boxes=GIVEN) for name, measures in measured.items())
+    source = {"images": len(ground_truth.images)}
+    return Result(f"Protocol {protocol}, percent", {"name": protocol}, rows, source)
 
 
 def _of_boxes(truth: GroundTruth, found: Detections, category_id: int) -> dict[str, float]:
@@ -214,7 +194,7 @@ def _of_maps(
 
 
 def _of_heat(run: Run) -> dict[str, dict[str, float]]:
-    """The pointing game, over images with an object that is not difficult; PxAP and mask IoU."""
+    """The pointing game over images with a non-difficult object; PxAP and mask IoU."""
     truth = run.ground_truth
     images = {image.id: image for image in truth.images}
     masks = _mask_folder(run)
@@ -245,7 +225,7 @@ def _of_pixels(counts: PixelCounts) -> dict[str, float]:
 
 
 def _mask_folder(run: Run) -> VocFolder | None:
-    """The folder of the run's dataset, if it is one with masks."""
+    """The folder of the run's dataset, if the dataset is a folder with masks."""
     path = Path(run.info["dataset"]["name"])
     if not path.is_dir():
         return None
@@ -253,15 +233,14 @@ def _mask_folder(run: Run) -> VocFolder | None:
     return folder if (folder.root / "SegmentationClass").is_dir() else None
 
 
-def _with_mean(by_class: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+def _with_mean(by_class: ByClass) -> ByClass:
+    """Adds the mean over classes; the thresholds `at` of different classes have none."""
     if len(by_class) < 2:
         return by_class
     means = {
-        key: float(mean_over_classes([np.array(each[key]) for each in by_class.values()]))
+        key: math.nan
+        if key == "at"
+        else float(mean_over_classes([np.array(each[key]) for each in by_class.values()]))
         for key in next(iter(by_class.values()))
-        if key != "at"
     }
-    at = {"at": math.nan} if "at" in next(iter(by_class.values())) else {}
-    order = list(next(iter(by_class.values())))
-    means = {key: {**means, **at}[key] for key in order}
-    return {**by_class, "mean": means}
+    return {**by_class, MEAN: means}

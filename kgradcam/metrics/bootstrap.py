@@ -35,7 +35,7 @@ def draw_samples(images: int, samples: int, seed: int = 0) -> Samples:
     return generator.multinomial(images, np.full(images, 1 / images), size=samples)
 
 
-def resample(
+def evaluate_samples(
     result: ClassResult, image_ids: Sequence[int], samples: Samples, ap: AveragePrecision
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Measures a class on each sample.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kgradcam.evaluation.grid import HEATMAP, Evaluation, Row
+from kgradcam.evaluation.results import HEATMAP, Result, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +18,7 @@ _MOST_PANELS = 3
 _ACROSS = 4
 
 
-def draw_charts(evaluation: Evaluation) -> "dict[str, Figure]":
+def draw_charts(evaluation: Result) -> "dict[str, Figure]":
     """Draws what an evaluation has the data for.
 
     Args:
@@ -41,7 +41,7 @@ def draw_charts(evaluation: Evaluation) -> "dict[str, Figure]":
     return figures
 
 
-def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
+def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     import matplotlib
 
     ious = _some(evaluation.ious)
@@ -56,7 +56,7 @@ def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
     for axes, iou in zip(panels, ious, strict=True):
         for radius, color in zip(radii, colors, strict=True):
             line = sorted(
-                (row.threshold or 0.0, row.ap)
+                (row.threshold or 0.0, row.measures["ap"])
                 for row in rows
                 if row.iou == iou and (row.radius or 0) == radius
             )
@@ -65,10 +65,16 @@ def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
         for row, style in zip(
             (row for row in baselines if row.iou == iou), ("--", ":", "-."), strict=False
         ):
-            axes.axhline(100 * row.ap, color="0.45", linestyle=style, linewidth=1, label=row.boxes)
+            axes.axhline(
+                100 * row.measures["ap"],
+                color="0.45",
+                linestyle=style,
+                linewidth=1,
+                label=row.boxes,
+            )
         best = max((row for row in rows if row.iou == iou), key=_ap)
-        axes.plot(best.threshold or 0.0, 100 * best.ap, "o", color="#d6336c", markersize=6)
-        name = f"IoU {iou:g}: best {100 * best.ap:.1f} at {best.threshold:g}"
+        axes.plot(best.threshold or 0.0, 100 * _ap(best), "o", color="#d6336c", markersize=6)
+        name = f"IoU {iou:g}: best {100 * _ap(best):.1f} at {best.threshold:g}"
         axes.set_title(name, fontsize=10)
         axes.set(xlabel="heat threshold", ylabel="AP, percent")
         axes.set_ylim(bottom=0)
@@ -78,7 +84,7 @@ def _draw_thresholds(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def _draw_options(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
+def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     ious = _some(evaluation.ious)
     figure, panels = _panels(len(ious), f"AP over radius and threshold\n{_subject(evaluation)}")
     thresholds = sorted({row.threshold or 0.0 for row in rows})
@@ -88,7 +94,7 @@ def _draw_options(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
         for row in rows:
             if row.iou == iou:
                 place = radii.index(row.radius or 0), thresholds.index(row.threshold or 0.0)
-                values[place] = 100 * row.ap
+                values[place] = 100 * row.measures["ap"]
         image = axes.imshow(values, aspect="auto", origin="lower", cmap="viridis")
         y, x = np.unravel_index(np.nanargmax(values), values.shape)
         axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor="#d6336c", markersize=9, mew=2)
@@ -102,7 +108,7 @@ def _draw_options(evaluation: Evaluation, rows: Sequence[Row]) -> "Figure":
     return figure
 
 
-def _draw_precision_recall(evaluation: Evaluation) -> "Figure":
+def _draw_precision_recall(evaluation: Result) -> "Figure":
     import matplotlib
 
     names = list(dict.fromkeys(curve.class_name for curve in evaluation.curves))
@@ -159,7 +165,7 @@ def _some(ious: Sequence[float]) -> list[float]:
     return [ious[i] for i in places]
 
 
-def _subject(evaluation: Evaluation) -> str:
+def _subject(evaluation: Result) -> str:
     source = evaluation.source
     where = "given boxes"
     if "dataset" in source:
@@ -167,8 +173,8 @@ def _subject(evaluation: Evaluation) -> str:
         # Of a folder its own name; `voc/2007` is no path.
         name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
         where = f"{name} {source['split']}"
-    return f"{where}, {evaluation.headline}, {evaluation.protocol.name}"
+    return f"{where}, {evaluation.headline}, {evaluation.protocol['name']}"
 
 
 def _ap(row: Row) -> float:
-    return -1.0 if math.isnan(row.ap) else row.ap
+    return -1.0 if math.isnan(row.measures["ap"]) else row.measures["ap"]

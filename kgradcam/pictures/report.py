@@ -10,6 +10,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,8 @@ from kgradcam import __version__, progress
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.dataset import open_dataset
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import MEAN, Curve, Evaluation, evaluate_run
+from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.evaluation.results import MEAN, PrecisionRecallCurve, Result
 from kgradcam.metrics.average_precision import Protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
@@ -139,7 +141,7 @@ def _json(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _summary(run: Run, evaluation: Evaluation, shown: int, total: int) -> str:
+def _summary(run: Run, evaluation: Result, shown: int, total: int) -> str:
     which = f"all {total:,}" if shown == total else f"the worst {shown:,} of {total:,}"
     chosen = ""
     if evaluation.chosen_on_the_test:
@@ -284,15 +286,15 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
 
 
-def _curves(evaluation: Evaluation) -> str:
+def _curves(evaluation: Result) -> str:
     """Precision over recall for each class, and AP over the threshold where there are several."""
     figures = []
     headline = [row for row in evaluation.rows if row.class_name == evaluation.headline]
     lines = {
         f"IoU {iou:g}": [
-            (row.threshold, row.ap)
+            (row.threshold, row.measures["ap"])
             for row in sorted(headline, key=lambda row: row.threshold or 0)
-            if row.iou == iou and row.threshold is not None and row.ap == row.ap
+            if row.iou == iou and row.threshold is not None and not math.isnan(row.measures["ap"])
         ]
         for iou in evaluation.ious
     }
@@ -309,7 +311,7 @@ def _curves(evaluation: Evaluation) -> str:
     return "\n".join(figures)
 
 
-def _points(curve: Curve) -> list[tuple[float, float]]:
+def _points(curve: PrecisionRecallCurve) -> list[tuple[float, float]]:
     count = len(curve.recall)
     kept = np.unique(np.linspace(0, max(count - 1, 0), min(count, _POINTS)).astype(int))
     return [(curve.recall[i], curve.precision[i]) for i in kept]

@@ -247,7 +247,7 @@ def test_other_protocols(
     result = kgradcam("evaluate", run_folder, "--protocol", protocol, "--json", "--out", out)
     assert result.code == 0, result.err
     content = json.loads(result.out)
-    assert (content["schema"], content["protocol"]) == (1, {"name": protocol})
+    assert (content["schema"], content["protocol"]) == (2, {"name": protocol})
     assert content["source"]["split"] == "all"
     assert 0 <= content["rows"][0][measure] <= 1
     assert json.loads((out / "evaluation.json").read_text()) == content

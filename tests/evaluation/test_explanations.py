@@ -10,7 +10,7 @@ from helpers import PLAIN
 
 from kgradcam.data.dataset import open_dataset
 from kgradcam.errors import UserError
-from kgradcam.evaluation.explanations import score_run
+from kgradcam.evaluation.explanations import faithfulness_of_run
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.metrics.faithfulness import MEASURES, measure
 from kgradcam.runs.detection import Configuration, detect
@@ -32,12 +32,10 @@ def run(pets, tiny_model: Path, tmp_path: Path) -> Run:
 
 def test_a_run_is_measured_as_its_images_are_one_by_one(run: Run, pets, tiny_model: Path) -> None:
     """`a` and `e` of one shape go together, `b` has two classes, `c` is difficult."""
-    card = score_run(run)
-    assert {name: count for name, (count, _) in card.rows.items()} == {
-        "cat": 2,
-        "dog": 3,
-        "mean": 5,
-    }
+    result = faithfulness_of_run(run)
+    counts = {row.class_name: row.counts["heatmaps"] for row in result.rows}
+    assert counts == {"cat": 2, "dog": 3, "mean": 5}
+    measures = {row.class_name: row.measures for row in result.rows}
     cam = GradCAM(keras.models.load_model(tiny_model))
     dataset = open_dataset(str(pets.root), "all")
     found: dict[str, list[dict[str, np.ndarray]]] = {"cat": [], "dog": []}
@@ -51,38 +49,39 @@ def test_a_run_is_measured_as_its_images_are_one_by_one(run: Run, pets, tiny_mod
     for name, measured in found.items():
         for key in set(MEASURES) - {"pointing", "energy"}:
             mean = np.mean([each[key][0, 0] for each in measured])
-            assert card.rows[name][1][key] == pytest.approx(mean, abs=1e-4), key
+            assert measures[name][key] == pytest.approx(mean, abs=1e-4), key
     # The cat of `c` is difficult: that of `b` counts alone.
-    assert card.rows["cat"][1]["energy"] == pytest.approx(found["cat"][0]["energy"][0, 0])
+    assert measures["cat"]["energy"] == pytest.approx(found["cat"][0]["energy"][0, 0])
     for key in MEASURES:
-        by_class = [card.rows[name][1][key] for name in ("cat", "dog")]
-        assert card.rows["mean"][1][key] == pytest.approx(np.mean(by_class))
+        by_class = [measures[name][key] for name in ("cat", "dog")]
+        assert measures["mean"][key] == pytest.approx(np.mean(by_class))
 
 
 def test_a_draw_of_images(run: Run) -> None:
-    drawn = [sum(n for name, (n, _) in score_run(run, limit=1, seed=seed).rows.items()
-                 if name != "mean") for seed in range(4)]  # fmt: skip
-    assert set(drawn) <= {1, 2}
-    assert score_run(run, limit=1, seed=3) == score_run(run, limit=1, seed=3)
+    for seed in range(4):
+        rows = faithfulness_of_run(run, limit=1, seed=seed).rows
+        drawn = sum(row.counts["heatmaps"] for row in rows if row.class_name != "mean")
+        assert drawn in (1, 2)
+    assert faithfulness_of_run(run, limit=1, seed=3) == faithfulness_of_run(run, limit=1, seed=3)
 
 
 def test_it_prints_in_three_ways(run: Run) -> None:
-    card = score_run(run)
-    header, lines = card.table()
+    result = faithfulness_of_run(run)
+    header, lines = result.table()
     assert header == ["class", "heatmaps", *MEASURES]
     assert [line[0] for line in lines] == ["cat", "dog", "mean"]
-    parsed = json.loads(card.to_json())
-    assert parsed["method"] == "gradcam"
+    parsed = json.loads(result.to_json())
+    assert parsed["source"]["method"] == "gradcam"
     assert parsed["rows"][1]["class"] == "dog"
-    assert parsed["rows"][1]["deletion"] == pytest.approx(card.rows["dog"][1]["deletion"])
-    assert card.to_markdown().splitlines()[2] == f"| {' | '.join(header)} |"
+    assert parsed["rows"][1]["deletion"] == pytest.approx(result.rows[1].measures["deletion"])
+    assert result.to_markdown().splitlines()[2] == f"| {' | '.join(header)} |"
 
 
 def test_an_image_that_is_gone_is_named(run: Run, pets) -> None:
     (pets.root / "JPEGImages/e.jpg").unlink()
     (pets.root / "Annotations/e.xml").unlink()
-    with pytest.raises(UserError, match=r"does not hold e.jpg any more"):
-        score_run(run)
+    with pytest.raises(UserError, match=r"no longer holds e.jpg"):
+        faithfulness_of_run(run)
 
 
 def test_a_run_that_does_not_say_how_it_was_made(run: Run) -> None:
@@ -90,7 +89,7 @@ def test_a_run_that_does_not_say_how_it_was_made(run: Run) -> None:
     info["configuration"]["colour"] = "red"
     (run.folder / "run.json").write_text(json.dumps(info))
     with pytest.raises(UserError, match="does not say how it was made: .*colour"):
-        score_run(Run(run.folder))
+        faithfulness_of_run(Run(run.folder))
 
 
 def test_refined_heatmaps_are_measured_against_refined_ones(
@@ -104,8 +103,9 @@ def test_refined_heatmaps_are_measured_against_refined_ones(
         model=str(tiny_model),
         image_size=16,
     )
-    card = score_run(detect(configuration, tmp_path / "run"))
-    ((count, measures),) = card.rows.values()
-    assert count == 3
+    result = faithfulness_of_run(detect(configuration, tmp_path / "run"))
+    (row,) = result.rows
+    assert row.counts == {"heatmaps": 3}
+    measures = row.measures
     assert 0 <= measures["energy"] <= 1
     assert set(measures) == set(MEASURES)

@@ -44,7 +44,7 @@ def test_tuning_is_the_highest_cell_of_the_grid(configuration, tmp_path: Path) -
     thresholds, radii = [0.05, 0.3, 0.6], [0, 10, 20]
     choice, grid = tune(run, "ap@0.8", thresholds, radii, VOC2010)
     every = {
-        (rows, *row.option[1:]): row.ap
+        (rows, *row.option[1:]): row.measures["ap"]
         for rows in ("all", "largest", "top")
         for row in evaluate_run(run, thresholds, [0.8], VOC2010, rows, radii=radii).rows
     }
@@ -68,9 +68,9 @@ def test_a_choice_is_written_and_knows_its_images(configuration, tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no box options"),
-        ("[1]", "holds no box options"),
-        ('{"radius": 3}', "holds no box options"),
+        ("", "has no valid box options"),
+        ("[1]", "has no valid box options"),
+        ('{"radius": 3}', "has no valid box options"),
         (None, "No file"),
     ],
 )
@@ -84,7 +84,7 @@ def test_what_is_no_choice_is_told(tmp_path: Path, content: str | None, message:
 def test_a_threshold_out_of_range_is_no_choice(configuration, tmp_path: Path) -> None:
     choice, _ = tune(detect(configuration, tmp_path / "run"), "ap@0.5", [0.3], [0], VOC2010)
     write_choice(tmp_path / "x.json", replace(choice, threshold=3.0))
-    with pytest.raises(UserError, match="holds no box options"):
+    with pytest.raises(UserError, match="has no valid box options"):
         read_choice(tmp_path / "x.json")
 
 
@@ -102,29 +102,35 @@ def runs(configuration, tmp_path: Path) -> list[Run]:
 def test_a_run_does_not_differ_from_itself(runs: list[Run]) -> None:
     result = compare_runs([runs[0], runs[0]], [0.5], VOC2010, thresholds=[0.3], samples=50)
     first, second = result.rows
-    assert first.difference is None
-    assert (second.difference, second.interval, second.is_real) == (0, (0, 0), False)
+    assert np.isnan(first.measures["difference"])
+    assert first.intervals["difference"] is None
+    assert (second.measures["difference"], second.intervals["difference"]) == (0, (0, 0))
+    assert "*" not in result.table()[1][-1][-1]
 
 
 def test_differences_are_those_of_the_evaluations(runs: list[Run]) -> None:
     result = compare_runs(runs, [0.5, 0.8], VOC2010, thresholds=[0.3], samples=100)
     for row in result.rows:
         run = next(each for each in runs if str(each.folder) == row.run)
-        expected = evaluate_run(run, [0.3], [row.iou], VOC2010).rows[0].ap
-        assert row.ap == expected
+        expected = evaluate_run(run, [0.3], [row.iou], VOC2010).rows[0].measures["ap"]
+        assert row.measures["ap"] == expected
     of_c = [row for row in result.rows if row.run == str(runs[2].folder)]
     firsts = [row for row in result.rows if row.run == str(runs[0].folder)]
     for one, other in zip(firsts, of_c, strict=True):
-        assert other.difference == other.ap - one.ap
-        assert other.interval[0] <= other.difference <= other.interval[1]
+        difference = other.measures["difference"]
+        assert difference == other.measures["ap"] - one.measures["ap"]
+        low, high = other.intervals["difference"]
+        assert low <= difference <= high
     # Unsmoothed, the squares are found to the pixel: that differs in every sample.
-    assert of_c[1].is_real
-    assert of_c[1].difference > 0.5
+    assert of_c[1].intervals["difference"][0] > 0
+    assert of_c[1].measures["difference"] > 0.5
     assert "*" in result.table()[1][2][-1]
     rows = json.loads(result.to_json())["rows"]
     assert rows[0]["class"] == "dog"
-    assert np.isclose(rows[-1]["ap"], of_c[1].ap)
-    assert result.to_markdown().startswith("Protocol voc2010, percent; in brackets 95 %")
+    assert np.isclose(rows[-1]["ap"], of_c[1].measures["ap"])
+    assert result.to_markdown().startswith(
+        "Protocol voc2010, percent; differences from the first run"
+    )
 
 
 def test_runs_on_other_images_are_not_compared(runs: list[Run], configuration, tmp_path) -> None:

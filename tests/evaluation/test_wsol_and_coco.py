@@ -13,7 +13,7 @@ from kgradcam.boxes.normalization import normalize
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.voc import CLASSES
-from kgradcam.evaluation.wsol_and_coco import evaluate_detections, evaluate_run
+from kgradcam.evaluation.wsol_and_coco import coco_of_detections, coco_of_run, wsol_of_run
 from kgradcam.metrics import wsol
 from kgradcam.runs.run import Run
 
@@ -58,8 +58,8 @@ def test_max_box_acc_takes_the_best_threshold() -> None:
 
 def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
     """Once more with contours, as the benchmark of Choe et al. draws its boxes."""
-    result = evaluate_run(run, "wsol")
-    measured = {name: measures for name, _, measures in result.rows}
+    result = wsol_of_run(run)
+    measured = {row.class_name: row.measures for row in result.rows}
     assert list(measured) == ["cat", "dog", "mean"]
     ground_truth = run.ground_truth
     sizes = {image.id: (image.width, image.height) for image in ground_truth.images}
@@ -90,7 +90,7 @@ def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
 
 def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:
     """The boxes drawn as masks: a dog's pixels are bright, so that its heat is on it."""
-    assert "PxAP" not in evaluate_run(run, "wsol").rows[0][2]
+    assert "PxAP" not in wsol_of_run(run).rows[0].measures
     folder = pets.root / "SegmentationClass"
     folder.mkdir()
     ground_truth = run.ground_truth
@@ -101,38 +101,39 @@ def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:
             xmin, ymin, xmax, ymax = ground_truth.boxes[row].astype(int)
             labels[ymin:ymax, xmin:xmax] = label[int(ground_truth.category_ids[row])]
         PIL.Image.fromarray(labels).save(folder / f"{Path(image.file_name).stem}.png")
-    measured = {name: measures for name, _, measures in evaluate_run(run, "wsol").rows}
+    measured = {row.class_name: row.measures for row in wsol_of_run(run).rows}
     for name in ("cat", "dog", "mean"):
         assert 0.6 < measured[name]["PxAP"] <= 1
         assert 0.5 < measured[name]["mask IoU"] <= 1
 
 
 def test_it_prints_in_three_ways(run: Run) -> None:
-    result = evaluate_run(run, "wsol", thresholds=[0.4, 0.5])
+    result = wsol_of_run(run, thresholds=[0.4, 0.5])
     header, lines = result.table()
     assert header[:4] == ["class", "threshold", "CorLoc", "GT-known Loc"]
     assert [line[:2] for line in lines[:2]] == [["cat", "0.4"], ["cat", "0.5"]]
     assert lines[4][header.index("at")] == "-"  # the mean has no threshold of its own
     rows = json.loads(result.to_json())["rows"]
-    assert rows[0]["CorLoc"] == result.rows[0][2]["CorLoc"]
-    assert result.to_csv().splitlines()[0] == ",".join(header)
+    assert rows[0]["CorLoc"] == result.rows[0].measures["CorLoc"]
+    columns = ["class", "boxes", "radius", *header[1:]]
+    assert result.to_csv().splitlines()[0] == ",".join(columns)
     assert result.to_markdown().startswith("Protocol wsol, percent.")
 
 
 def test_coco_of_a_run_and_of_its_files_agree(run: Run) -> None:
-    of_run = evaluate_run(run, "coco")
+    of_run = coco_of_run(run)
     given = run.detections([0.5])[0, 0.5]
-    of_boxes = evaluate_detections(run.ground_truth, given, "coco")
-    assert [each[2] for each in of_run.rows] == [each[2] for each in of_boxes.rows]
-    assert of_run.rows[0][2]["AP50"] > 0
+    of_boxes = coco_of_detections(run.ground_truth, given)
+    assert [each.measures for each in of_run.rows] == [each.measures for each in of_boxes.rows]
+    assert of_run.rows[0].measures["AP50"] > 0
 
 
 def test_other_rules_are_drawn_from_the_same_heatmaps(run: Run) -> None:
     """The run has the single-threshold rules; `levels` has another default threshold."""
-    by_levels = evaluate_run(run, "wsol", box_options=DEFAULT_OPTIONS["levels"])
-    assert {threshold for _, threshold, _ in by_levels.rows} == {0.25}
+    by_levels = wsol_of_run(run, box_options=DEFAULT_OPTIONS["levels"])
+    assert {row.threshold for row in by_levels.rows} == {0.25}
     drawn = run.detections([0.25], options=DEFAULT_OPTIONS["levels"])[0, 0.25]
     for i, name in enumerate(run.ground_truth.categories, start=1):
         expected = wsol.corloc(run.ground_truth, drawn, i)
-        rows = [row for each, _, row in by_levels.rows if each == name]
+        rows = [row.measures for row in by_levels.rows if row.class_name == name]
         assert [row["CorLoc"] for row in rows] == [expected]

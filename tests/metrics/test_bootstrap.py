@@ -5,7 +5,7 @@ import pytest
 from helpers import some_boxes
 
 from kgradcam.metrics.average_precision import PROTOCOLS, Protocol, evaluate
-from kgradcam.metrics.bootstrap import draw_samples, interval, mean_over_classes, resample
+from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 RULES = [*PROTOCOLS.values(), Protocol("101", ap="101", match="coco")]
@@ -48,7 +48,7 @@ def test_a_sample_is_a_table_of_copies(rules: Protocol) -> None:
         samples = draw_samples(12, 5, seed)
         image_ids = [image.id for image in ground_truth.images]
         for i, result in enumerate(evaluate(ground_truth, detections, rules, [0.5])):
-            precision, recall = resample(result, image_ids, samples, rules.ap)
+            precision, recall = evaluate_samples(result, image_ids, samples, rules.ap)
             for sample in range(5):
                 tables = copied(ground_truth, detections, samples[sample])
                 expected = evaluate(*tables, rules, [0.5])[i]
@@ -62,8 +62,8 @@ def test_the_order_of_images_does_not_matter() -> None:
     result = evaluate(ground_truth, detections, PROTOCOLS["voc2010"], [0.5])[0]
     image_ids = np.arange(1, 13)
     order = np.random.default_rng(0).permutation(12)
-    before = resample(result, image_ids.tolist(), samples, "area")[0]
-    after = resample(result, image_ids[order].tolist(), samples[:, order], "area")[0]
+    before = evaluate_samples(result, image_ids.tolist(), samples, "area")[0]
+    after = evaluate_samples(result, image_ids[order].tolist(), samples[:, order], "area")[0]
     np.testing.assert_allclose(after, before)
 
 
@@ -99,7 +99,7 @@ def test_the_interval_covers_what_it_should() -> None:
         np.ones(right.sum()),
     )  # fmt: skip
     (result,) = evaluate(ground_truth, found, PROTOCOLS["voc2010"], [0.5])
-    _, recall = resample(result, ids.tolist(), draw_samples(400, 4000), "area")
+    _, recall = evaluate_samples(result, ids.tolist(), draw_samples(400, 4000), "area")
     low, high = interval(recall)
     half = 1.96 * np.sqrt(right.mean() * (1 - right.mean()) / 400)
     assert low == pytest.approx(right.mean() - half, abs=0.006)

@@ -13,7 +13,7 @@ from helpers import PLAIN
 
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
-from kgradcam.evaluation.explanations import score_run
+from kgradcam.evaluation.explanations import faithfulness_of_run
 from kgradcam.models.classifier import load_classifier
 from kgradcam.models.keras_file import read_model
 from kgradcam.runs.detection import Configuration, detect
@@ -157,8 +157,8 @@ def test_a_run_cannot_make_its_model_trusted(lambda_model: Path, pets, tmp_path:
     run = detect(configuration, tmp_path / "run")
     assert run.info["configuration"]["trusted"] is True
     with pytest.raises(UserError, match="holds a Lambda layer"):
-        score_run(run, limit=1)
-    assert score_run(run, limit=1, trusted=True).rows
+        faithfulness_of_run(run, limit=1)
+    assert faithfulness_of_run(run, limit=1, trusted=True).rows
 
 
 def test_registered_classes_are_admitted(tiny_model: Path, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Charts show what was measured: the points, the best of them, and nothing cut off."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from kgradcam.evaluation.grid import Curve, Evaluation, Row
-from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.evaluation.results import PrecisionRecallCurve, Result, Row
 from kgradcam.pictures.charts import draw_charts
 
 THRESHOLDS, RADII, IOUS = (0.1, 0.2, 0.3), (0, 20), (0.3, 0.4, 0.5, 0.6, 0.7)
@@ -15,26 +16,32 @@ def ap(threshold: float, radius: int, iou: float) -> float:
     return 0.9 - iou - abs(threshold - 0.2) + radius / 1000
 
 
+def row(boxes: str, ap: float, **option) -> Row:
+    counts = {"detections": 9, "ground_truths": 8}
+    return Row("dog", {"ap": ap, "recall": 0.5}, counts, boxes=boxes, **option)
+
+
 @pytest.fixture
-def evaluation() -> Evaluation:
+def evaluation() -> Result:
     rows = [
-        Row("heatmap", "dog", radius, threshold, iou, ap(threshold, radius, iou), 0.5, 9, 8)
+        row("heatmap", ap(threshold, radius, iou), radius=radius, threshold=threshold, iou=iou)
         for radius in RADII
         for threshold in THRESHOLDS
         for iou in IOUS
     ]
-    rows += [Row("full frame", "dog", None, None, iou, 0.05, 0.1, 8, 8) for iou in IOUS]
-    curves = tuple(Curve("dog", iou, [0.125, 0.125, 0.25], [1.0, 0.5, 2 / 3]) for iou in IOUS)
-    return Evaluation(
-        PROTOCOLS["voc2010"], tuple(rows), {"dataset": "voc/2007", "split": "test"}, curves
+    rows += [row("full frame", 0.05, iou=iou) for iou in IOUS]
+    curves = tuple(
+        PrecisionRecallCurve("dog", iou, [0.125, 0.125, 0.25], [1.0, 0.5, 2 / 3]) for iou in IOUS
     )
+    source = {"dataset": "voc/2007", "split": "test"}
+    return Result("AP", {"name": "voc2010"}, tuple(rows), source, curves)
 
 
 def panels(figure, title: str):
     return [axes for axes in figure.axes if axes.get_title().startswith(title)]
 
 
-def test_a_line_for_each_radius_and_the_best_marked(evaluation: Evaluation) -> None:
+def test_a_line_for_each_radius_and_the_best_marked(evaluation: Result) -> None:
     figure = draw_charts(evaluation)["thresholds"]
     shown = panels(figure, "IoU")
     assert [axes.get_title() for axes in shown] == [
@@ -49,7 +56,7 @@ def test_a_line_for_each_radius_and_the_best_marked(evaluation: Evaluation) -> N
         assert set(lines["full frame"].get_ydata()) == {5.0}
 
 
-def test_a_map_of_the_options(evaluation: Evaluation) -> None:
+def test_a_map_of_the_options(evaluation: Result) -> None:
     figure = draw_charts(evaluation)["options"]
     axes = panels(figure, "IoU 0.5")[0]
     assert axes.get_title() == "IoU 0.5: best 42.0 at 0.2, radius 20"
@@ -59,7 +66,7 @@ def test_a_map_of_the_options(evaluation: Evaluation) -> None:
     assert axes.get_lines()[0].get_data() == ([1], [1])
 
 
-def test_precision_over_recall(evaluation: Evaluation) -> None:
+def test_precision_over_recall(evaluation: Result) -> None:
     figure = draw_charts(evaluation)["precision-recall"]
     (axes,) = panels(figure, "dog")
     assert len(axes.get_lines()) == len(IOUS)
@@ -69,7 +76,7 @@ def test_precision_over_recall(evaluation: Evaluation) -> None:
 
 
 @pytest.mark.parametrize("dataset", ["voc/2007", "/a/very/long/way/to/a/folder/VOCdevkit/VOC2012"])
-def test_titles_fit(evaluation: Evaluation, dataset: str) -> None:
+def test_titles_fit(evaluation: Result, dataset: str) -> None:
     evaluation.source["dataset"] = dataset
     for figure in draw_charts(evaluation).values():
         figure.draw_without_rendering()
@@ -79,8 +86,6 @@ def test_titles_fit(evaluation: Evaluation, dataset: str) -> None:
             assert frame.x0 <= extent.x0 <= extent.x1 <= frame.x1, text.get_text()
 
 
-def test_one_option_needs_no_chart_of_options(evaluation: Evaluation) -> None:
+def test_one_option_needs_no_chart_of_options(evaluation: Result) -> None:
     rows = tuple(row for row in evaluation.rows if row.option == ("heatmap", 20, 0.2))
-    assert set(draw_charts(Evaluation(evaluation.protocol, rows, {}, evaluation.curves))) == {
-        "precision-recall"
-    }
+    assert set(draw_charts(replace(evaluation, rows=rows))) == {"precision-recall"}
