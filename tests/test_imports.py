@@ -1,0 +1,105 @@
+"""The order of the rooms, the rooms without TensorFlow, the size of files, and the public names."""
+
+import ast
+import importlib.util
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "kgradcam"
+MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
+ROOMS = ("data", "heatmaps", "boxes", "models", "runs", "metrics", "evaluation", "pictures")
+ORDER = (
+    ("errors", "files", "progress", "_version", "devices"),
+    ("data", "heatmaps", "boxes"),
+    *((room,) for room in (*ROOMS[3:], "training", "cli")),
+)
+NEEDS_TENSORFLOW = {
+    "devices",
+    "data.dataset",
+    "data.voc_builder",
+    "runs.detection",
+    "metrics.faithfulness",
+    "evaluation.explanations",
+}
+# To be split; this list only gets shorter.
+LONG_FILES = {
+    "evaluation/grid.py",
+    "heatmaps/frozen.py",
+    "heatmaps/gradcam.py",
+    "metrics/faithfulness.py",
+    "pictures/report.js",
+    "pictures/report.py",
+    "runs/detection.py",
+}
+
+
+def imported_names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):  # also inside functions
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    level = {room: number for number, rooms in enumerate(ORDER) for room in rooms}
+    own = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    for name in imported_names(path):
+        package, _, rest = name.partition(".")
+        room = rest.partition(".")[0].replace("__version__", "_version")
+        if package == "kgradcam" and room != own:
+            assert level[room] < level[own], f"{own} imports {name}"
+
+
+def test_ground_data_boxes_runs_metrics_and_evaluation_import_no_tensorflow() -> None:
+    names = [".".join(path.relative_to(PACKAGE).with_suffix("").parts) for path in MODULES]
+    light = (*ORDER[0], "data", "boxes", "runs", "metrics", "evaluation")
+    chosen = [
+        f"kgradcam.{name.removesuffix('.__init__')}"
+        for name in names
+        if name.startswith(light) and name not in NEEDS_TENSORFLOW
+    ]
+    assert len(chosen) > 25
+    program = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    importlib.import_module(name)\n"
+        "    assert not {'tensorflow', 'keras'} & set(sys.modules), name\n"
+    )
+    subprocess.run([sys.executable, "-c", program, *chosen], check=True)
+
+
+def test_no_file_is_longer_than_350_lines() -> None:
+    files = [path for suffix in ("py", "js", "css") for path in PACKAGE.rglob(f"*.{suffix}")]
+    long = {
+        path.relative_to(PACKAGE).as_posix()
+        for path in files
+        if len(path.read_text("utf-8").splitlines()) > 350
+    }
+    assert long <= LONG_FILES
+
+
+@pytest.mark.parametrize("room", ["", *(f".{room}" for room in (*ROOMS, "training"))])
+def test_public_names_exist_and_hide_no_module(room: str) -> None:
+    package = importlib.import_module(f"kgradcam{room}")
+    for name in getattr(package, "__all__", []):
+        assert getattr(package, name) is not None
+        module = f"{package.__name__}.{name}"
+        assert importlib.util.find_spec(module) is None, f"{module} is a module and a name"
+
+
+def test_docs_import_from_the_package_or_a_room() -> None:
+    pages = [PACKAGE.parent / "README.md", *(PACKAGE.parent / "docs").rglob("*.md")]
+    found = {
+        name
+        for page in pages
+        for name in re.findall(r"^(?:from|import) (kgradcam\S*)", page.read_text("utf-8"), re.M)
+    }
+    deep = {"kgradcam.models.classifier"}  # until the room re-exports its names
+    assert found <= {"kgradcam", *(f"kgradcam.{room}" for room in (*ROOMS, "training"))} | deep
