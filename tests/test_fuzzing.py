@@ -1,4 +1,4 @@
-"""Damaged and random bytes for every reader; what once broke one is in `fuzzing/corpus`."""
+"""Damaged and random bytes for each reader; inputs that once failed are in `fuzzing/corpus`."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ CORPUS = Path(__file__).parent / "fuzzing" / "corpus"
 
 @st.composite
 def damaged(draw: st.DrawFn, samples: list[bytes]) -> bytes:
-    """A good sample with some bytes changed, some taken out, and some put in."""
+    """A valid sample with up to six random replacements, deletions or insertions."""
     data = bytearray(draw(st.sampled_from(samples)))
     for _ in range(draw(st.integers(0, 6))):
         place = draw(st.integers(0, len(data)))
@@ -26,16 +26,16 @@ def damaged(draw: st.DrawFn, samples: list[bytes]) -> bytes:
 @pytest.mark.parametrize("name", TARGETS)
 @settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_damage_is_told_and_never_more(name: str, data: st.DataObject) -> None:
+def test_damaged_input_gives_a_value_or_a_user_error(name: str, data: st.DataObject) -> None:
     feed(name, data.draw(damaged(SAMPLES[name]) | st.binary(max_size=300)))
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_samples_are_good(name: str) -> None:
+def test_the_samples_are_valid(name: str) -> None:
     for sample in SAMPLES[name][:1]:
         TARGETS[name](sample)
 
 
 @pytest.mark.parametrize("path", sorted(CORPUS.iterdir()), ids=lambda path: path.name)
-def test_what_once_broke(path: Path) -> None:
+def test_inputs_that_once_failed(path: Path) -> None:
     feed(path.name.partition("-")[0], path.read_bytes())

@@ -1,4 +1,4 @@
-"""Networks, their weights and preprocessing, and the classes that they tell apart."""
+"""Networks with their weights, preprocessing and class names."""
 
 from kgradcam.models.class_targets import dataset_targets, parse_target
 from kgradcam.models.classifier import Classifier, find_preprocessing, load_classifier

@@ -1,9 +1,10 @@
-"""Feeds a reader bytes that atheris grows by coverage; slow, and no part of the test suite.
+"""Coverage-guided fuzzing of one target with atheris; not part of the test suite.
 
     pip install atheris
     python tests/fuzzing/fuzz.py annotation -atheris_runs=50000
 
-What breaks is written beside it; kept in `corpus/` under `<target>-<what it was>`, it is a test.
+Atheris writes an input that fails to the current folder. Move it to `corpus/` under the name
+`<target>-<description>` to make it a test.
 """
 
 import sys

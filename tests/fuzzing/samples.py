@@ -1,4 +1,4 @@
-"""Good input for every target, for a fuzzer to damage."""
+"""Valid inputs of each target, for the fuzzer to damage."""
 
 import io
 import json
@@ -21,7 +21,7 @@ def _encoded(kind: str, mode: str = "RGB") -> bytes:
 
 
 def _checkpoint() -> bytes:
-    """What `torch.save` writes of one tensor, by hand."""
+    """The bytes that `torch.save` writes for one tensor."""
     parts = [0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}]
     head = b"".join(pickle.dumps(part, 2) for part in parts)
     tensor = (

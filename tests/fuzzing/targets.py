@@ -1,4 +1,4 @@
-"""What every reader owes any bytes: a value that keeps its promises, or a `UserError`."""
+"""Fuzz targets: for any bytes a reader must return a valid value or raise a `UserError`."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ def _file(data: bytes, name: str) -> Path:
 
 
 def annotation(data: bytes) -> None:
-    """An XML file, and what may be asked of its objects."""
+    """An annotation in XML, with finite boxes of positive size."""
     objects = parse_annotation(_file(data, "x.xml"))
     count = len(objects.names)
     assert objects.boxes.shape == (count, 4)
@@ -43,7 +43,7 @@ def annotation(data: bytes) -> None:
 
 
 def image_list(data: bytes) -> None:
-    """A list of ImageSets: no name in it may lead out of the folder."""
+    """A list in ImageSets, whose names must not lead out of the folder."""
     for part in ("JPEGImages", "Annotations"):
         (FOLDER / "voc" / part).mkdir(parents=True, exist_ok=True)
     _file(data, "voc/ImageSets/Main/x.txt")
@@ -60,7 +60,7 @@ def image_list(data: bytes) -> None:
 
 
 def picture(data: bytes) -> None:
-    """A picture of any format."""
+    """An image in any format."""
     if (size := np.prod(image_size(data))) > 10**6:
         return
     pixels = read_image(data)
@@ -70,13 +70,13 @@ def picture(data: bytes) -> None:
 
 
 def checkpoint(data: bytes) -> None:
-    """A PyTorch checkpoint: no more comes out than went in."""
+    """A PyTorch checkpoint, whose arrays must not be larger than the file."""
     arrays = read_checkpoint(_file(data, "x.pth"))
     assert sum({id(array): array.nbytes for array in arrays.values()}.values()) <= len(data)
 
 
 def coco(data: bytes) -> None:
-    """Ground truth, and results that refer to it, in one object."""
+    """COCO ground truth, with results for it under the key `results`."""
     truth = read_ground_truth(_file(data, "x.json"))
     found = json.loads(data).get("results", [])
     detections = read_detections(_file(json.dumps(found).encode(), "y.json"), truth)
@@ -100,7 +100,7 @@ INFO = {
 
 
 def heatmaps(data: bytes) -> None:
-    """A heatmap file of a run."""
+    """A heatmap file of a run, whose heatmaps must not be larger than the file."""
     _file(json.dumps(INFO).encode(), "run/run.json")
     _file(json.dumps(TRUTH).encode(), "run/ground_truth.json")
     _file(data, "run/heatmaps/0.npz")
@@ -113,7 +113,7 @@ def heatmaps(data: bytes) -> None:
 
 
 def run_json(data: bytes) -> None:
-    """The description of a run."""
+    """The `run.json` of a run."""
     _file(json.dumps(TRUTH).encode(), "described/ground_truth.json")
     _file(data, "described/run.json")
     run = Run(FOLDER / "described")
@@ -123,7 +123,7 @@ def run_json(data: bytes) -> None:
 
 
 def boxes(data: bytes) -> None:
-    """Any heatmap: boxes lie in the image, hold what is hot, and are what one by one gives."""
+    """A heatmap: boxes must lie in the image and, with little smoothing, contain all hot pixels."""
     if len(data) < 8:
         return
     height, width, tall, wide, *rest = data[:8]
@@ -165,6 +165,6 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
 
 
 def feed(name: str, data: bytes) -> None:
-    """Gives bytes to a reader; whatever but a `UserError` comes out is a fault."""
+    """Passes bytes to a reader; any exception other than `UserError` is a bug."""
     with contextlib.suppress(UserError):
         TARGETS[name](data)

@@ -1,4 +1,4 @@
-"""Classifiers by name: weights, sizes and preprocessing, and what is said where they fail."""
+"""Classifiers: weights, input sizes, preprocessing, class names, and errors."""
 
 from pathlib import Path
 

@@ -76,7 +76,7 @@ def test_the_real_weights_of_resnet50_up_to_conv4(shared: Path) -> None:
     blocks = {"conv5_block1": "230", "conv5_block2": "123", "conv5_block3": "123"}
     expected = {f"{block}_{part}_conv" for block, parts in blocks.items() for part in parts}
     assert set(missing) == {*expected, "predictions"}
-    # Batch norms and kernels of one network: its variances are those of what the kernels make.
+    # Maps of moderate size: the normalization statistics belong to these kernels.
     images = np.random.default_rng(0).uniform(-100, 100, (1, 224, 224, 3)).astype(np.float32)
     maps = keras.Model(model.input, model.get_layer("conv4_block6_out").output)(images)
     assert maps.shape == (1, 14, 14, 1024)

@@ -1,4 +1,4 @@
-"""Legacy checkpoints, their bytes written here by hand, honest and hostile."""
+"""Legacy checkpoints, valid, damaged and hostile, written here opcode by opcode."""
 
 import os
 import pickle
@@ -38,7 +38,7 @@ def tensor(
     offset: int = 0,
     storage: str = "FloatStorage",
 ) -> bytes:
-    """The opcodes of an honest tensor."""
+    """The opcodes of a valid tensor."""
     persistent_id = b"(" + text("storage") + f"ctorch\n{storage}\n".encode()
     persistent_id += text(key) + text("cpu") + number(count) + b"NtQ"
     return rebuild(persistent_id, number(offset), numbers(shape), numbers(strides))
@@ -115,8 +115,8 @@ def test_every_type_of_storage(tmp_path: Path, storage: str, array: Any) -> None
     assert read.tolist() == array.tolist()
 
 
-def test_odd_but_honest_tensors(tmp_path: Path) -> None:
-    """A side of 1 takes no step; an empty storage has no elements; tied names share an array."""
+def test_unusual_but_valid_tensors(tmp_path: Path) -> None:
+    """Unused strides, empty storages, repeated elements, and two names of one tensor."""
     tensors = {
         "tied": tensor("1", 6, (6,), (1,)),
         "tied too": tensor("1", 6, (6,), (1,)),
@@ -205,7 +205,7 @@ def test_tensors_that_share_a_storage_cannot_outgrow_the_file(tmp_path: Path) ->
         ({"a": b"ctorch\nFloatStorage\n)R"}, "not callable"),
     ],
 )
-def test_what_does_not_fit_is_refused(
+def test_invalid_tensors_are_refused(
     tmp_path: Path, tensors: dict[str, bytes], message: str
 ) -> None:
     path = checkpoint(tmp_path / "a.pth", tensors, {"1": SIX})
@@ -296,12 +296,12 @@ def test_a_refused_name_is_escaped_for_the_terminal(tmp_path: Path) -> None:
     ],
 )
 def test_a_pickle_cannot_change_the_stand_ins(tmp_path: Path, target: bytes, change: bytes) -> None:
-    """They serve every later checkpoint of the process."""
+    """The stand-ins are shared by all checkpoints that the process reads."""
     path = checkpoint(tmp_path / "a.pth", {}, {}, state=b"\x80\x02" + target + change + b".")
     with pytest.raises(UserError, match="its pickle is damaged"):
         read_checkpoint(path)
-    honest = checkpoint(tmp_path / "b.pth", {"a": tensor("1", 6, (6,), (1,))}, {"1": SIX})
-    assert read_checkpoint(honest)["a"].tolist() == [0, 1, 2, 3, 4, 5]
+    valid = checkpoint(tmp_path / "b.pth", {"a": tensor("1", 6, (6,), (1,))}, {"1": SIX})
+    assert read_checkpoint(valid)["a"].tolist() == [0, 1, 2, 3, 4, 5]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +343,7 @@ def test_a_file_above_the_limit_is_not_read(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-def test_other_files_are_told_apart(tmp_path: Path) -> None:
+def test_other_files_are_refused(tmp_path: Path) -> None:
     good = {"a": tensor("1", 6, (6,), (1,))}
     with pytest.raises(UserError, match="does not begin as"):
         read_checkpoint(checkpoint(tmp_path / "a.pth", good, {"1": SIX}, magic=1))
@@ -365,8 +365,8 @@ def test_a_truncated_file_is_refused_wherever_it_ends(tmp_path: Path) -> None:
             read_checkpoint(path)
 
 
-def test_pytorch_writes_what_is_read(tmp_path: Path) -> None:
-    torch = pytest.importorskip("torch", reason="PyTorch is not needed, but would be compared with")
+def test_files_written_by_pytorch_are_read(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="compares with PyTorch, which is not a dependency")
     state = {"w": torch.arange(6.0).reshape(2, 3).t(), "n": torch.tensor(3)}
     torch.save(state, tmp_path / "a.pth", _use_new_zipfile_serialization=False)
     tensors = read_checkpoint(tmp_path / "a.pth")
