@@ -47,18 +47,27 @@ def level_boxes(
     for radius in radii:
         window = round(radius * shrink)
         smoothed = cv2.blur(canvas, (window, window)) if window > 1 else canvas
-        boxes, levels = _boxes_at_levels(smoothed, min(thresholds))
+        boxes, levels = _boxes_at_levels(smoothed, thresholds)
         scores = score_boxes(canvas, boxes, probability, options.score)
+        # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
+        # of a threshold do not depend on the others.
+        regular = np.isin(levels, LEVELS)
         for threshold in thresholds:
-            above = np.flatnonzero(levels >= threshold)
-            kept = above[_suppress(boxes[above], scores[above], options)]
+            rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
+            kept = rows[_suppress(boxes[rows], scores[rows], options)]
             yield boxes[kept] * scale, scores[kept]
 
 
-def _boxes_at_levels(canvas: Heatmap, lowest: float) -> tuple[Boxes, npt.NDArray[np.float64]]:
-    """The bounding boxes of the 4-connected regions above each level, and their levels."""
+def _boxes_at_levels(
+    canvas: Heatmap, thresholds: Sequence[float]
+) -> tuple[Boxes, npt.NDArray[np.float64]]:
+    """The bounding boxes of the 4-connected regions above each level, and their levels.
+
+    The levels are the thresholds, and those of `LEVELS` above the lowest threshold.
+    """
+    lowest = min(thresholds)
     boxes, levels = [np.zeros((0, 4))], [np.zeros(0)]
-    for level in sorted({lowest, *(each for each in LEVELS if each > lowest)}):
+    for level in sorted({*thresholds, *(each for each in LEVELS if each > lowest)}):
         mask = (canvas > np.float32(level)).astype(np.uint8)
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
         left, top, width, height = stats[1:, :4].T.astype(np.float64)  # row 0 is the background

@@ -55,7 +55,7 @@ def test_a_map_without_heat_has_no_box() -> None:
 def test_boxes_of_any_map_lie_in_the_image_and_hardly_overlap(
     heatmap: np.ndarray, size: tuple[int, int], probability: float
 ) -> None:
-    thresholds = [0.1, 0.25, 0.6]
+    thresholds = [0.1, 0.13, 0.25, 0.4, 0.42, 0.6]
     found = boxes_by_option(heatmap, size, probability, thresholds, [0], BoxOptions())
     for threshold, (boxes, scores) in zip(thresholds, found, strict=True):
         alone = find_boxes(heatmap, size, probability, threshold)
