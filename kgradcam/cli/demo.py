@@ -29,7 +29,7 @@ def demo(
     from kgradcam.evaluation.grid import evaluate_run
     from kgradcam.metrics.average_precision import find_protocol
     from kgradcam.models.network import EFFICIENTNET_LITE0
-    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.figures import save
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.detection import Configuration, detect
 

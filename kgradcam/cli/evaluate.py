@@ -299,7 +299,7 @@ def _options(run: Any, boxes: str | None) -> Any:
 
 def _write_evaluation(folder: Path, result: Any, charts: Mapping[str, Any]) -> None:
     from kgradcam.files import write_atomically
-    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.figures import save
 
     folder.mkdir(parents=True, exist_ok=True)
     for name, figure in charts.items():

@@ -76,8 +76,8 @@ def explain(
     from kgradcam.metrics.faithfulness import MEASURES
     from kgradcam.models.classifier import load_classifier
     from kgradcam.models.network import is_model, model_names, require_model
-    from kgradcam.pictures.drawing import save
-    from kgradcam.pictures.run_gallery import explain_images
+    from kgradcam.pictures.explain_images import explain_images
+    from kgradcam.pictures.figures import save
 
     require_absent(out, force)
     # To optimize a graph for a few pictures takes longer than to run it.

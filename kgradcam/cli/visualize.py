@@ -31,7 +31,7 @@ def visualize(
     [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
     """
     import_tensorflow()
-    from kgradcam.pictures.drawing import save
+    from kgradcam.pictures.figures import save
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.run import Run
 

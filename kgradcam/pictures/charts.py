@@ -1,4 +1,4 @@
-"""Charts of an evaluation, with matplotlib: AP over the options, precision over recall."""
+"""Charts of an evaluation: AP over the box options, and precision over recall."""
 
 import math
 from collections.abc import Sequence
@@ -8,25 +8,28 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kgradcam.evaluation.results import HEATMAP, Result, Row
+from kgradcam.pictures.figures import drawable, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _PANEL_INCHES = 3.6
-_MOST_PANELS = 3
-_ACROSS = 4
+_MAX_IOUS = 3  # panels of the charts that have one for each IoU
+_COLUMNS = 4
+_PALEST = 0.7  # end of the colormaps for lines; beyond it they are too pale on white
 
 
 def draw_charts(evaluation: Result) -> "dict[str, Figure]":
-    """Draws what an evaluation has the data for.
+    """Draws every chart that an evaluation has the data for.
 
     Args:
         evaluation: The measurements, with `curves`.
 
     Returns:
-        Figures by name: `precision-recall`; `thresholds` if there are several, AP over the
-        threshold for each radius; `options` if there are also several radii, a map of both.
+        Figures by name. `precision-recall`: precision over recall, a panel for each class.
+        `thresholds`, if several were measured: AP over the threshold, a line for each radius.
+        `options`, if also several radii were measured: AP over radius and threshold.
     """
     rows = [
         row
@@ -47,7 +50,7 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     ious = _some(evaluation.ious)
     figure, panels = _panels(len(ious), f"AP over the heat threshold\n{_subject(evaluation)}")
     radii = sorted({row.radius or 0 for row in rows})
-    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.85, len(radii)))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, _PALEST, len(radii)))
     baselines = [
         row
         for row in evaluation.rows
@@ -113,10 +116,10 @@ def _draw_precision_recall(evaluation: Result) -> "Figure":
 
     names = list(dict.fromkeys(curve.class_name for curve in evaluation.curves))
     ious = evaluation.ious
-    colors = matplotlib.colormaps["plasma"](np.linspace(0, 0.85, len(ious)))
+    colors = matplotlib.colormaps["plasma"](np.linspace(0, _PALEST, len(ious)))
     boxes, radius, threshold = evaluation.best
     at = f"threshold {threshold:g}, radius {radius}" if boxes == HEATMAP else "given boxes"
-    figure, panels = _panels(len(names), f"Precision over recall, {_subject(evaluation)}\n{at}")
+    figure, panels = _panels(len(names), f"Precision over recall\n{_source(evaluation)}, {at}")
     for axes, name in zip(panels, names, strict=True):
         for curve in evaluation.curves:
             if curve.class_name == name:
@@ -127,7 +130,9 @@ def _draw_precision_recall(evaluation: Result) -> "Figure":
                     linewidth=1.4,
                     label=f"IoU {curve.iou:g}",
                 )
-        axes.set(title=name, xlabel="recall, percent", ylabel="precision, percent")
+        axes.set_title(drawable(name), fontsize=10, parse_math=False)
+        shorten(axes.title, _PANEL_INCHES * figure.dpi)
+        axes.set(xlabel="recall, percent", ylabel="precision, percent")
         axes.set(xlim=(0, 100), ylim=(0, 103))
         axes.grid(alpha=0.25)
     _legend(figure, panels[0])
@@ -135,16 +140,16 @@ def _draw_precision_recall(evaluation: Result) -> "Figure":
 
 
 def _legend(figure: "Figure", panel: "Axes") -> None:
-    """Beside the panels, which share it, so that it hides nothing."""
+    """Puts one legend for all panels beside them, where it covers no line."""
     handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside right center", fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc="outside right center", fontsize=9, frameon=False)
 
 
 def _panels(count: int, title: str) -> "tuple[Figure, list[Axes]]":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    across = min(count, _ACROSS)
+    across = min(count, _COLUMNS)
     down = math.ceil(count / across)
     figure = Figure(
         figsize=(across * _PANEL_INCHES + 1.2, down * _PANEL_INCHES * 0.85 + 0.4),
@@ -160,20 +165,24 @@ def _panels(count: int, title: str) -> "tuple[Figure, list[Axes]]":
 
 
 def _some(ious: Sequence[float]) -> list[float]:
-    """At most `_MOST_PANELS` of them, evenly spread."""
-    places = np.linspace(0, len(ious) - 1, min(len(ious), _MOST_PANELS)).round().astype(int)
+    """Selects at most `_MAX_IOUS`, evenly spread."""
+    places = np.linspace(0, len(ious) - 1, min(len(ious), _MAX_IOUS)).round().astype(int)
     return [ious[i] for i in places]
 
 
 def _subject(evaluation: Result) -> str:
+    return f"{_source(evaluation)}, {drawable(evaluation.headline)}"
+
+
+def _source(evaluation: Result) -> str:
     source = evaluation.source
     where = "given boxes"
     if "dataset" in source:
         name = str(source["dataset"])
-        # Of a folder its own name; `voc/2007` is no path.
+        # A path is long, so its last part stands for it; `voc/2007` is no path.
         name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
         where = f"{name} {source['split']}"
-    return f"{where}, {evaluation.headline}, {evaluation.protocol['name']}"
+    return drawable(f"{where}, {evaluation.protocol['name']}")
 
 
 def _ap(row: Row) -> float:

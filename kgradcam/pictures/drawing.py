@@ -1,16 +1,14 @@
-"""Pictures of heatmaps and boxes, with matplotlib."""
+"""Draws heatmaps and boxes on images, with matplotlib."""
 
-import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.files import write_atomically
+from kgradcam.pictures.figures import DPI, drawable, shorten, text_extent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +18,13 @@ if TYPE_CHECKING:
 Picture = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
 
-# Told apart by brightness, by hue for colour-blind eyes, and by dashes; none is a colour of heat.
+# They differ in brightness, in dashes, and in hues that colour-blind readers can distinguish.
+# Neither occurs in the colormap of the heatmaps.
 GROUND_TRUTH_COLOR = "#00e5ff"
 PREDICTION_COLOR = "#ff3dbe"
+OPACITY = 0.7
+"""The default opacity of the hottest pixel of a heatmap over an image."""
 _COLORMAP = "inferno"
-_DPI = 160
 _INK = "#1b1b1b"
 _PICTURE_INCHES = 2.8
 _TITLE_INCHES = 0.27
@@ -32,19 +32,22 @@ _HEADER_INCHES = 0.55
 _GAP_INCHES = 0.06
 _MARGIN_INCHES = 0.16
 _LABEL_INSET_INCHES = 0.04
+_DASHES = (0, (3, 1.2))
 
 
 @dataclass(frozen=True)
 class Panel:
-    """One image of a gallery.
+    """One image of a gallery, with its heatmap and boxes.
+
+    Boxes are xyxy in pixels of the image, from 0, half-open.
 
     Attributes:
         image: uint8 `[height, width, 3]`, RGB.
         heatmap: float `[height, width]` in [0, 1].
-        title: What it is.
-        ground_truth: `[n, 4]`, xyxy in pixels from 0, half-open.
-        predictions: `[m, 4]`, likewise.
-        scores: `[m]`, the confidences of the predictions.
+        title: The text above the image.
+        ground_truth: Annotated boxes, `[objects, 4]`.
+        predictions: Predicted boxes, `[boxes, 4]`.
+        scores: Confidences of the predicted boxes, `[boxes]` in [0, 1].
     """
 
     image: Picture
@@ -57,13 +60,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class ExplanationRow:
-    """One image with the heatmaps of some classes.
+    """One image and its heatmaps.
 
     Attributes:
         image: uint8 `[height, width, 3]`, RGB.
-        title: What it is.
-        heatmaps: float `[classes, height, width]` in [0, 1].
-        heatmap_titles: A title for each heatmap.
+        title: The text above the image.
+        heatmaps: float `[heatmaps, height, width]` in [0, 1].
+        heatmap_titles: The text above each heatmap.
     """
 
     image: Picture
@@ -72,36 +75,46 @@ class ExplanationRow:
     heatmap_titles: Sequence[str]
 
 
-def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = 0.7) -> Picture:
-    """Lays a heatmap over a photograph, the more opaque the hotter.
+def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = OPACITY) -> Picture:
+    """Blends a heatmap over an image; hotter pixels are more opaque.
 
     Args:
         image: uint8 `[height, width, 3]`, RGB.
-        heatmap: float in [0, 1], at any resolution; resized bilinearly. NaN is no heat.
-        opacity: Of the hottest places, in [0, 1]; where there is no heat the photograph is bare.
+        heatmap: float `[rows, columns]` in [0, 1], at any resolution; resized bilinearly. NaN
+            counts as 0.
+        opacity: The opacity of heat 1, in [0, 1]. Heat 0 leaves the image as it is.
 
     Returns:
-        uint8 `[height, width, 3]`.
-    """
-    import matplotlib
+        uint8 `[height, width, 3]`, RGB.
 
+    Example:
+        >>> image = np.full((2, 2, 3), 100, np.uint8)
+        >>> overlay(image, np.array([[0.0, 1.0]]))[0].tolist()
+        [[100, 100, 100], [206, 208, 145]]
+    """
     height, width = image.shape[:2]
     heat = np.clip(np.nan_to_num(np.asarray(heatmap, np.float32)), 0, 1)
     heat = cv2.resize(heat, (width, height))
-    colors = matplotlib.colormaps[_COLORMAP](heat)[..., :3] * 255
     weight = opacity * heat[..., np.newaxis]
-    return np.round(image * (1 - weight) + colors * weight).astype(np.uint8)
+    return np.round(image * (1 - weight) + heat_colors(heat) * weight).astype(np.uint8)
+
+
+def heat_colors(heat: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Returns the colour of each value of heat: `[..., 3]`, RGB in [0, 255], for [0, 1]."""
+    import matplotlib
+
+    return np.asarray(matplotlib.colormaps[_COLORMAP](heat)[..., :3] * 255, np.float64)
 
 
 def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
-    """Draws pictures beside their heatmaps, with annotated and predicted boxes on both.
+    """Draws each image beside its heatmap, with annotated and predicted boxes on both.
 
     Args:
-        panels: What to draw, at least one.
-        title: For the whole figure.
+        panels: The images, at least one.
+        title: The title of the figure.
 
     Returns:
-        A figure; see `save`.
+        A figure; see `figures.save`.
     """
     across = min(len(panels), 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
@@ -120,13 +133,13 @@ def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
 
 
 def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
-    """Draws each picture beside the heatmaps of some classes.
+    """Draws each image beside its heatmaps.
 
     Args:
-        rows: What to draw, at least one, all with as many classes.
+        rows: The images, at least one, all with the same number of heatmaps.
 
     Returns:
-        A figure; see `save`.
+        A figure; see `figures.save`.
     """
     shapes = [[row.image.shape] * (1 + len(row.heatmaps)) for row in rows]
     grid = _Grid(shapes, header=False)
@@ -139,22 +152,10 @@ def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
     return grid.figure
 
 
-def save(figure: "Figure", path: Path) -> None:
-    """Writes a figure as PNG, atomically."""
-    buffer = io.BytesIO()
-    # Without the version of matplotlib in it, equal pictures are equal files.
-    options: dict[str, Any] = {"metadata": {"Software": None}}
-    # A third of the time of the usual level 6, for a file larger by a fiftieth.
-    options["pil_kwargs"] = {"compress_level": 4}
-    figure.savefig(buffer, format="png", dpi=_DPI, **options)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, buffer.getvalue())
-
-
 class _Grid:
-    """A figure of cells, each with a title above one picture or several side by side.
+    """A figure of cells. Each has a title above one picture, or above several side by side.
 
-    All is placed in inches from the top left, so that nothing can overlap.
+    Positions are computed in inches from the top left, so that nothing can overlap.
     """
 
     def __init__(
@@ -168,7 +169,7 @@ class _Grid:
         self._header = _HEADER_INCHES if header else _MARGIN_INCHES / 2
         self._width = self._left(max(map(len, shapes)))
         self._height = self._top(len(shapes))
-        self.figure = Figure(figsize=(self._width, self._height), dpi=_DPI, facecolor="white")
+        self.figure = Figure(figsize=(self._width, self._height), dpi=DPI, facecolor="white")
         FigureCanvasAgg(self.figure)
 
     def _left(self, column: int) -> float:
@@ -178,7 +179,7 @@ class _Grid:
         return self._header + sum(self._heights[:row]) + row * (_TITLE_INCHES + _MARGIN_INCHES)
 
     def axes(self, row: int, column: int, picture: Picture, place: int = 0) -> "Axes":
-        """Shows a picture in a place of a cell, and returns its axes, in the picture's pixels."""
+        """Shows a picture in a cell, at a place from the left; its axes are in its pixels."""
         width, height = _picture_size(picture.shape)
         left = self._left(column) + place * (width + _GAP_INCHES)
         bottom = self._height - self._top(row) - _TITLE_INCHES - height
@@ -190,45 +191,31 @@ class _Grid:
                 height / self._height,
             )
         )
-        # Pixel edges at whole numbers, as in half-open boxes.
+        # Pixel edges lie at whole numbers, as the coordinates of half-open boxes do.
         extent = (0, picture.shape[1], picture.shape[0], 0)
         axes.imshow(picture, extent=extent, interpolation="antialiased", aspect="auto")
         axes.set_axis_off()
         return axes
 
     def title(self, row: int, column: int, text: str) -> None:
-        """Writes above a cell, shortened to its width."""
+        """Writes a title above a cell, shortened to its width."""
         label = self.figure.text(
             self._left(column) / self._width,
             1 - (self._top(row) + _TITLE_INCHES - 0.06) / self._height,
-            text,
+            drawable(text),
             fontsize=9,
             color=_INK,
             va="bottom",
             parse_math=False,
         )
-        _shorten(label, self._cell * _DPI)
+        shorten(label, self._cell * DPI)
 
 
 def _picture_size(shape: Sequence[int]) -> tuple[float, float]:
-    """Width and height in inches: the longer side fills its place."""
+    """Width and height in inches; the longer side is `_PICTURE_INCHES`."""
     height, width = shape[:2]
     scale = _PICTURE_INCHES / max(height, width)
     return width * scale, height * scale
-
-
-def _shorten(label: Any, width: float) -> None:
-    """Cuts a text to a width in pixels, with an ellipsis."""
-    text = label.get_text()
-    while _extent(label).width > width and text:
-        text = text[:-1]
-        label.set_text(text.rstrip() + "…")
-
-
-def _extent(text: Any) -> "Bbox":
-    """Where a text is drawn, in pixels of the figure."""
-    extent: Bbox = text.get_window_extent(text.figure.canvas.get_renderer())
-    return extent
 
 
 def _title_and_legend(figure: "Figure", title: str) -> None:
@@ -236,21 +223,21 @@ def _title_and_legend(figure: "Figure", title: str) -> None:
 
     height = figure.get_figheight()
     handles = [
-        Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=(0, (3, 1.2))),
+        Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=_DASHES),
         Line2D([], [], color=PREDICTION_COLOR, linewidth=2.5),
     ]
     left = _MARGIN_INCHES / figure.get_figwidth()
     label = figure.text(
         left,
         1 - 0.08 / height,
-        title,
+        drawable(title),
         fontsize=11,
         fontweight="bold",
         color=_INK,
         va="top",
         parse_math=False,
     )
-    _shorten(label, figure.bbox.width * (1 - 2 * left))
+    shorten(label, figure.bbox.width * (1 - 2 * left))
     figure.legend(
         handles,
         ["ground truth", "prediction, with its score"],
@@ -278,8 +265,9 @@ def _draw_boxes(axes: "Axes", boxes: Boxes, color: str, dashed: bool) -> None:
                 fill=False,
                 edgecolor=color,
                 linewidth=1.4,
-                linestyle=(0, (3, 1.2)) if dashed else "solid",
-                # A box along the border stays whole; a dark rim keeps it visible on anything.
+                linestyle=_DASHES if dashed else "solid",
+                # Unclipped, a box on the border keeps its full line width. The dark rim keeps
+                # a box visible on a background of its own colour.
                 clip_on=False,
                 path_effects=[Stroke(linewidth=2.6, foreground="black", alpha=0.55), Normal()],
             )
@@ -287,9 +275,13 @@ def _draw_boxes(axes: "Axes", boxes: Boxes, color: str, dashed: bool) -> None:
 
 
 def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) -> None:
-    """Writes each score in a corner of its box where it fits; the least confident may find none."""
+    """Writes each score into a corner of its box.
+
+    A label must lie inside the image and not overlap another one. Labels are placed in order of
+    falling score; one that fits in no corner is left out.
+    """
     taken: list[Bbox] = []
-    # The longer side fills its place, whatever the picture's resolution.
+    # In pixels of the image, whose longer side is drawn `_PICTURE_INCHES` long.
     inset = _LABEL_INSET_INCHES / _PICTURE_INCHES * max(axes.get_xlim()[1], axes.get_ylim()[0])
     for i in np.argsort(-scores, kind="stable"):
         label = axes.text(
@@ -302,7 +294,7 @@ def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) ->
         )
         for x, y, horizontal, vertical in _corners(boxes[i], inset):
             label.set(x=x, y=y, ha=horizontal, va=vertical)
-            extent = _extent(label).padded(4)
+            extent = text_extent(label).padded(4)
             frame = axes.get_window_extent().padded(1)
             inside = frame.x0 <= extent.x0 and extent.x1 <= frame.x1
             inside = inside and frame.y0 <= extent.y0 and extent.y1 <= frame.y1

@@ -1,23 +1,17 @@
-"""Pictures of a run and of single images: chooses what to show, and hands it to `pictures`."""
+"""Draws images of a run with their heatmaps and boxes, for `kgradcam visualize`."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 
-from kgradcam.boxes.normalization import Heatmap, normalize
-from kgradcam.data.images import read_image
+from kgradcam import progress
+from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.frozen import FREEZE_AFTER
-from kgradcam.heatmaps.methods import find_method
-from kgradcam.heatmaps.scores import ClassTarget
-from kgradcam.metrics.faithfulness import measure
-from kgradcam.models.class_targets import parse_target
-from kgradcam.models.classifier import Classifier
-from kgradcam.pictures.drawing import ExplanationRow, Panel, draw_explanations, draw_gallery
+from kgradcam.pictures.drawing import Panel, draw_gallery
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 
@@ -32,40 +26,26 @@ def visualize_run(
     seed: int = 0,
     data_dir: Path | None = None,
 ) -> "Figure":
-    """Draws random images of a run with their heatmaps, annotated and predicted boxes.
+    """Draws randomly chosen images of a run with their heatmaps, annotated and predicted boxes.
 
     Args:
-        run: The run; its images are read from its dataset.
-        threshold: The heat threshold of the boxes. Default: the run's highest.
-        count: How many images, at most. Of an image with several classes one is drawn.
-        seed: For the choice.
-        data_dir: Where tensorflow-datasets keeps its data.
+        run: The run. Its photographs are read from its dataset.
+        threshold: The heat threshold of the boxes, in [0, 1]. Default: the run's highest.
+        count: The number of images, at most. An image with several classes is drawn for one.
+        seed: The random seed of the choice.
+        data_dir: The folder of tensorflow-datasets.
 
     Returns:
-        A figure.
+        A figure; see `drawing.save`.
 
     Raises:
-        UserError: The dataset is not there any more, or an image of the run is not, or is damaged.
+        UserError: The dataset, or a chosen image of it, is missing or unreadable.
     """
-    from kgradcam.data.dataset import open_dataset  # brings tensorflow-datasets
-
     threshold = max(run.thresholds) if threshold is None else threshold
     chosen = _choose_heatmaps(run, count, seed)
     truth, found = run.ground_truth, next(iter(run.detections([threshold]).values()))
-    source = run.info["dataset"]
-    dataset = open_dataset(source["name"], source["split"], data_dir)
-    by_name = {example.file_name: example for example in dataset.examples}
     images = {image.id: image for image in truth.images}
-    names = [images[i].file_name for i in chosen]
-    examples = [by_name[name] for name in names if name in by_name]
-    photographs = {
-        example.file_name: image
-        for batch in dataset.batches(examples, 1)
-        for example, image in zip(batch.examples, batch.images, strict=True)
-    }
-    for name in names:
-        if name not in photographs:
-            raise UserError(f"{source['name']} does not hold a readable {name} any more.")
+    photographs = dict(read_photographs(run, [images[i].file_name for i in chosen], data_dir))
     panels = []
     for image_id, record in chosen.items():
         image = images[image_id]
@@ -82,13 +62,49 @@ def visualize_run(
                 scores=found.scores[of_found],
             )
         )
-    model = run.info["model"]["name"]
-    title = f"{model}, {source['name']} {source['split']}, threshold {threshold:g}"
-    return draw_gallery(panels, title)
+    source = run.info["dataset"]
+    title = f"{run.info['model']['name']}, {source['name']} {source['split']}"
+    return draw_gallery(panels, f"{title}, threshold {threshold:g}")
+
+
+def read_photographs(
+    run: Run, file_names: Iterable[str], data_dir: Path | None = None, quiet: bool = True
+) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
+    """Reads images of a run from its dataset, one at a time.
+
+    Args:
+        run: The run.
+        file_names: The images to read; each is read once.
+        data_dir: The folder of tensorflow-datasets.
+        quiet: Shows no progress on stderr.
+
+    Yields:
+        A file name and its image, uint8 `[height, width, 3]`, RGB, in the order of the dataset.
+
+    Raises:
+        UserError: The dataset is missing, or one of the images is missing or unreadable.
+    """
+    from kgradcam.data.dataset import open_dataset  # imports tensorflow-datasets
+
+    source = run.info["dataset"]
+    dataset = open_dataset(source["name"], source["split"], data_dir, quiet)
+    missing = set(file_names)
+    examples = [example for example in dataset.examples if example.file_name in missing]
+    with progress.bar("pictures", len(missing), "images", quiet) as advance:
+        for batch in dataset.batches(examples, 1):
+            for example, image in zip(batch.examples, batch.images, strict=True):
+                missing.discard(example.file_name)
+                yield example.file_name, image
+            advance(1)
+    if missing:
+        raise UserError(
+            f"{source['name']} has no readable image {min(missing)}, which the run was made from. "
+            "Restore the file, or run `kgradcam detect` again."
+        )
 
 
 def _choose_heatmaps(run: Run, count: int, seed: int) -> dict[int, ClassHeatmap]:
-    """Draws images at random, and for each one of its heatmaps; in the order of the images."""
+    """Samples images, and one heatmap of each; ordered by image id."""
     by_image: dict[int, list[ClassHeatmap]] = {}
     for record in run.heatmaps():
         by_image.setdefault(record.image_id, []).append(record)
@@ -98,134 +114,3 @@ def _choose_heatmaps(run: Run, count: int, seed: int) -> dict[int, ClassHeatmap]
         image_id: generator.choice(sorted(by_image[image_id], key=lambda each: each.category_id))
         for image_id in sorted(image_ids)
     }
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What `explain_images` drew in one place.
-
-    Attributes:
-        image: The file.
-        model: The model's name.
-        method: The method's name.
-        class_name: The explained class.
-        probability: Of the class, in [0, 1].
-        precision: The one that was used; see `GradCAM`.
-        measures: By name, if asked for; see `metrics.faithfulness.MEASURES`.
-    """
-
-    image: Path
-    model: str
-    method: str
-    class_name: str
-    probability: float
-    precision: str
-    measures: dict[str, float]
-
-
-def explain_images(
-    paths: Sequence[Path],
-    classifiers: Sequence[Classifier],
-    classes: Sequence[str] = (),
-    layer: str | Sequence[str] | None = None,
-    image_size: int | None = None,
-    methods: Sequence[str] = ("gradcam",),
-    measured: bool = False,
-    precision: str = "float32",
-) -> tuple["Figure", list[Finding]]:
-    """Draws pictures beside the heatmaps of some classes, by some methods, of some models.
-
-    Args:
-        paths: Image files.
-        classifiers: The models to explain.
-        classes: What to explain, as `targets.parse_target` reads it. Default: the top class of
-            each picture by the first model.
-        layer: The layer to explain, or several. Default: see `GradCAM`.
-        image_size: Side of the squares that images are resized to; `None` keeps native sizes.
-        methods: Of `methods.METHODS`.
-        measured: Also measures how faithful the heatmaps are.
-        precision: See `GradCAM`.
-
-    Returns:
-        A figure with a row for each picture, and what is in it, row by row.
-
-    Raises:
-        UserError: A picture cannot be read, a class is unknown, or models with different outputs
-            are compared without one.
-    """
-    if not classes and len({each.model.output_shape[-1] for each in classifiers}) > 1:
-        raise UserError(
-            "Models with different outputs have no top class in common: give --class. Received: "
-            + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
-        )
-    explainers = [
-        (
-            each,
-            name,
-            find_method(name)(
-                each.model,
-                layer,
-                preprocess=each.preprocess,
-                precision=precision,
-                freeze=len(paths) >= FREEZE_AFTER,
-            ),
-        )
-        for each in classifiers
-        for name in methods
-    ]
-    rows, findings = [], []
-    for path in paths:
-        photograph = read_image(path, upright=True)
-        seen = photograph if image_size is None else read_image(path, image_size, upright=True)
-        seen = seen[np.newaxis]
-        names = list(classes)
-        top: list[ClassTarget] = []
-        heatmaps: list[Heatmap] = []
-        in_row: list[Finding] = []
-        for classifier, method, explainer in explainers:
-            count = classifier.model.output_shape[-1]
-            targets = [parse_target(text, classifier.class_names, count) for text in classes]
-            explanation = explainer(seen, classes=targets or top or None)
-            if not names:
-                top = explanation.classes[0]
-                names = [_class_name(classifier, top[0])]
-            measures = measure(explainer, seen, explanation) if measured else {}
-            for j, name in enumerate(names):
-                heatmaps.append(
-                    _visible(explanation.heatmaps[0, j], photograph.shape[1::-1], seen.shape[1:3])
-                )
-                in_row.append(
-                    Finding(
-                        path,
-                        classifier.name,
-                        method,
-                        name,
-                        float(explanation.probabilities[0, j]),
-                        explainer.precision,
-                        {key: float(values[0, j]) for key, values in measures.items()},
-                    )
-                )
-        titles = [_title(each, len(classifiers) > 1, len(methods) > 1) for each in in_row]
-        rows.append(ExplanationRow(photograph, path.name, np.stack(heatmaps), titles))
-        findings += in_row
-    return draw_explanations(rows), findings
-
-
-def _visible(heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...]) -> Heatmap:
-    if heatmap.shape == seen:  # single pixels outshine all others: draw up to the brightest percent
-        heatmap = np.minimum(heatmap, np.quantile(heatmap, 0.99))
-    return normalize(heatmap, size)
-
-
-def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
-    """What tells a heatmap from its neighbours; a long class name is cut last."""
-    parts = [finding.model] * with_model + [finding.method] * with_method
-    if not parts:
-        return f"{finding.class_name}  {finding.probability:.1%}"
-    return f"{'  '.join(parts)}  {finding.probability:.1%}  {finding.class_name}"
-
-
-def _class_name(classifier: Classifier, class_index: object) -> str:
-    if classifier.class_names is None or not isinstance(class_index, int):
-        return f"class {class_index}"
-    return classifier.class_names[class_index]

@@ -22,7 +22,7 @@ from kgradcam.files import write_atomically
 from kgradcam.heatmaps.layers import list_layers
 from kgradcam.metrics.classification import classification_ap
 from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE, write_card
-from kgradcam.pictures.drawing import save
+from kgradcam.pictures.figures import save
 from kgradcam.training.batches import cache_features
 from kgradcam.training.curves import draw_history, log_epoch
 from kgradcam.training.network import copy_network, learning_rates, set_trainable

@@ -275,7 +275,7 @@ def test_visualize_names_an_image_that_is_gone_or_damaged(
         damage()
         result = kgradcam("visualize", run_folder, "--out", tmp_path / "x.png")
         assert (result.code, result.out) == (1, "")
-        assert f"{pets.root} does not hold a readable e.jpg any more." in result.err
+        assert f"{pets.root} has no readable image e.jpg" in result.err
 
 
 def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Charts show what was measured: the points, the best of them, and nothing cut off."""
+"""Charts: the measured points, the best one marked, and no text cut off."""
 
 from dataclasses import replace
 
@@ -89,3 +89,14 @@ def test_titles_fit(evaluation: Result, dataset: str) -> None:
 def test_one_option_needs_no_chart_of_options(evaluation: Result) -> None:
     rows = tuple(row for row in evaluation.rows if row.option == ("heatmap", 20, 0.2))
     assert set(draw_charts(replace(evaluation, rows=rows))) == {"precision-recall"}
+
+
+def test_a_class_name_is_text_and_fits(evaluation: Result) -> None:
+    name = "\u732b $\\frac$ " + "of a very long kind " * 5
+    curves = tuple(replace(each, class_name=name) for each in evaluation.curves)
+    figure = draw_charts(replace(evaluation, curves=curves))["precision-recall"]
+    figure.draw_without_rendering()
+    (axes,) = panels(figure, "\ufffd $\\frac$ of a very long")
+    assert axes.get_title().endswith("\u2026")
+    extent = axes.title.get_window_extent()
+    assert figure.bbox.x0 <= extent.x0 <= extent.x1 <= figure.bbox.x1

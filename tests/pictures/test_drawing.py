@@ -19,8 +19,8 @@ from kgradcam.pictures.drawing import (
     draw_explanations,
     draw_gallery,
     overlay,
-    save,
 )
+from kgradcam.pictures.figures import save
 
 GREY = np.full((30, 40, 3), 100, np.uint8)
 

@@ -1,0 +1,157 @@
+"""Draws images beside the heatmaps of some classes, for `kgradcam explain`."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from kgradcam.boxes.normalization import Heatmap, normalize
+from kgradcam.data.images import read_image
+from kgradcam.errors import UserError
+from kgradcam.heatmaps.frozen import FREEZE_AFTER
+from kgradcam.heatmaps.methods import find_method
+from kgradcam.heatmaps.scores import ClassTarget
+from kgradcam.metrics.faithfulness import measure
+from kgradcam.models.class_targets import parse_target
+from kgradcam.models.classifier import Classifier
+from kgradcam.pictures.drawing import ExplanationRow, draw_explanations
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One heatmap of the figure that `explain_images` draws.
+
+    Attributes:
+        image: The image file.
+        model: The model's name.
+        method: The method's name.
+        class_name: The explained class.
+        probability: The model's probability of the class, in [0, 1].
+        precision: The precision of the forward pass; see `GradCAM`.
+        measures: Faithfulness by name, empty unless measured; see `metrics.faithfulness.MEASURES`.
+    """
+
+    image: Path
+    model: str
+    method: str
+    class_name: str
+    probability: float
+    precision: str
+    measures: dict[str, float]
+
+
+def explain_images(
+    paths: Sequence[Path],
+    classifiers: Sequence[Classifier],
+    classes: Sequence[str] = (),
+    layer: str | Sequence[str] | None = None,
+    image_size: int | None = None,
+    methods: Sequence[str] = ("gradcam",),
+    measured: bool = False,
+    precision: str = "float32",
+) -> tuple["Figure", list[Finding]]:
+    """Draws each image beside its heatmaps: one for each model, method and class.
+
+    Args:
+        paths: Image files.
+        classifiers: The models to explain.
+        classes: The classes to explain, each in a form that `parse_target` accepts. Default: the
+            top class of each image by the first model.
+        layer: The layer to explain, or several. Default: see `GradCAM`.
+        image_size: Side in pixels of the squares that images are resized to; `None` keeps their
+            own size.
+        methods: Names of methods, keys of `heatmaps.methods.METHODS`.
+        measured: Also measures how faithful each heatmap is.
+        precision: The precision of the forward pass; see `GradCAM`.
+
+    Returns:
+        A figure with a row for each image, and its heatmaps in reading order.
+
+    Raises:
+        UserError: An image cannot be read, a class is unknown, or `classes` is empty while the
+            models have different numbers of outputs.
+    """
+    if not classes and len({each.model.output_shape[-1] for each in classifiers}) > 1:
+        raise UserError(
+            "Models with different outputs have no top class in common: give --class. Received: "
+            + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
+        )
+    explainers = [
+        (
+            each,
+            name,
+            find_method(name)(
+                each.model,
+                layer,
+                preprocess=each.preprocess,
+                precision=precision,
+                freeze=len(paths) >= FREEZE_AFTER,
+            ),
+        )
+        for each in classifiers
+        for name in methods
+    ]
+    rows, findings = [], []
+    for path in paths:
+        photograph = read_image(path, upright=True)
+        seen = photograph if image_size is None else read_image(path, image_size, upright=True)
+        seen = seen[np.newaxis]
+        names = list(classes)
+        top: list[ClassTarget] = []
+        heatmaps: list[Heatmap] = []
+        in_row: list[Finding] = []
+        for classifier, method, explainer in explainers:
+            count = classifier.model.output_shape[-1]
+            targets = [parse_target(text, classifier.class_names, count) for text in classes]
+            explanation = explainer(seen, classes=targets or top or None)
+            if not names:
+                top = explanation.classes[0]  # the other models and methods explain it too
+                names = [_class_name(classifier, top[0])]
+            measures = measure(explainer, seen, explanation) if measured else {}
+            for j, name in enumerate(names):
+                heatmaps.append(
+                    _visible(explanation.heatmaps[0, j], photograph.shape[1::-1], seen.shape[1:3])
+                )
+                in_row.append(
+                    Finding(
+                        path,
+                        classifier.name,
+                        method,
+                        name,
+                        float(explanation.probabilities[0, j]),
+                        explainer.precision,
+                        {key: float(values[0, j]) for key, values in measures.items()},
+                    )
+                )
+        titles = [_title(each, len(classifiers) > 1, len(methods) > 1) for each in in_row]
+        rows.append(ExplanationRow(photograph, path.name, np.stack(heatmaps), titles))
+        findings += in_row
+    return draw_explanations(rows), findings
+
+
+def _visible(heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...]) -> Heatmap:
+    """Normalizes a heatmap for drawing, at the image's size."""
+    # A heatmap at pixel resolution, as of guided Grad-CAM, has a few pixels far above all others.
+    # Clipped at its 99th percentile, the rest becomes visible.
+    if heatmap.shape == seen:
+        heatmap = np.minimum(heatmap, np.quantile(heatmap, 0.99))
+    return normalize(heatmap, size)
+
+
+def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
+    """The parts that differ between heatmaps come first, so that a long class name is cut last."""
+    parts = [finding.model] * with_model + [finding.method] * with_method
+    if not parts:
+        return f"{finding.class_name}  {finding.probability:.1%}"
+    return f"{'  '.join(parts)}  {finding.probability:.1%}  {finding.class_name}"
+
+
+def _class_name(classifier: Classifier, class_index: object) -> str:
+    if classifier.class_names is None or not isinstance(class_index, int):
+        return f"class {class_index}"
+    return classifier.class_names[class_index]
