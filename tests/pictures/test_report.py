@@ -1,4 +1,4 @@
-"""The page of a run: what it says, that data are text to it, and what a browser makes of it."""
+"""The page of a run: its content, its safety against markup in names, its look in a browser."""
 
 import base64
 import hashlib
@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,15 @@ from helpers import PLAIN
 
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.average_precision import find_protocol
-from kgradcam.pictures import report
+from kgradcam.pictures import report, report_cards
+from kgradcam.pictures.drawing import overlay
 from kgradcam.pictures.report import build_report
 from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 
 VOC2010 = find_protocol("voc2010")
@@ -53,47 +57,122 @@ class Page(HTMLParser):
     def data(self) -> dict[str, Any]:
         return json.loads(self.text["data"])
 
+    @property
+    def cards(self) -> list[dict[str, Any]]:
+        return self.data["cards"]
+
+
+def boxes_at(page: Page, card: dict[str, Any], threshold: float) -> np.ndarray:
+    """`[boxes, 6]`: what `boxesAt` of the script returns, with NaN for no IoU."""
+    step = page.data["thresholds"].index(threshold)
+    _, *shown = [change for change in card["changes"] if change[0] <= step][-1]
+    return np.array([card["boxes"][i] for i in shown], np.float64).reshape(-1, 6)
+
 
 def build(run: Run, **options: Any) -> Page:
     return Page(build_report(run, None, [0.3, 0.5], VOC2010, **options))
 
 
 def test_the_gallery_is_the_run(run: Run) -> None:
-    data = build(run).data
-    assert (data["threshold"], data["radius"], data["score"]) == (0.5, 0, "heat")
-    assert len(data["entries"]) == 5
-    (entry,) = [e for e in data["entries"] if (e["file"], e["class"]) == ("b.jpg", "dog")]
-    assert entry["size"] == [30, 40]
-    assert entry["objects"] == [[0, 15, 10, 30]]
+    page = build(run)
+    assert page.data["thresholds"][page.data["step"]] == 0.5
+    assert len(page.cards) == 5
+    (card,) = [c for c in page.cards if (c["file"], c["class"]) == ("b.jpg", "dog")]
+    assert card["size"] == [30, 40]
+    assert card["objects"] == [[0, 15, 10, 30]]
     found = run.detections([0.5])[0, 0.5]
     mine = (found.image_ids == 2) & (found.category_ids == 2)
-    stored = np.array(entry["boxes"][0]["boxes"])
-    np.testing.assert_array_equal(stored[:, :4], found.boxes[mine])
-    np.testing.assert_allclose(stored[:, 4], found.scores[mine], atol=1e-4)
+    shown = boxes_at(page, card, 0.5)
+    assert len(shown) == 2
+    order = np.argsort(-found.scores[mine])
+    np.testing.assert_array_equal(shown[:, :4], found.boxes[mine][order])
+    np.testing.assert_allclose(shown[:, 4], found.scores[mine][order], atol=1e-4)
+    np.testing.assert_array_equal(shown[:, 5] > 0.5, [False, True])  # the cat's box, the dog's
     # Brightness is the same for both squares, so the larger has the higher score: the cat's.
-    assert entry["score"] == stored[:, 4].max()
-    assert entry["iou"] == 0
-    (cat,) = [e for e in data["entries"] if (e["file"], e["class"]) == ("b.jpg", "cat")]
+    assert card["score"] == shown[0, 4]
+    assert card["iou"] == 0
+    (cat,) = [c for c in page.cards if (c["file"], c["class"]) == ("b.jpg", "cat")]
     assert cat["iou"] > 0.8
-    picture = base64.b64decode(entry["picture"].removeprefix("data:image/jpeg;base64,"))
-    with PIL.Image.open(io.BytesIO(picture)) as image:
+    with decoded(page.data["photos"]["b.jpg"], "image/jpeg") as image:
         assert image.size == (30, 40)
 
 
-def test_a_map_comes_back_in_16_bits() -> None:
+def decoded(source: str, kind: str) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(base64.b64decode(source.removeprefix(f"data:{kind};base64,"))))
+
+
+def test_a_heatmap_is_drawn_as_in_other_pictures() -> None:
     heatmap = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    told = report._encoded_map(heatmap)
-    values = np.frombuffer(base64.b64decode(told["values"]), "<u2").reshape(5, 7) / 65_535
-    np.testing.assert_allclose(values, (heatmap - heatmap.min()) / np.ptp(heatmap), atol=1e-5)
-    assert (told["width"], told["height"]) == (7, 5)
-    large = report._encoded_map(np.ones((100, 300), np.float32))
-    assert (large["width"], large["height"]) == (64, 21)
+    with decoded(report_cards._encode_heatmap(heatmap), "image/png") as image:
+        layer = np.asarray(image.convert("RGBA"), np.float64)
+    photo = np.full((5, 7, 3), 100, np.uint8)
+    opacity = layer[..., 3:] / 255
+    blended = photo * (1 - opacity) + layer[..., :3] * opacity
+    wanted = overlay(photo, (heatmap - heatmap.min()) / np.ptp(heatmap)).astype(float)
+    np.testing.assert_allclose(blended, wanted, atol=5)  # of 255: half of a shade
+    assert np.ptp(wanted) > 100
+    with decoded(
+        report_cards._encode_heatmap(np.ones((100, 300), np.float32)), "image/png"
+    ) as image:
+        assert image.size == (64, 21)
+        assert image.convert("RGBA").getextrema()[3] == (0, 0)  # no contrast, no heat
+
+
+@pytest.mark.parametrize(
+    ("rules", "radius"), [*(("single-threshold", radius) for radius in (0, 1, 4, 7)), ("levels", 0)]
+)
+def test_boxes_at_every_step_are_those_of_find_boxes(
+    run: Run, monkeypatch: pytest.MonkeyPatch, rules: str, radius: int
+) -> None:
+    """Random heatmaps: holes, corners that touch, regions at the border."""
+    records = randomize(run, monkeypatch, rules, radius)
+    page = build(run)
+    assert len(page.data["thresholds"]) == 51
+    checked = 0
+    for card in page.cards:
+        (record,) = [
+            each
+            for each in records
+            if run.ground_truth.categories[each.category_id - 1] == card["class"]
+            and run.ground_truth.images[each.image_id - 1].file_name == card["file"]
+        ]
+        easy = np.array(card["objects"])[~np.array(card["difficult"], bool)].reshape(-1, 4)
+        for threshold in page.data["thresholds"]:
+            if threshold in run.thresholds:
+                continue  # from the run's files, which the random heatmaps did not make
+            boxes, scores = find_boxes(
+                record.heatmap, tuple(card["size"]), record.probability, threshold, run.options
+            )
+            order = np.argsort(-scores, kind="stable")
+            shown = boxes_at(page, card, threshold)
+            np.testing.assert_allclose(shown[:, :4], boxes[order], atol=0.5)
+            np.testing.assert_allclose(shown[:, 4], scores[order], atol=1e-4)
+            ious = box_iou(boxes[order], easy).max(axis=1) if len(easy) else np.nan
+            np.testing.assert_allclose(shown[:, 5], ious, atol=1e-4)
+            checked += len(boxes)
+    assert checked > 200
+
+
+def randomize(
+    run: Run, monkeypatch: pytest.MonkeyPatch, rules: str, radius: int
+) -> list[ClassHeatmap]:
+    """Gives a run other box options, and random heatmaps in place of its own."""
+    options = {"rules": rules, "smooth_radius": radius, "score": DEFAULT_OPTIONS[rules].score}
+    for name, value in options.items():
+        object.__setattr__(run.options, name, value)
+    generator = np.random.default_rng(radius)
+    records = [
+        replace(record, heatmap=generator.normal(size=(6, 5)).astype(np.float32))
+        for record in run.heatmaps()
+    ]
+    monkeypatch.setattr(Run, "heatmaps", lambda self: iter(records))
+    return records
 
 
 def test_the_worst_come_first_and_only_so_many(run: Run) -> None:
-    every = build(run).data["entries"]
+    every = build(run).cards
     order = [(2 if e["iou"] is None else e["iou"]) for e in every]
-    worst = build(run, count=2).data["entries"]
+    worst = build(run, count=2).cards
     assert [e["file"] for e in worst] == [e["file"] for e in every[:2]]
     assert every[0]["iou"] == 0
     assert [e for e in order if e <= 1] == sorted(e for e in order if e <= 1)
@@ -109,21 +188,21 @@ def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
         cells = "".join(f"<td>{cell}</td>" for cell in line[1:])
         assert f'<tr><th scope="row">{line[0]}</th>{cells}</tr>' in text
     assert "<dt>model layer</dt><dd>maps</dd>" in text
-    assert "AP over the heat threshold" in text
-    assert text.count("<polyline") == 3  # AP, and the curves of two classes
+    for title in ("Precision over recall", "AP over the heat threshold"):
+        assert text.count(f'alt="{title}, ') == 1
     assert "selected on the data that it is scored on" in text
 
 
 def test_without_a_gallery_the_dataset_is_not_needed(run: Run, pets) -> None:
     shutil.rmtree(pets.root)
-    assert build(run, count=0).data["entries"] == []
+    assert build(run, count=0).cards == []
     with pytest.raises(UserError, match="neither a folder in VOC layout"):
         build(run)
 
 
 def test_an_image_that_has_gone_is_named(run: Run, pets) -> None:
     (pets.root / "JPEGImages/e.jpg").unlink()
-    with pytest.raises(UserError, match=r"does not hold a readable e.jpg any more"):
+    with pytest.raises(UserError, match=r"has no readable image e.jpg"):
         build(run)
 
 
@@ -150,9 +229,11 @@ def test_names_are_names(hostile: Run) -> None:
     page = build(hostile)
     text = build_report(hostile, None, [0.3, 0.5], VOC2010)
     assert sum(tag == "script" for tag, _ in page.tags) == 2  # the data, and the program
-    assert not {"img", "b", "i", "iframe", "object"} & {tag for tag, _ in page.tags if tag != "b"}
-    assert {e["class"] for e in page.data["entries"]} == {HOSTILE}
-    assert {e["file"] for e in page.data["entries"]} == {
+    assert not {"i", "iframe", "object"} & {tag for tag, _ in page.tags}
+    images = [attributes for tag, attributes in page.tags if tag == "img"]
+    assert [set(attributes) for attributes in images] == [{"src", "alt"}] * 2  # the charts
+    assert {e["class"] for e in page.cards} == {HOSTILE}
+    assert {e["file"] for e in page.cards} == {
         image.file_name for image in hostile.ground_truth.images
     }
     assert "&lt;/script&gt;&lt;script&gt;alert(1)" in text
@@ -165,7 +246,8 @@ def test_the_page_asks_nobody_for_anything(hostile: Run) -> None:
     text = build_report(hostile, None, [0.5], VOC2010)
     page = Page(text)
     for _, attributes in page.tags:
-        assert not {"src", "href", "action", "srcset", "data", "poster"} & set(attributes)
+        assert not {"href", "action", "srcset", "data", "poster"} & set(attributes)
+        assert attributes.get("src", "data:").startswith("data:")
     policy = next(a["content"] for t, a in page.tags if t == "meta" and "http-equiv" in a)
     assert policy is not None
     assert "default-src 'none'" in policy
@@ -177,7 +259,7 @@ def test_the_page_asks_nobody_for_anything(hostile: Run) -> None:
 
 def test_the_program_adds_text_and_no_markup() -> None:
     ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\("
-    assert not re.search(ways, report._part("report.js"))
+    assert not re.search(ways, report._read_part("report.js"))
 
 
 @pytest.fixture
@@ -187,23 +269,23 @@ def browse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         pytest.skip("needs a browser: no chromium on PATH")
 
     def open_page(run: Run, program: str, **options: Any) -> Any:
-        part = report._part
+        part = report._read_part
         # Once every card is filled and its picture decoded, which takes what it takes.
         tell = """
             const result = (() => {PROGRAM})();
             const tell = (tries) => {
                 const made = [...document.querySelectorAll('#cards img')];
-                const ready = made.length === data.entries.length && made.every(i => i.complete);
+                const ready = made.length === 2 * data.cards.length && made.every(i => i.complete);
                 if (!ready && tries) return setTimeout(tell, 50, tries - 1);
                 document.body.textContent = '@@' + JSON.stringify(result()) + '@@';
             };
             setTimeout(tell, 50, 60);""".replace("PROGRAM", program)
         monkeypatch.setattr(
-            report, "_part", lambda name: part(name) + (tell if name == "report.js" else "")
+            report, "_read_part", lambda name: part(name) + (tell if name == "report.js" else "")
         )
         page, log = tmp_path / "page.html", tmp_path / "net.json"
         page.write_text(build_report(run, None, [0.5], VOC2010, **options), encoding="utf-8")
-        monkeypatch.setattr(report, "_part", part)
+        monkeypatch.setattr(report, "_read_part", part)
         assert CHROMIUM is not None
         result = subprocess.run(
             [
@@ -235,72 +317,49 @@ def test_in_a_browser_the_cards_show_the_stored_boxes(run: Run, browse) -> None:
             values: card.querySelector('.values').textContent,
             boxes: [...card.querySelectorAll('rect.box')].map(r =>
                 ['x', 'y', 'width', 'height'].map(n => Number(r.getAttribute(n)))),
-            loaded: card.querySelector('img').naturalWidth,
+            loaded: [...card.querySelectorAll('img')].map(image => image.naturalWidth),
         }));""",
     )
-    entries = build(run).data["entries"]
-    assert [card["name"] for card in told] == [entry["file"] for entry in entries]
-    for card, entry in zip(told, entries, strict=True):
-        stored = np.array(entry["boxes"][0]["boxes"])[:, :4]
+    page = build(run)
+    assert [card["name"] for card in told] == [entry["file"] for entry in page.cards]
+    for card, entry in zip(told, page.cards, strict=True):
         drawn = np.array(card["boxes"])
         drawn[:, 2:] += drawn[:, :2]
-        np.testing.assert_array_equal(drawn, stored)
-        assert card["loaded"] == entry["size"][0]
+        np.testing.assert_array_equal(drawn, boxes_at(page, entry, 0.5)[:, :4])
+        assert card["loaded"] == [entry["size"][0], entry["size"][0] / 2]  # the photo, the heat
         iou = "-" if entry["iou"] is None else f"{entry['iou']:.2f}"
         assert card["values"].endswith(f"score {entry['score']:.2f}, IoU {iou}")
 
 
-@pytest.mark.parametrize(
-    ("rules", "radius"), [*(("single-threshold", radius) for radius in (0, 1, 4, 7)), ("levels", 0)]
-)
-def test_in_a_browser_other_thresholds_are_drawn_as_we_draw_them(
-    run: Run, browse, monkeypatch: pytest.MonkeyPatch, rules: str, radius: int
+@pytest.mark.parametrize("rules", ["single-threshold", "levels"])
+def test_in_a_browser_the_slider_shows_the_boxes_of_each_step(
+    run: Run, browse, monkeypatch: pytest.MonkeyPatch, rules: str
 ) -> None:
-    """Random maps: holes, corners that touch, regions at the border."""
-    score = DEFAULT_OPTIONS[rules].score
-    options = {"rules": rules, "smooth_radius": radius, "score": score}
-    for name, value in options.items():
-        object.__setattr__(run.options, name, value)
-    generator = np.random.default_rng(radius)
-    records = [
-        type(record)(
-            record.image_id,
-            record.category_id,
-            generator.normal(size=(6, 5)).astype(np.float32),
-            record.score,
-            record.probability,
-        )
-        for record in run.heatmaps()
-    ]
-    monkeypatch.setattr(Run, "heatmaps", lambda self: iter(records))
-    thresholds = [0.05, 0.2, 0.41, 0.63, 0.8, 0.97, 1.0]
+    randomize(run, monkeypatch, rules, 4)
     told = browse(
         run,
-        f"""return () => data.entries.map(entry =>
-            {thresholds}.map(threshold => drawBoxes(entry, threshold)));""",
+        """return () => data.thresholds.map((_, i) => {
+            slider.value = i;
+            slider.dispatchEvent(new Event('input'));
+            data.cards.forEach(fill);
+            return {
+                at: document.getElementById('at').textContent,
+                spoken: slider.getAttribute('aria-valuetext'),
+                boxes: [...document.querySelectorAll('#cards svg')].map(svg =>
+                    [...svg.querySelectorAll('rect.box')].map(r =>
+                        ['x', 'y', 'width', 'height'].map(n => Number(r.getAttribute(n))))),
+            };
+        });""",
     )
-    checked = 0
-    for entry, by_threshold in zip(build(run).data["entries"], told, strict=True):
-        (record,) = [
-            each
-            for each in records
-            if run.ground_truth.categories[each.category_id - 1] == entry["class"]
-            and run.ground_truth.images[each.image_id - 1].file_name == entry["file"]
-        ]
-        for threshold, found in zip(thresholds, by_threshold, strict=True):
-            boxes, scores = find_boxes(
-                record.heatmap,
-                tuple(entry["size"]),
-                record.probability,
-                threshold,
-                BoxOptions(rules, radius, score),
-            )
-            drawn = np.array(found).reshape(-1, 5)
-            assert len(drawn) == len(boxes)
-            np.testing.assert_allclose(drawn[:, :4], boxes, atol=1e-9)
-            np.testing.assert_allclose(drawn[:, 4], scores, atol=1e-4)
-            checked += len(boxes)
-    assert checked > 40
+    page = build(run)
+    thresholds = page.data["thresholds"]
+    assert [float(each["at"]) for each in told] == thresholds
+    assert [each["spoken"] for each in told] == [each["at"] for each in told]
+    for threshold, each in zip(thresholds, told, strict=True):
+        for card, boxes in zip(page.cards, each["boxes"], strict=True):
+            drawn = np.array(boxes, np.float64).reshape(-1, 4)
+            drawn[:, 2:] += drawn[:, :2]
+            np.testing.assert_array_equal(drawn, boxes_at(page, card, threshold)[:, :4])
 
 
 def test_in_a_browser_names_are_names(hostile: Run, browse) -> None:
@@ -334,10 +393,11 @@ def test_in_a_browser_order_and_class_are_chosen(run: Run, browse) -> None:
         return () => [
             ...['name', 'confident', 'best', 'worst'].map(order => choose('order', order)),
             choose('class', 'cat'), shown(),
-            (slider.value = 0.9, slider.dispatchEvent(new Event('input')), at.textContent),
+            (slider.value = data.thresholds.indexOf(0.9), slider.dispatchEvent(new Event('input')),
+                document.getElementById('at').textContent),
         ];""",
     )
-    entries = build(run).data["entries"]
+    entries = build(run).cards
     assert told[0] == sorted(entry["file"] for entry in entries)
     scores = {(e["file"], e["class"]): e["score"] for e in entries}
     assert told[1] == [name for name, _ in sorted(scores, key=lambda key: -scores[key])]
