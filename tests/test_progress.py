@@ -27,7 +27,7 @@ def test_work_that_was_not_needed_leaves_no_bar(
     assert "boxes" not in captured.err + captured.out
 
 
-def test_where_no_terminal_is_there_are_plain_lines(
+def test_without_a_terminal_there_are_plain_lines(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter(range(0, 1000, 4))  # every look at it is four seconds later

@@ -228,8 +228,13 @@ def open_dataset(
 
     Example:
         >>> dataset = open_dataset("demo", "test")  # needs `pip install 'kgradcam[demo]'`
-        >>> for batch in dataset.batches(dataset.examples, batch_size=16):
-        ...     print(batch.images.shape, [each.file_name for each in batch.examples])
+        >>> len(dataset.examples), dataset.class_names
+        (24, ('cat',))
+        >>> batch = next(dataset.batches(dataset.examples, batch_size=8))
+        >>> batch.images.shape
+        (8, 448, 448, 3)
+        >>> batch.examples[0].objects.boxes
+        array([[144., 168., 405., 400.]])
     """
     if name == DEMO:
         return _open_folder(demo_folder(data_dir), name, split, quiet)

@@ -137,6 +137,11 @@ def write_annotation(
         height: Height of the image in pixels.
         names: The class name of each object.
         boxes: `[objects, 4]` whole numbers, xyxy in pixels from 0, half-open.
+
+    Example:
+        >>> xml = write_annotation("1.jpg", 500, 375, ["dog"], [[47, 239, 195, 371]])
+        >>> "<xmin>48</xmin>" in xml and "<xmax>195</xmax>" in xml
+        True
     """
     root = ET.Element("annotation")
     ET.SubElement(root, "folder").text = "JPEGImages"

@@ -89,10 +89,9 @@ class VocFolder:
 
     def image_path(self, image_id: str) -> Path:
         """Returns the path of an image; with the suffix `.jpg` if no such file exists."""
-        candidates = [
-            self._inside("JPEGImages", f"{image_id}{suffix}") for suffix in _IMAGE_SUFFIXES
-        ]
-        return next((path for path in candidates if path.is_file()), candidates[0])
+        paths = (self._inside("JPEGImages", f"{image_id}{suffix}") for suffix in _IMAGE_SUFFIXES)
+        default = self._inside("JPEGImages", f"{image_id}.jpg")
+        return next((path for path in paths if path.is_file()), default)
 
     def mask_path(self, image_id: str) -> Path:
         """Returns the path of an image's segmentation, to be read by `voc.class_mask`."""
@@ -100,7 +99,7 @@ class VocFolder:
 
     def _inside(self, part: str, name: str) -> Path:
         """Returns a path in a part of the folder; raises if the name leads out of it."""
-        path = PureWindowsPath(name)  # it splits at both / and \\
+        path = PureWindowsPath(name)  # splits at / and at \
         if path.anchor or ".." in path.parts or "\0" in name:
             raise UserError(f"{name!r} is not a file name in {self.root / part}.")
         return self.root / part / name

@@ -63,7 +63,7 @@ def test_batches_hold_images_of_one_shape_in_a_fixed_order(pets) -> None:
 
 
 def test_no_pipeline_is_tuned_while_it_runs(pets) -> None:
-    """Its end would now and then wait for the tuner, up to a minute."""
+    """The end of an iterator would sometimes wait for the tuner, up to a minute."""
     dataset = open_dataset(str(pets.root))
     pictures = Pictures(dataset, dataset.examples, np.zeros((4, 1)), lambda image: image, 8, 2)
     features = Features(np.zeros((1, 4, 1, 1, 1)), np.zeros((1, 4, 1)), 2)
@@ -150,7 +150,7 @@ def test_unknown_datasets_get_a_hint(tmp_path: Path) -> None:
         open_dataset("voc/2009", data_dir=tmp_path)
 
 
-def test_without_network_voc_says_what_to_do(tmp_path: Path, monkeypatch) -> None:
+def test_without_network_the_error_offers_prepare_and_folders(tmp_path: Path, monkeypatch) -> None:
     def unreachable(*arguments: object, **options: object) -> None:
         raise OSError("name resolution failed")
 
@@ -164,7 +164,7 @@ def test_without_network_voc_says_what_to_do(tmp_path: Path, monkeypatch) -> Non
 
 @pytest.fixture
 def devkit(make_voc: Callable, tmp_path: Path) -> Path:
-    """A devkit of the year 2007 whose sizes and integers would suffer from careless floats."""
+    """A devkit of 2007 with sizes and integers that float32 fractions do not represent."""
     folder = make_voc("VOCdevkit/VOC2007")
     generator = np.random.default_rng(0)
     for i in range(12):
@@ -198,7 +198,7 @@ def test_a_prepared_devkit_is_the_genuine_dataset(devkit: Path, tmp_path: Path) 
             assert example.objects.difficult.tolist() == objects.difficult.tolist()
             assert example.objects.truncated.tolist() == objects.truncated.tolist()
             assert example.objects.poses == objects.poses
-    # Plain tensorflow-datasets, in another process, without kgradcam.
+    # tensorflow-datasets alone, in another process, without kgradcam.
     program = f"""
 import tensorflow_datasets as tfds
 for example in tfds.load("voc/2007", split="train", data_dir={str(data_dir)!r}, download=False):
@@ -223,7 +223,7 @@ for example in tfds.load("voc/2007", split="train", data_dir={str(data_dir)!r}, 
         assert values == expected
 
 
-def test_what_cannot_be_prepared_is_said(devkit: Path, tmp_path: Path) -> None:
+def test_images_that_cannot_be_prepared_are_named(devkit: Path, tmp_path: Path) -> None:
     data_dir = tmp_path / "data"
     annotation = devkit / "VOC2007/Annotations/000002.xml"
     annotation.write_text(annotation.read_text().replace("dog", "axolotl"))

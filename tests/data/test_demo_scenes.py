@@ -1,4 +1,4 @@
-"""The demo dataset: the same every time, its boxes exact, in VOC layout."""
+"""The demo dataset: reproducible, with exact boxes, in VOC layout."""
 
 import functools
 import operator
@@ -94,7 +94,7 @@ def test_a_box_holds_all_that_the_mask_covers_and_no_more(
 
 
 def test_cats_look_both_ways_tilt_a_little_and_differ_in_brightness() -> None:
-    """Seen on a card, bright at its left and dark at its right, in place of the cat."""
+    """Measured with a card, bright on its left and dark on its right, in place of the cat."""
     maker = SceneMaker()
     middle = maker._cat.shape[1] // 2
     maker._cat[:] = 255

@@ -32,14 +32,14 @@ def test_fractions_of_a_pixel_are_kept(tmp_path: Path) -> None:
     assert objects.boxes.tolist() == [[47.123456789, 239, 195, 371.5]]
 
 
-def test_what_labelling_tools_leave_out_reads_as_unspecified_and_false(tmp_path: Path) -> None:
+def test_fields_that_labelling_tools_omit_have_defaults(tmp_path: Path) -> None:
     objects = parse_annotation(annotation(tmp_path, BARE.format(BOX)))
     assert objects.poses == ("unspecified",)
     assert objects.truncated.tolist() == [False]
     assert objects.difficult.tolist() == [False]
 
 
-def test_what_voc_says_is_read(tmp_path: Path) -> None:
+def test_pose_truncated_and_difficult_are_read(tmp_path: Path) -> None:
     said = "<pose>Left</pose><truncated>1</truncated><difficult>1</difficult>"
     objects = parse_annotation(annotation(tmp_path, BARE.format(said + BOX)))
     assert objects.poses == ("left",)
@@ -47,7 +47,7 @@ def test_what_voc_says_is_read(tmp_path: Path) -> None:
     assert objects.difficult.tolist() == [True]
 
 
-def test_a_pose_that_voc_does_not_know_is_unspecified(tmp_path: Path) -> None:
+def test_an_unknown_pose_is_unspecified(tmp_path: Path) -> None:
     objects = parse_annotation(annotation(tmp_path, BARE.format("<pose>asleep</pose>" + BOX)))
     assert objects.poses == ("unspecified",)
 

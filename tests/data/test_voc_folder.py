@@ -29,7 +29,7 @@ def test_splits_are_the_lists_of_images(folder: Path) -> None:
     assert voc.image_ids("all") == ["000001", "000003"]
 
 
-def test_a_devkit_with_one_year_will_do(folder: Path) -> None:
+def test_a_devkit_with_one_year_is_found(folder: Path) -> None:
     assert VocFolder(folder.parent).root == folder
     (folder.parent / "VOC2012" / "JPEGImages").mkdir(parents=True)
     with pytest.raises(UserError, match=r"It holds several: .*VOC2007, .*VOC2012"):
