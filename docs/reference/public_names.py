@@ -1,6 +1,6 @@
-"""The reference shows the names in `__all__`, which lazily importing packages fill when they load.
+"""The public names of packages that import lazily: `lazy_loader` computes their `__all__`.
 
-Griffe, which reads the sources for mkdocstrings, runs no code and would find these lists empty.
+Griffe reads the sources for mkdocstrings. It runs no code, so it does not find these names.
 """
 
 import importlib
@@ -10,10 +10,10 @@ import griffe
 
 
 class PublicNames(griffe.Extension):
-    """Takes the public names of each package from the imported package."""
+    """Takes missing public names from the imported package."""
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Sets `exports` of `pkg` and of the packages in it; modules are left alone."""
+        """Sets the missing `exports` of `pkg` and of the packages in it."""
         for module in [pkg, *pkg.modules.values()]:
-            if module.is_init_module:
+            if module.is_init_module and module.exports is None:
                 module.exports = getattr(importlib.import_module(module.path), "__all__", [])
