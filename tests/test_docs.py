@@ -1,5 +1,6 @@
 """Every Python snippet of the documentation runs, in its page's order."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -99,3 +100,26 @@ def test_every_promise_names_a_test_that_exists() -> None:
     assert len(named) > 30
     for name in named:
         assert name in files or f"def {name}(" in tests, name
+
+
+def literals(path: Path) -> str:
+    """The strings of a module, one a line; an f-string has `{}` in place of its values."""
+    lines = []
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.JoinedStr):
+            parts = [getattr(part, "value", "") for part in node.values]
+            lines.append("".join(part if isinstance(part, str) else "{}" for part in parts))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            lines.append(node.value)
+    return "\n".join(lines)
+
+
+def test_every_heading_of_troubleshooting_is_a_message() -> None:
+    page = (ROOT / "docs/troubleshooting.md").read_text("utf-8")
+    headings = re.findall(r"^### (.*)$", page.partition("### A heatmap of zeros")[0], re.MULTILINE)
+    source = "\n".join(literals(path) for path in (ROOT / "kgradcam").rglob("*.py"))
+    assert len(headings) > 20
+    for heading in headings:
+        # Values: `...`, N, WxH, and numbers.
+        for part in re.split(r"'\.\.\.'|\.\.\.|\bN\b|WxH|[\d,x]{5,}", heading):
+            assert part in source, heading
