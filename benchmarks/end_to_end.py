@@ -27,7 +27,7 @@ from photographs import CLASS, VOC_SIZE, make_folder, voc_sizes
 from report import RESULTS, draw, quartiles, save, spread
 
 from kgradcam.data.dataset import open_dataset
-from kgradcam.heatmaps.frozen import choose_precision
+from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.imagenet import VOC_GROUPS
 from kgradcam.runs import detection, run_writer
 from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
@@ -86,13 +86,13 @@ def time_detect(configuration: Configuration, out: Path) -> tuple[float, float, 
     with (
         patch("kgradcam.progress.bar", watch.bar),
         patch.object(detection, "make_explainer", explainer),
-        patch.object(detection, "FREEZE_AFTER", 0),
+        patch.object(detection, "FREEZE_FROM", 0),
     ):
         start = time.perf_counter()
         detect(configuration, out, force=True)
         end = time.perf_counter()
     (cam,) = explainers
-    traces = cam.trace_count - cam._compiled.freeze_count
+    traces = cam.trace_count
     return watch.per_image(end), watch.ends[0][0] - start, traces
 
 

@@ -31,7 +31,7 @@ def peak_of_detect(options: dict[str, Any], folder: Path) -> float:
     from kgradcam.runs import detection
     from kgradcam.runs.detection import Configuration, detect
 
-    with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_AFTER", 2):
+    with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_FROM", 2):
         configuration = Configuration(
             dataset=str(folder), classes=(CLASS,), weights=None, **options
         )

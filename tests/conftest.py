@@ -133,3 +133,25 @@ def kgradcam(
         return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture
+def nested() -> Any:
+    """A backbone inside a functional model: global average pooling and three classes."""
+    import keras
+    from networks import backbone, head
+
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((12, 12, 3))
+    return keras.Model(inputs, head(backbone()(inputs)))
+
+
+@pytest.fixture
+def reduced() -> str:
+    """The reduced precision of this machine."""
+    from kgradcam.heatmaps.precision import choose_precision
+
+    precision = choose_precision("auto")
+    if precision == "float32":
+        pytest.skip("needs a CPU with AVX512-BF16 or AMX, or a GPU with tensor cores")
+    return precision

@@ -10,14 +10,12 @@ import typer
 
 from kgradcam import __version__
 from kgradcam.cli import (
-    coco,
     compare,
     demo,
     detect,
     env,
     evaluate,
     explain,
-    faithfulness,
     layers,
     prepare,
     report,
@@ -25,7 +23,6 @@ from kgradcam.cli import (
     train,
     tune,
     visualize,
-    wsol,
 )
 
 app = typer.Typer(
@@ -43,9 +40,6 @@ for _command in (
     detect.detect,
     visualize.visualize,
     evaluate.evaluate,
-    wsol.wsol,
-    coco.coco,
-    faithfulness.faithfulness,
     tune.tune,
     compare.compare,
     report.report,

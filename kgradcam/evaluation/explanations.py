@@ -18,7 +18,7 @@ from kgradcam.data.dataset import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import describe
 from kgradcam.evaluation.results import MEAN, Result, Row
-from kgradcam.heatmaps.gradcam import Explanation
+from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.runs.detection import load_model, make_explainer, read_configuration

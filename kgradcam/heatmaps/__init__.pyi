@@ -1,7 +1,11 @@
 from .channel_importance import NeuronImportance as NeuronImportance
 from .channel_importance import neuron_importance as neuron_importance
-from .gradcam import Explanation as Explanation
+from .explainer import Explainer as Explainer
+from .explainer import Explanation as Explanation
+from .forward import ForwardPass as ForwardPass
+from .frozen import FrozenExplainer as FrozenExplainer
 from .gradcam import GradCAM as GradCAM
+from .graph_rewriting import CannotFreezeError as CannotFreezeError
 from .layers import LayerCall as LayerCall
 from .layers import list_layers as list_layers
 from .methods import CAM as CAM
@@ -16,3 +20,5 @@ from .methods import LayerCAM as LayerCAM
 from .methods import ScoreCAM as ScoreCAM
 from .methods import XGradCAM as XGradCAM
 from .methods import find_method as find_method
+from .methods import per_class as per_class
+from .precision import choose_precision as choose_precision

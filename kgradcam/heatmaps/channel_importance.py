@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from kgradcam.heatmaps.gradcam import GradCAM, Trace, one_by_one
+from kgradcam.heatmaps.gradcam import GradCAM, channel_weights
 from kgradcam.heatmaps.scores import ClassTarget
 
 
@@ -57,13 +57,6 @@ def _listed(names: Sequence[str]) -> str:
     return f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-class _ChannelWeights(GradCAM):
-    """Yields alphas `[batch, classes, channels]` in place of heatmaps."""
-
-    def heatmaps(self, trace: Trace) -> Any:
-        return one_by_one(trace.mean_gradients, tf.eye(tf.shape(trace.scores)[1]))
-
-
 def neuron_importance(
     model: keras.Model,
     image: Any,
@@ -102,12 +95,12 @@ def neuron_importance(
         ... ).sentence()
         'cat: ears speak for it, wheels against it.'
     """
-    weigh = _ChannelWeights(model, relu=False, **options)
+    explainer = GradCAM(model, method=channel_weights, relu=False, **options)
     batch = tf.nest.map_structure(lambda each: np.asarray(each)[np.newaxis], image)
-    alphas = weigh(batch, classes=[target]).heatmaps[0, 0]
+    alphas = explainer(batch, classes=[target]).heatmaps[0, 0]
     known = dict(names) if isinstance(names, Mapping) else dict(enumerate(names or ()))
     return NeuronImportance(
-        layer=str(weigh.layer),
+        layer=str(explainer.layer),
         class_name=class_name or f"class {target}",
         alphas=alphas,
         names=tuple(known.get(i, f"channel {i}") for i in range(len(alphas))),

@@ -7,11 +7,21 @@ import tensorflow as tf
 
 from kgradcam.errors import UserError
 
-_MOST_CELLS = 1024.0
+_MAX_CELLS = 1024.0
 
 
 def fuse_layers(maps: Sequence[Any]) -> Any:
-    """The mean of heatmaps `[classes, batch, height, width]` of several sizes, each scaled to 1."""
+    """Averages the heatmaps of several layers at the largest of their sizes.
+
+    Args:
+        maps: float32 `[classes, batch, height, width]` of each layer.
+
+    Returns:
+        float32 `[classes, batch, height, width]`, the mean of the heatmaps divided by their maxima.
+
+    Raises:
+        UserError: The heatmaps are those of series or volumes.
+    """
     if any(each.shape.rank != 4 for each in maps):
         raise UserError("Several layers are fused on images only, not on series or volumes.")
     sizes = tf.stack([tf.shape(each)[2:] for each in maps])
@@ -29,14 +39,17 @@ def fuse_layers(maps: Sequence[Any]) -> Any:
 
 
 def scaled_to_one(heatmaps: Any) -> Any:
-    """Divides heatmaps `[batch, height, width, classes]` by their highest values."""
+    """Divides heatmaps `[batch, height, width, classes]` by their maxima."""
     return tf.math.divide_no_nan(
         heatmaps, tf.reduce_max(tf.abs(heatmaps), axis=[1, 2], keepdims=True)
     )
 
 
 def at_most_cells(shape: Any) -> Any:
-    """Shrinks a grid of more than `_MOST_CELLS` cells, since affinities grow as its square."""
+    """Returns the size of a grid, int32 `[2]`, reduced to about `_MAX_CELLS` cells.
+
+    Affinities grow with the square of the number of cells.
+    """
     cells = tf.cast(tf.reduce_prod(shape), tf.float32)
-    factor = tf.minimum(1.0, tf.sqrt(_MOST_CELLS / cells))
+    factor = tf.minimum(1.0, tf.sqrt(_MAX_CELLS / cells))
     return tf.maximum(tf.cast(tf.round(tf.cast(shape, tf.float32) * factor), tf.int32), 1)

@@ -1,8 +1,9 @@
-"""Which layers a model calls, in what order, with what feature maps.
+"""Which layers a model calls, in what order, with what feature maps; and which one is the default.
 
-Keras models come as graphs, as nests of graphs, and as plain Python. What they share is that every
-layer runs through `keras.Operation.__call__`: watching that one door while the model is traced
-finds each feature map of any model, without rebuilding or changing it.
+Keras models are graphs, nests of graphs, or plain Python. In all of them every layer runs through
+`keras.Operation.__call__`. `record_calls` wraps that method while the model is traced, so it finds
+the feature maps of any model without rebuilding or changing it. Keras has no public hook for this.
+`tests/heatmaps/test_layers.py` fails if a Keras release calls layers in another way.
 """
 
 import threading
@@ -15,9 +16,9 @@ import keras
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.heatmaps.inputs import input_specs
 from kgradcam.heatmaps.receptive_field import stride
 
-# Layers that only pick, drop or move values: the map they pass on is explained at its maker.
 PASSIVE = (
     *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),
     *(keras.layers.Cropping1D, keras.layers.Cropping2D, keras.layers.Cropping3D),
@@ -27,24 +28,23 @@ PASSIVE = (
     *(keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.GaussianNoise),
     *(keras.layers.Identity, keras.layers.InputLayer, keras.layers.Permute, keras.layers.Reshape),
 )
-_tracing = threading.RLock()
+"""Layers that only select, drop or move values; the default is the layer that computed them."""
 
-Tap = Callable[[str, Any], Any]
-"""Receives the path and the feature maps of a call, and returns what the model shall go on with."""
+_patch_lock = threading.RLock()
 
 
 @dataclass(frozen=True)
 class LayerCall:
-    """One call of a layer that made a feature map.
+    """One call of a layer whose output is a feature map.
 
     Attributes:
-        path: The layer's name, behind the names of the models it is nested in:
-            `"conv5_block3_out"`, `"backbone/conv5_block3_out"`. The second call of a layer that is
-            used several times ends in `"#2"`, in the order in which the model runs them.
-        layer: The layer; or the operation, for a sum of residual branches written with `+`.
-        feature_maps: Its output, a symbolic tensor `[batch, height, width, channels]`, or with
-            another number of axes between the batch and the channels.
-        channels_first: Whether its axes are `[batch, channels, height, width]`.
+        path: The layer's name, after the names of the models it is nested in:
+            `"conv5_block3_out"`, `"backbone/conv5_block3_out"`. The second call of a shared layer
+            ends in `"#2"`, in the order of execution.
+        layer: The layer; or the Keras operation, for a sum of branches written with `+`.
+        feature_maps: Its output, a symbolic tensor `[batch, height, width, channels]`, or with one
+            or three spatial axes.
+        channels_first: Whether the axes are `[batch, channels, height, width]`.
     """
 
     path: str
@@ -54,32 +54,40 @@ class LayerCall:
 
     @property
     def shape(self) -> tuple[int | None, ...]:
-        """`(height, width, channels)`; `None` where it depends on the input."""
+        """`(height, width, channels)`; `None` where the size depends on the input."""
         axes = tuple(self.feature_maps.shape[1:])
         return (*axes[1:], axes[0]) if self.channels_first else axes
+
+    def ends_in(self, path: str) -> bool:
+        """Whether `path` is this call's path, or the last part of it."""
+        return self.path == path or self.path.endswith(f"/{path}")
+
+
+Tap = Callable[[LayerCall], Any]
+"""Receives a call as soon as its output exists, and returns the output to continue with."""
 
 
 @contextmanager
 def record_calls(
-    model: keras.Model, tap: Tap = lambda path, feature_maps: feature_maps
+    model: keras.Model, tap: Tap = lambda call: call.feature_maps
 ) -> Iterator[list[LayerCall]]:
-    """Records every call that makes a feature map with space, while `model` is traced.
+    """Records every call that outputs a feature map, while `model` is traced.
 
-    `keras.Operation.__call__` is wrapped for the length of the `with` block, one block at a time,
-    and only calls made by this thread are recorded.
+    `keras.Operation.__call__` is wrapped inside the `with` block, in one block at a time, and only
+    calls of the current thread are recorded.
 
     Args:
         model: The model about to be called; its own name is left out of the paths.
-        tap: Called with each feature map as soon as it exists: to watch it, or to replace it.
+        tap: Called with each feature map, to watch it or to replace it.
 
     Yields:
-        The list of calls, in the order in which they end, filled while the block runs.
+        The list of calls in the order in which they return, filled while the block runs.
     """
     calls: list[LayerCall] = []
     counts: dict[str, int] = {}
     stack: list[Any] = []
     thread = threading.get_ident()
-    # Activations and sums do not say in which order their axes are: it is that of the layer before.
+    # Activations and sums have no data_format: they keep that of the layer before them.
     data_format = keras.config.image_data_format()
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
@@ -93,16 +101,18 @@ def record_calls(
             stack.pop()
         data_format = getattr(layer, "data_format", data_format)
         made = LayerCall("", layer, output, data_format == "channels_first")
-        if _makes_feature_maps(made) and not any(output is each.feature_maps for each in calls):
+        # A nested model returns the output of its last layer, which is recorded already.
+        if _is_feature_map(made) and not any(output is each.feature_maps for each in calls):
             path = "/".join(each.name for each in (*stack, layer) if each is not model)
             counts[path] = counts.get(path, 0) + 1
             if counts[path] > 1:
                 path = f"{path}#{counts[path]}"
-            output = tap(path, output)
-            calls.append(replace(made, path=path, feature_maps=output))
+            made = replace(made, path=path)
+            output = tap(made)
+            calls.append(replace(made, feature_maps=output))
         return output
 
-    with _tracing:
+    with _patch_lock:
         original = keras.Operation.__call__
         keras.Operation.__call__ = call
         try:
@@ -111,8 +121,8 @@ def record_calls(
             keras.Operation.__call__ = original
 
 
-def _makes_feature_maps(call: LayerCall) -> bool:
-    """Whether it is a layer, or a sum of branches, whose output has more than one place."""
+def _is_feature_map(call: LayerCall) -> bool:
+    """Whether the output of a layer, or of a sum of branches, has more than one place."""
     if not isinstance(call.layer, keras.Layer) and type(call.layer).__name__ != "Add":
         return False
     if not tf.is_tensor(call.feature_maps) or not call.feature_maps.dtype.is_floating:
@@ -120,11 +130,28 @@ def _makes_feature_maps(call: LayerCall) -> bool:
     return call.feature_maps.shape.rank in (3, 4, 5) and set(call.shape[:-1]) != {1}
 
 
-def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall:
-    """Returns the last call whose feature map a person would choose.
+def is_better_default(call: LayerCall, best: LayerCall | None, inputs: Any) -> bool:
+    """Returns whether a call replaces an earlier one as the default layer.
 
-    It is the last one that leads to an output, is no pooling, dropout or the like, and has as many
-    axes as the picture (or the series, or the volume); else one of tokens.
+    Later calls win. Maps with as many axes as the image (or the series, or the volume) win over
+    maps of tokens, `[batch, tokens, channels]`. Pooling, dropout and the like never win.
+
+    Args:
+        call: A call of a trace.
+        best: The best call before it, if any.
+        inputs: The symbolic inputs of the model.
+    """
+    if isinstance(call.layer, PASSIVE):
+        return False
+    image_rank = max((tensor.shape.rank or 0 for tensor in tf.nest.flatten(inputs)), default=0)
+    rank = call.feature_maps.shape.rank
+    if rank == image_rank:
+        return True
+    return rank == 3 and (best is None or best.feature_maps.shape.rank != image_rank)
+
+
+def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall:
+    """Returns the default layer: the best call that the outputs depend on.
 
     Args:
         calls: The calls of a trace.
@@ -132,27 +159,23 @@ def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall
         outputs: Its symbolic outputs.
 
     Raises:
-        UserError: No layer makes a feature map.
+        UserError: No layer outputs a feature map.
     """
-    rank = max((tensor.shape.rank or 0 for tensor in tf.nest.flatten(inputs)), default=0)
-    leading = _ancestors(outputs)
-    active = [
-        call
-        for call in calls
-        if not isinstance(call.layer, PASSIVE) and id(call.feature_maps) in leading
-    ]
-    for wanted in (rank, 3):
-        for call in reversed(active):
-            if call.feature_maps.shape.rank == wanted:
-                return call
-    raise UserError(
-        "The model has no layer with a feature map [batch, height, width, channels] larger than "
-        "1x1, so there is nothing for Grad-CAM to weigh. Received: a model without such a layer."
-    )
+    used = _ancestors(outputs)
+    best: LayerCall | None = None
+    for call in calls:
+        if id(call.feature_maps) in used and is_better_default(call, best, inputs):
+            best = call
+    if best is None:
+        raise UserError(
+            "The model has no layer with a feature map [batch, height, width, channels] larger "
+            "than 1x1, and Grad-CAM needs one. Received: a model without such a layer."
+        )
+    return best
 
 
 def _ancestors(outputs: Any) -> set[int]:
-    """The ids of the tensors that some symbolic outputs are computed from, and of themselves."""
+    """The ids of some symbolic outputs, and of all tensors that they are computed from."""
     pending = [tensor for tensor in tf.nest.flatten(outputs) if tf.is_tensor(tensor)]
     seen = {id(tensor) for tensor in pending}
     while pending:
@@ -164,15 +187,15 @@ def _ancestors(outputs: Any) -> set[int]:
 
 
 def finer_calls(calls: list[LayerCall], call: LayerCall, count: int = 2) -> list[LayerCall]:
-    """Returns the last calls before `call` at each of the next finer strides.
+    """Returns the last calls before `call` at each of the next smaller strides.
 
     Args:
         calls: The calls of a trace.
         call: One of them, with feature maps `[batch, height, width, channels]`.
-        count: How many strides.
+        count: The number of strides.
 
     Returns:
-        The calls, coarser ones first; fewer, or none, where there are no finer maps.
+        The calls, larger strides first; fewer or none where there are no finer maps.
     """
     if call.feature_maps.shape.rank != 4:
         return []
@@ -194,15 +217,13 @@ def find_call(calls: list[LayerCall], path: str) -> LayerCall:
 
     Args:
         calls: The calls of a trace.
-        path: A path as in `LayerCall.path`; its last part alone will do where it is unique.
+        path: A path as in `LayerCall.path`, or its last part where that is unique.
 
     Raises:
-        UserError: No layer has that path, or several end in it.
+        UserError: No path is or ends in `path`, or several end in it.
     """
-    for call in calls:
-        if call.path == path:
-            return call
-    matches = [call for call in calls if call.path.endswith("/" + path)]
+    matches = [call for call in calls if call.path == path]
+    matches = matches or [call for call in calls if call.ends_in(path)]
     if len(matches) == 1:
         return matches[0]
     if matches:
@@ -214,39 +235,39 @@ def find_call(calls: list[LayerCall], path: str) -> LayerCall:
     )
 
 
-def input_specs(model: keras.Model) -> Any:
-    """Returns the specs of a model's inputs, in its own structure, or `None` if unknown."""
-    if not model.built or not getattr(model, "inputs", None):
-        return None
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
-    return tf.nest.map_structure(
-        lambda tensor: tf.TensorSpec(tensor.shape, tf.as_dtype(tensor.dtype)), inputs
-    )
-
-
 def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
-    """Returns the layers of a model that Grad-CAM can explain, and the default one.
+    """Lists the layers of a model that Grad-CAM can explain.
 
     Args:
         model: A built Keras model.
 
     Returns:
-        The calls in order, and the one that `GradCAM(model)` takes.
+        The calls in order of execution, and the default one of `GradCAM(model)`.
 
     Raises:
         UserError: The model is not built, or has no feature map.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([
+        ...     keras.Input((8, 8, 3)),
+        ...     keras.layers.Conv2D(4, 3, name="maps"),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(10),
+        ... ])
+        >>> calls, default = list_layers(model)
+        >>> default.path, default.shape
+        ('maps', (6, 6, 4))
     """
     specs = input_specs(model)
     if specs is None:
         raise UserError("model is not built: call it once on a batch of images, then list layers.")
-    default = []
+    found: list[tuple[list[LayerCall], LayerCall]] = []
 
     def trace(inputs: Any) -> None:
         with record_calls(model) as calls:
             outputs = model(inputs, training=False)
-        default.append(default_call(calls, inputs, outputs))
-        recorded.extend(calls)
+        found.append((calls, default_call(calls, inputs, outputs)))
 
-    recorded: list[LayerCall] = []
     tf.function(trace, autograph=False).get_concrete_function(specs)
-    return recorded, default[0]
+    return found[0]

@@ -20,7 +20,8 @@ import numpy.typing as npt
 
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.gradcam import Explanation, GradCAM
+from kgradcam.heatmaps.explainer import Explainer, Explanation
+from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.metrics.pointing_game import energy_inside, pointing_hit
 
 Baseline = Literal["mean", "blur"] | float
@@ -49,7 +50,7 @@ class Curve:
 
 
 def deletion(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     *,
@@ -73,7 +74,7 @@ def deletion(
 
 
 def insertion(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     *,
@@ -96,7 +97,7 @@ def insertion(
 
 
 def _curve(
-    explainer: GradCAM, start: Images, end: Images, explanation: Explanation, steps: int
+    explainer: Explainer, start: Images, end: Images, explanation: Explanation, steps: int
 ) -> Curve:
     places = start.shape[1] * start.shape[2]
     done = np.minimum(np.arange(steps + 1) * -(-places // steps), places)
@@ -115,7 +116,7 @@ def _curve(
 
 
 def average_drop(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     *,
@@ -146,7 +147,7 @@ def average_drop(
 
 
 def occlusion_correlation(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     *,
@@ -186,7 +187,7 @@ def occlusion_correlation(
 
 
 def randomization_correlation(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     *,
@@ -210,6 +211,12 @@ def randomization_correlation(
         to 1, 0 if it becomes flat. A method whose heatmaps hardly change does not explain the
         model.
     """
+    if isinstance(explainer, FrozenExplainer):
+        raise UserError(
+            "randomization_correlation shuffles the weights of the model, and a frozen explainer "
+            "does not follow them. Received: a FrozenExplainer. Pass the GradCAM that it was made "
+            "from."
+        )
     correlations = []
     with _restored(explainer.model) as weights:
         generator = np.random.default_rng(seed)
@@ -270,7 +277,7 @@ MEASURES = {
 
 
 def measure(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     regions: Sequence[Sequence[npt.NDArray[Any]]] | None = None,
@@ -313,7 +320,7 @@ def measure(
 
 
 def _score(
-    explainer: GradCAM,
+    explainer: Explainer,
     images: Images,
     explanation: Explanation,
     class_place: int,

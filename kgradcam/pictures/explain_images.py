@@ -10,8 +10,9 @@ import numpy as np
 from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.data.images import read_image
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.frozen import FREEZE_AFTER
+from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
+from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.heatmaps.scores import ClassTarget
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models.class_targets import parse_target
@@ -32,7 +33,7 @@ class Finding:
         method: The method's name.
         class_name: The explained class.
         probability: The model's probability of the class, in [0, 1].
-        precision: The precision of the forward pass; see `GradCAM`.
+        precision: The precision of the forward pass; see `GradCAM.freeze`.
         measures: Faithfulness by name, empty unless measured; see `metrics.faithfulness.MEASURES`.
     """
 
@@ -67,7 +68,7 @@ def explain_images(
             own size.
         methods: Names of methods, keys of `heatmaps.methods.METHODS`.
         measured: Also measures how faithful each heatmap is.
-        precision: The precision of the forward pass; see `GradCAM`.
+        precision: The precision of the forward pass; see `GradCAM.freeze`.
 
     Returns:
         A figure with a row for each image, and its heatmaps in reading order.
@@ -81,21 +82,16 @@ def explain_images(
             "Models with different outputs have no top class in common: give --class. Received: "
             + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
         )
-    explainers = [
-        (
-            each,
-            name,
-            find_method(name)(
-                each.model,
-                layer,
-                preprocess=each.preprocess,
-                precision=precision,
-                freeze=len(paths) >= FREEZE_AFTER,
-            ),
-        )
-        for each in classifiers
-        for name in methods
-    ]
+    precision = choose_precision(precision)
+    explainers = []
+    for each in classifiers:
+        for name in methods:
+            live = find_method(name)(each.model, layer, preprocess=each.preprocess)
+            if precision != "float32" and live.layer is None:
+                # A model without known inputs cannot be frozen before its first call.
+                live(read_image(paths[0], image_size, upright=True)[np.newaxis])
+            fast = live if precision == "float32" else freeze_if_possible(live, precision)
+            explainers.append((each, name, live, fast))
     rows, findings = [], []
     for path in paths:
         photograph = read_image(path, upright=True)
@@ -105,14 +101,15 @@ def explain_images(
         top: list[ClassTarget] = []
         heatmaps: list[Heatmap] = []
         in_row: list[Finding] = []
-        for classifier, method, explainer in explainers:
+        for classifier, method, live, explainer in explainers:
             count = classifier.model.output_shape[-1]
             targets = [parse_target(text, classifier.class_names, count) for text in classes]
             explanation = explainer(seen, classes=targets or top or None)
             if not names:
                 top = explanation.classes[0]  # the other models and methods explain it too
                 names = [_class_name(classifier, top[0])]
-            measures = measure(explainer, seen, explanation) if measured else {}
+            # Measures shuffle weights, and only the live explainer follows them.
+            measures = measure(live, seen, explanation) if measured else {}
             for j, name in enumerate(names):
                 heatmaps.append(
                     _visible(explanation.heatmaps[0, j], photograph.shape[1::-1], seen.shape[1:3])

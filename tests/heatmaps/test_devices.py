@@ -24,12 +24,9 @@ cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 tf.debugging.set_log_device_placement(sys.argv[1] == "where")
 from kgradcam.runs import detection
-from kgradcam.heatmaps import frozen as freezing
-from kgradcam.heatmaps.frozen import choose_precision
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import METHODS
 
-freezing.FREEZE_AFTER = 8
 strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 random = np.random.default_rng(0)
 keras.utils.set_random_seed(0)
@@ -62,9 +59,9 @@ def compare(name, cams, *arguments, **classes):
     found[name] = max(differ(*pair) for pair in pairs)
 
 if sys.argv[1] == "where":
-    for precision in ("float32", choose_precision("auto")):
-        cam = GradCAM(two, "first", precision=precision)
-        print("log of", precision, file=sys.stderr, flush=True)
+    live = GradCAM(two, "first")
+    for cam in (live, live.freeze("auto")):
+        print("log of", cam.precision, file=sys.stderr, flush=True)
         cam(images(4), classes=[0, 1])
     sys.exit()
 
@@ -95,8 +92,10 @@ for count in (1, 2, 3, 5):
     compare(f"classes of {count}", cams, images(count), classes=[0, [1, 2]])
     each = [i % 3 for i in range(count)]
     compare(f"class of each of {count}", cams, images(count), class_per_image=each)
-    found["freezes"] = [cam._compiled.freeze_count for cam in cams]
 found["traces"].append([cam.trace_count for cam in cams])
+frozen = [cam.freeze() for cam in cams]
+compare("frozen", frozen, images(5), classes=[0, [1, 2]])
+found["traces"].append([cam.trace_count for cam in frozen])
 for model in (one, two):
     model.get_layer("first").kernel.assign(model.get_layer("first").kernel * 2)
 compare("new weights", cams, images(5), classes=[0, 1])
@@ -106,13 +105,14 @@ for name, method in METHODS.items():
 for name, options in {
     "scales": {"scales": (1.0, 0.5), "refine": True, "layer": "last"},
     "layers": {"layer": ["first", "last"]},
-    "precision": {"precision": "auto"},
     "XLA": {"jit_compile": True},
-    "XLA and precision": {"precision": "auto", "jit_compile": True},
     "score": {"score": lambda outputs: outputs[:, 0] ** 2},
 }.items():
     classes = {} if name == "score" else {"classes": [0, 1]}
     compare(name, (GradCAM(one, **options), GradCAM(two, **options)), images(3), **classes)
+for name, options in {"precision": {}, "XLA and precision": {"jit_compile": True}}.items():
+    reduced = [GradCAM(model, **options).freeze("auto") for model in (one, two)]
+    compare(name, reduced, images(3), classes=[0, 1])
 batch = images(3)
 expected, got = (cam.predict(batch, classes=[0, 1]) for cam in cams)
 found["predict"] = differ(expected[0], got[0])
@@ -160,14 +160,13 @@ def found() -> dict[str, Any]:
 
 def test_two_devices_find_what_one_does(found: dict[str, Any]) -> None:
     differences = {name: value for name, value in found.items() if isinstance(value, float)}
-    assert len(differences) == 31
+    assert len(differences) == 32
     assert max(differences.values()) < 2e-6, differences
 
 
 def test_it_is_traced_once_for_each_device(found: dict[str, Any]) -> None:
-    # Frozen meanwhile, which traces once for both.
-    assert found["freezes"] == [1, 1]
-    assert found["traces"] == [[1, 2], [2, 3]]
+    # Freezing traces once for both.
+    assert found["traces"] == [[1, 2], [1, 2], [1, 1]]
 
 
 def test_each_device_reads_its_own_weights(found: dict[str, Any]) -> None:

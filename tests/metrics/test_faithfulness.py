@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.gradcam import Explanation, GradCAM
+from kgradcam.heatmaps.explainer import Explanation
+from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import EigenCAM
 from kgradcam.metrics.faithfulness import (
     MEASURES,
@@ -157,6 +158,12 @@ def test_shuffled_weights_change_the_heat_and_come_back() -> None:
     again = cam(images, classes=[0, [1, 2]])
     np.testing.assert_array_equal(again.heatmaps, explanation.heatmaps)
     assert cam.trace_count == 1
+
+
+def test_shuffled_weights_need_an_explainer_that_follows_them() -> None:
+    cam, images = GradCAM(classifier()).freeze(), np.zeros((1, 12, 12, 3), np.float32)
+    with pytest.raises(UserError, match="a frozen explainer does not follow them"):
+        randomization_correlation(cam, images, cam(images, classes=[0]))
 
 
 def test_a_method_that_ignores_the_head_fails_the_sanity_check_there() -> None:

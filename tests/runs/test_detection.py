@@ -15,7 +15,9 @@ from kgradcam.boxes.single_threshold import single_threshold_boxes
 from kgradcam.data.images import read_image
 from kgradcam.data.voc_builder import prepare
 from kgradcam.errors import UsageError, UserError
-from kgradcam.heatmaps import frozen as freezing
+from kgradcam.heatmaps.frozen import FrozenExplainer
+from kgradcam.heatmaps.graph_rewriting import CannotFreezeError
+from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.runs import detection
 from kgradcam.runs.coco_files import read_detections
 from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
@@ -174,22 +176,22 @@ def test_run_json_says_the_precision_that_was_used(
         run = detect(replace(configuration, precision=precision), tmp_path / name)
         return run.info["configuration"]["precision"]
 
-    fast = freezing.choose_precision("auto")
+    fast = choose_precision("auto")
     assert used("few", "auto") == "float32"
     monkeypatch.setattr(detection, "REDUCE_FROM", 4)
     assert used("enough", "auto") == fast
     assert used("asked", fast) == fast
 
     def refuse(*_: object) -> None:
-        raise freezing.CannotFreezeError("it will not")
+        raise CannotFreezeError("it will not")
 
-    monkeypatch.setattr(freezing.Frozen, "_freeze", refuse)
+    monkeypatch.setattr(FrozenExplainer, "_freeze", refuse)
     assert used("fallen back", fast) == "float32"
 
 
 def test_xla_is_a_choice_and_finds_the_same(configuration: Configuration, tmp_path: Path) -> None:
     chosen = replace(configuration, jit_compile=True)
-    assert make_explainer(chosen, load_model(chosen))._compiled._jit_compile is True
+    assert make_explainer(chosen, load_model(chosen))._jit_compile is True
     compiled = detect(chosen, tmp_path / "compiled")
     plain = detect(configuration, tmp_path / "plain")
     assert compiled.info["configuration"]["jit_compile"] is True
@@ -294,7 +296,7 @@ def test_results_are_read_by_their_own_reader(configuration: Configuration, tmp_
 def test_a_run_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     """Forty large dogs: the localization that the network is known to give."""
     from kgradcam.evaluation.grid import evaluate_run
-    from kgradcam.metrics.protocol import find_protocol
+    from kgradcam.metrics.average_precision import find_protocol
 
     configuration = Configuration(
         dataset=str(shared / "data" / "dogs40"), classes=("dog",), model="efficientnet-lite0"

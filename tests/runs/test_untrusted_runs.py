@@ -15,7 +15,7 @@ from fuzzing.targets import INFO
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.metrics.protocol import find_protocol
+from kgradcam.metrics.average_precision import find_protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_writer import write_run

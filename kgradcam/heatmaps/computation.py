@@ -1,0 +1,85 @@
+"""What an explainer computes: a function of images, classes and the weights of a model.
+
+`GradCAM` compiles it as it is, `FrozenExplainer` with the weights as constants.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from kgradcam.heatmaps.forward import ForwardPass, Reshape, run_forward
+from kgradcam.heatmaps.fusion import fuse_layers
+from kgradcam.heatmaps.multiscale import View, combine_scales
+from kgradcam.heatmaps.scores import Score
+
+Method = Callable[[ForwardPass], Any]
+"""Maps a forward pass to heatmaps, float32 `[classes, batch, height, width]`, before the ReLU."""
+
+
+class TraceRecord(NamedTuple):
+    """What a trace has found out about the model.
+
+    Attributes:
+        layer: The path of the explained layer, or of each.
+        class_count: The number of classes; 0 with `score=`.
+        feature_maps: Symbolic tensors; behind them everything is computed in float32.
+    """
+
+    layer: str | tuple[str, ...] | None
+    class_count: int
+    feature_maps: list[Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Computation:
+    """The parameters of `GradCAM`, and the two functions that they define.
+
+    Both functions take symbolic inputs of the model and class masks, bool `[1 or batch, classes,
+    outputs]`, and return tensors with the batch first, and the record of their trace.
+    """
+
+    model: keras.Model
+    layers: tuple[str, ...] | None
+    method: Method
+    score: Score
+    reshape: Reshape | None
+    preprocess: Callable[[Any], Any] | None
+    relu: bool
+    scales: tuple[float, ...]
+    refine: bool
+
+    def explain(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
+        """Returns heatmaps `[batch, classes, ...]`, scores, probabilities and the top classes."""
+        inputs = self._preprocessed(inputs)
+        if self.scales == (1.0,) and not self.refine:
+            view = self._view(inputs, class_masks)
+        else:
+            view = combine_scales(self._view, inputs, class_masks, self.scales, self.refine)
+        heatmaps = tf.einsum("cb...->bc...", view.heatmaps)
+        scored, paths = view.scored, tuple(each.call.path for each in view.passes)
+        record = TraceRecord(
+            layer=paths[0] if len(paths) == 1 else paths,
+            class_count=0 if scored.logits is None else scored.logits.shape[-1],
+            feature_maps=[call.feature_maps for call in view.calls],
+        )
+        return (heatmaps, scored.scores, scored.probabilities, scored.top), record
+
+    def predict(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
+        """Returns scores and probabilities, `[batch, classes]`."""
+        outputs = self.model(self._preprocessed(inputs), training=False)
+        scored = self.score(self.model, outputs, class_masks)
+        return (scored.scores, scored.probabilities), TraceRecord(None, 0, [scored.start])
+
+    def _preprocessed(self, inputs: Any) -> Any:
+        return inputs if self.preprocess is None else self.preprocess(inputs)
+
+    def _view(self, inputs: Any, class_masks: Any) -> View:
+        passes = run_forward(self.model, inputs, self.layers, self.score, class_masks, self.reshape)
+        maps = [self.method(each) for each in passes]
+        if self.relu:
+            maps = [tf.nn.relu(each) for each in maps]
+        heatmaps = maps[0] if len(maps) == 1 else fuse_layers(maps)
+        return View(heatmaps, passes[0].scored, passes, [each.call for each in passes])

@@ -1,0 +1,166 @@
+"""What live and frozen explainers share: the call, its checks, and its result."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kgradcam.errors import UserError
+from kgradcam.heatmaps.computation import Computation, TraceRecord
+from kgradcam.heatmaps.inputs import as_tensors, check_inputs, specs_of
+from kgradcam.heatmaps.scores import ClassTarget, list_targets, make_class_masks
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Heatmaps, and the scores that they explain.
+
+    Attributes:
+        heatmaps: float32 `[batch, classes, height, width]` at the layer's resolution, after the
+            ReLU, not normalized: values from 0 up, in units of the score. Series and volumes have
+            their own axes in place of height and width. Heatmaps of several layers, of several
+            scales or refined are in [0, 1].
+        scores: float32 `[batch, classes]`, the explained scores: logits, before any softmax or
+            sigmoid; for a group, the log-sum-exp of its logits.
+        probabilities: float32 `[batch, classes]` in [0, 1]: softmax summed over a group, or the
+            sigmoid probability of any class of it. A head without activation counts as softmax, or
+            as sigmoid if it has one unit. NaN with `score=`.
+        classes: For each image, the class or group that each heatmap explains; empty with
+            `score=`.
+    """
+
+    heatmaps: npt.NDArray[np.float32]
+    scores: npt.NDArray[np.float32]
+    probabilities: npt.NDArray[np.float32]
+    classes: list[list[ClassTarget]]
+
+
+class Explainer(ABC):
+    """Explains batches of images by a compiled computation; see `GradCAM` and `FrozenExplainer`.
+
+    Attributes:
+        model: The explained model.
+        precision: The precision of the forward pass up to the layer.
+    """
+
+    def __init__(self, computation: Computation, precision: str = "float32") -> None:
+        self.model = computation.model
+        self.precision = precision
+        self._computation = computation
+        self._specs: Any = None
+        self._traces: list[TraceRecord] = []
+        self._explain: Any = None
+        self._predict: Any = None
+
+    @property
+    def layer(self) -> str | tuple[str, ...] | None:
+        """The path of the explained layer, or of each; `None` while the inputs are unknown."""
+        return self._traces[0].layer if self._traces else None
+
+    @property
+    def trace_count(self) -> int:
+        """The number of traces so far: 1 for calls, 1 more after `predict`, for each device."""
+        return len(self._traces)
+
+    @abstractmethod
+    def _compile(self, specs: Any) -> None:
+        """Compiles `_explain` and `_predict` for inputs of these specs."""
+
+    def __call__(
+        self,
+        images: Any,
+        classes: Sequence[ClassTarget] | None = None,
+        *,
+        class_per_image: Sequence[ClassTarget] | None = None,
+        classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
+    ) -> Explanation:
+        """Explains a batch of images.
+
+        Args:
+            images: `[batch, height, width, channels]`, uint8 or float; with `preprocess`, RGB in
+                [0, 255]. For a model of several inputs, their list or dict.
+            classes: Class indices, or groups of indices, each explained for every image.
+            class_per_image: One class index or group for each image.
+            classes_per_image: Several for each image, equally many. With none of the three, the
+                class with the highest score is explained.
+
+        Returns:
+            An `Explanation`.
+
+        Raises:
+            UserError: The images do not fit the model, a value is NaN or infinite, or a class is
+                out of range.
+        """
+        inputs, masks, targets = self._check(images, classes, class_per_image, classes_per_image)
+        heatmaps, scores, probabilities, top = self._explain(inputs, masks)
+        if not targets and self._computation.score.function is None:
+            targets = [[int(index)] for index in top.numpy()]
+        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets)
+
+    def predict(
+        self,
+        images: Any,
+        classes: Sequence[ClassTarget] | None = None,
+        *,
+        class_per_image: Sequence[ClassTarget] | None = None,
+        classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """Returns the scores of a batch of images at their own size, without heatmaps.
+
+        Args:
+            images: As in a call.
+            classes: As in a call.
+            class_per_image: As in a call.
+            classes_per_image: As in a call.
+
+        Returns:
+            Scores and probabilities, float32 `[batch, classes]`; see `Explanation`.
+
+        Raises:
+            UserError: As in a call.
+        """
+        inputs, masks, _ = self._check(images, classes, class_per_image, classes_per_image)
+        scores, probabilities = self._predict(inputs, masks)
+        return scores.numpy(), probabilities.numpy()
+
+    def _check(
+        self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
+    ) -> tuple[Any, npt.NDArray[np.bool_], list[list[ClassTarget]]]:
+        if self._specs is None:
+            tensors = as_tensors(images)
+            self._build(tensors)
+            self._compile(specs_of(tensors))
+        inputs = check_inputs(images, self._specs)
+        batch = int(tf.nest.flatten(inputs)[0].shape[0])
+        targets = list_targets(batch, classes, class_per_image, classes_per_image)
+        if targets and self._computation.score.function is not None:
+            raise UserError("With score= there are no classes to choose. Received: both.")
+        # Classes that all images share need one row of masks.
+        rows = targets[:1] if classes is not None else targets
+        return inputs, make_class_masks(rows or [[]], self._traces[0].class_count), targets
+
+    def _build(self, tensors: Any) -> None:
+        """Creates the weights of a model by its first call; a trace must not create variables."""
+        if not self.model.built:
+            preprocess = self._computation.preprocess
+            with self.model.distribute_strategy.scope():
+                self.model(tensors if preprocess is None else preprocess(tensors))
+
+    def _traced(self, function: Callable[..., tuple[Any, TraceRecord]]) -> Callable[..., Any]:
+        """Returns the tensors of a function, and logs the record of each of its traces."""
+
+        def traced(inputs: Any, class_masks: Any) -> Any:
+            tensors, record = function(inputs, class_masks)
+            self._traces.append(record)
+            return tensors
+
+        return traced
+
+
+def signature_of(specs: Any) -> list[Any]:
+    """Returns the signature of a computation: the inputs of the model, and class masks."""
+    return [specs, tf.TensorSpec([None, None, None], tf.bool)]

@@ -1,0 +1,219 @@
+"""One forward pass of a model, as an object: inputs, feature maps, scores, gradients, another pass.
+
+A `tf.GradientTape` starts at the explained layer, at the moment when its feature maps exist. So it
+records what follows the layer and nothing before it: tracing stays fast, and a backward pass ends
+at the layer.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kgradcam.errors import UserError
+from kgradcam.heatmaps.layers import (
+    LayerCall,
+    default_call,
+    find_call,
+    is_better_default,
+    record_calls,
+)
+from kgradcam.heatmaps.scores import Score, Scored
+
+# Keeps small float16 gradients from underflow; a power of two, so that nothing is rounded.
+_FLOAT16_SCALE = 1024.0
+
+Reshape = Callable[[Any], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class ForwardPass:
+    """One forward pass, seen at one layer; all tensors are symbolic.
+
+    Attributes:
+        model: The explained model.
+        inputs: The model's inputs, preprocessed.
+        call: The call of the explained layer.
+        recorded: The calls of all layers, in order of execution.
+        feature_maps: float32 `[batch, height, width, channels]`, the layer's output.
+        scored: The scores of the explained classes.
+        score: Scores the outputs of `rescore`.
+        reshape: Maps the layer's output to `feature_maps`, where it is no grid.
+        tape: Has recorded what follows the layer, up to `scored`.
+    """
+
+    model: keras.Model
+    inputs: Any
+    call: LayerCall
+    recorded: Sequence[LayerCall]
+    feature_maps: Any
+    scored: Scored
+    score: Score
+    reshape: Reshape | None
+    tape: tf.GradientTape
+
+    def gradients(self, slope: Any) -> Any:
+        """Returns the gradient of a score at the feature maps.
+
+        Args:
+            slope: float32 `[batch, outputs]`, one of `scored.slopes`.
+
+        Returns:
+            float32, the shape of `feature_maps`.
+
+        Raises:
+            UserError: The score does not depend on the layer in a differentiable way.
+        """
+        scale = _FLOAT16_SCALE if self.call.feature_maps.dtype == tf.float16 else 1.0
+        gradients = self.tape.gradient(
+            self.scored.start, self.call.feature_maps, output_gradients=scale * slope
+        )
+        if gradients is None:
+            raise UserError(
+                f"layer={self.call.path!r} has no gradient of the score: the score does not "
+                "depend on it, or only through an operation without a gradient (stop_gradient, "
+                "integers, argmax). Choose another layer: `kgradcam layers` lists them."
+            )
+        # Lookups have sparse gradients.
+        return as_grid(self.call, tf.convert_to_tensor(gradients), self.reshape) / scale
+
+    def for_each_class(self, function: Callable[[Any], Any]) -> Any:
+        """Returns `function(gradients)` for each class, stacked: float32 `[classes, ...]`.
+
+        Args:
+            function: Maps the gradient of one class at the feature maps to a tensor.
+        """
+        return for_each(lambda slope: function(self.gradients(slope)), self.scored.slopes)
+
+    def rescore(self, inputs: Any = None, feature_maps: Any = None) -> Scored:
+        """Runs the model again and scores the same classes.
+
+        Args:
+            inputs: Other inputs. Default: the same.
+            feature_maps: float32, the shape of `feature_maps`: what the layer outputs this time.
+        """
+
+        def tap(call: LayerCall) -> Any:
+            if feature_maps is None or call.path != self.call.path:
+                return call.feature_maps
+            maps = _channels_first(feature_maps) if call.channels_first else feature_maps
+            return tf.cast(maps, call.feature_maps.dtype)
+
+        with record_calls(self.model, tap):
+            outputs = self.model(self.inputs if inputs is None else inputs, training=False)
+        return self.score(self.model, outputs, self.scored.class_masks)
+
+
+def run_forward(
+    model: keras.Model,
+    inputs: Any,
+    layers: Sequence[str] | None,
+    score: Score,
+    class_masks: Any,
+    reshape: Reshape | None = None,
+) -> list[ForwardPass]:
+    """Calls a model once, inside a trace, and returns the pass as seen at each layer.
+
+    Args:
+        model: The model.
+        inputs: Its symbolic inputs.
+        layers: The paths of the layers to explain; `None` for the default one.
+        score: Scores the outputs.
+        class_masks: See `Score`.
+        reshape: See `GradCAM`.
+
+    Raises:
+        UserError: A layer does not exist, or the outputs cannot be scored.
+    """
+    tapes: dict[str, tf.GradientTape] = {}
+    best: LayerCall | None = None
+    graph = tf.nest.flatten(inputs)[0].graph
+
+    def start_tape(call: LayerCall) -> None:
+        tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+        tapes[call.path] = open_tapes.enter_context(tape)
+        tape.watch(call.feature_maps)
+
+    def tap(call: LayerCall) -> Any:
+        nonlocal best
+        if layers is not None:
+            if any(call.ends_in(path) for path in layers):
+                start_tape(call)
+        elif is_better_default(call, best, inputs) and call.feature_maps.graph is graph:
+            # The default layer is the last of its kind: each candidate starts the tape anew.
+            best = call
+            open_tapes.close()
+            tapes.clear()
+            start_tape(call)
+        return call.feature_maps
+
+    with ExitStack() as open_tapes:
+        with record_calls(model, tap) as recorded:
+            outputs = model(inputs, training=False)
+        if layers is None:
+            calls = [default_call(recorded, inputs, outputs)]
+        else:
+            calls = [find_call(recorded, path) for path in layers]
+        if layers is None and calls[0].path not in tapes:
+            # The outputs do not depend on the last candidate. The default is known only now.
+            return run_forward(model, inputs, [calls[0].path], score, class_masks, reshape)
+        scored = score(model, outputs, class_masks)
+    return [
+        ForwardPass(
+            model=model,
+            inputs=inputs,
+            call=call,
+            recorded=recorded,
+            feature_maps=as_grid(call, call.feature_maps, reshape),
+            scored=scored,
+            score=score,
+            reshape=reshape,
+            tape=tapes[call.path],
+        )
+        for call in calls
+    ]
+
+
+def for_each(function: Callable[[Any], Any], rows: Any) -> Any:
+    """Returns `function(row)` for each row, stacked, from a loop in the graph.
+
+    One row at a time, so that peak memory does not grow with the number of rows. Unlike
+    `tf.map_fn`, an error inside `function` leaves no state behind in the process.
+
+    Args:
+        function: Maps a row to a float32 tensor.
+        rows: A tensor; its first axis is looped over.
+    """
+    count = tf.shape(rows)[0]
+    _, results = tf.while_loop(
+        lambda i, _: i < count,
+        lambda i, results: (i + 1, results.write(i, function(rows[i]))),
+        (0, tf.TensorArray(tf.float32, size=count)),
+        maximum_iterations=count,
+        parallel_iterations=1,
+    )
+    return results.stack()
+
+
+def as_grid(call: LayerCall, tensor: Any, reshape: Reshape | None = None) -> Any:
+    """Brings a layer's output, or its gradient, to float32 `[batch, height, width, channels]`."""
+    tensor = tf.cast(tensor, tf.float32)
+    if reshape is not None:
+        return reshape(tensor)
+    return _channels_last(tensor) if call.channels_first else tensor
+
+
+def space(feature_maps: Any) -> list[int]:
+    """Returns the axes between the batch and the channels."""
+    return list(range(1, feature_maps.shape.rank - 1))
+
+
+def _channels_last(tensor: Any) -> Any:
+    return tf.transpose(tensor, [0, *range(2, tensor.shape.rank), 1])
+
+
+def _channels_first(tensor: Any) -> Any:
+    return tf.transpose(tensor, [0, tensor.shape.rank - 1, *range(1, tensor.shape.rank - 1)])

@@ -1,0 +1,109 @@
+"""Several image sizes, and refinement: composed around the forward passes of one layer."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from kgradcam.errors import UserError
+from kgradcam.heatmaps.affinity import affinities, propagate
+from kgradcam.heatmaps.forward import ForwardPass, as_grid
+from kgradcam.heatmaps.fusion import at_most_cells, scaled_to_one
+from kgradcam.heatmaps.layers import LayerCall, finer_calls
+from kgradcam.heatmaps.receptive_field import cell_centres, resample
+from kgradcam.heatmaps.scores import Scored
+
+
+class View(NamedTuple):
+    """What one forward pass yields: symbolic tensors and the layer calls behind them.
+
+    Attributes:
+        heatmaps: float32 `[classes, batch, height, width]`, after the ReLU.
+        scored: The scores of the explained classes.
+        passes: The forward pass at each explained layer.
+        calls: The calls whose feature maps the heatmaps are computed from.
+    """
+
+    heatmaps: Any
+    scored: Scored
+    passes: list[ForwardPass]
+    calls: list[LayerCall]
+
+
+def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
+    """Returns the scales as a tuple.
+
+    Raises:
+        UserError: There are none, or one is not positive.
+    """
+    if not scales or not all(scale > 0 for scale in scales):
+        raise UserError(f"scales must be positive factors, as (1.0, 0.5). Received: {scales!r}.")
+    return tuple(scales)
+
+
+def combine_scales(
+    view_of: Callable[[Any, Any], View],
+    inputs: Any,
+    class_masks: Any,
+    scales: Sequence[float],
+    refine: bool,
+) -> View:
+    """Averages the heatmaps of an image at several sizes, on a grid that tiles the image.
+
+    The grid is that of the next finer stride at the largest scale. With `refine` heat also spreads
+    to cells that are alike in the two finer layers (see `affinity`).
+
+    Args:
+        view_of: Maps inputs and class masks to the view of one forward pass.
+        inputs: Symbolic images, `[batch, height, width, channels]`.
+        class_masks: See `Score`. If none are given, the first scale selects the top class.
+        scales: Factors on the image size.
+        refine: Whether heat spreads.
+
+    Returns:
+        One view; heatmaps in [0, 1], scores and probabilities averaged over the scales.
+
+    Raises:
+        UserError: The model has other inputs than one image, or several layers are explained.
+    """
+    if not tf.is_tensor(inputs) or inputs.shape.rank != 4:
+        raise UserError("scales and refine need a model of one image, and one layer.")
+    size = tf.cast(tf.shape(inputs)[1:3], tf.float32)
+    views: list[View] = []
+    for scale in scales:
+        scaled = inputs
+        if scale != 1:
+            scaled = tf.image.resize(inputs, tf.cast(tf.round(scale * size), tf.int32))
+            scaled = tf.cast(scaled, inputs.dtype)
+        views.append(view_of(scaled, views[0].scored.class_masks if views else class_masks))
+    if len(views[0].passes) > 1:
+        raise UserError("scales and refine need a model of one image, and one layer.")
+    (finest,) = views[scales.index(max(scales))].passes
+    finer = finer_calls(list(finest.recorded), finest.call) or [finest.call]
+    cells = at_most_cells(tf.shape(as_grid(finer[0], finer[0].feature_maps, finest.reshape))[1:3])
+    total = tf.add_n([_on_grid(view, cells) for view in views]) / len(views)
+    calls = [call for view in views for call in view.calls]
+    if refine:
+        total = propagate(total, affinities([_tiled(finest, call, cells) for call in finer]))
+        calls += finer
+    scored = views[0].scored._replace(
+        scores=tf.add_n([view.scored.scores for view in views]) / len(views),
+        probabilities=tf.add_n([view.scored.probabilities for view in views]) / len(views),
+    )
+    heatmaps = tf.einsum("bhwc->cbhw", scaled_to_one(total))
+    return View(heatmaps, scored, views[0].passes, calls)
+
+
+def _on_grid(view: View, cells: Any) -> Any:
+    """The heatmaps of a view, `[batch, *cells, classes]`, divided by their maxima."""
+    (forward,) = view.passes
+    heatmaps = tf.einsum("cbhw->bhwc", view.heatmaps)
+    return scaled_to_one(_tiled(forward, forward.call, cells, heatmaps))
+
+
+def _tiled(forward: ForwardPass, call: LayerCall, cells: Any, maps: Any = None) -> Any:
+    """Maps on a layer's grid (default: its features), resampled to cells that tile the image."""
+    grid = as_grid(call, call.feature_maps, forward.reshape)
+    height, width = tf.unstack(tf.shape(forward.inputs)[1:3])
+    centres = (cell_centres(grid, height, 0), cell_centres(grid, width, 1))
+    return resample(grid if maps is None else maps, centres, (height, width), cells)
