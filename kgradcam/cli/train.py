@@ -1,4 +1,4 @@
-"""`train`: a classifier of a dataset's own classes, for `explain`, `detect` and `layers`."""
+"""`train`: trains a classifier of a dataset's own classes, for `explain`, `detect` and `layers`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -21,193 +21,212 @@ from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
 _BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}
-_BUILD, _LEARN, _VARY = "What is built", "How it learns", "How pictures are varied"
+_NETWORK, _TRAINING, _AUGMENTATION = "Network", "Training", "Random variations of images"
+
+Out = Annotated[Path, typer.Option(help="The model folder to write.", metavar="DIR")]
+Data = Annotated[str, typer.Option(help=DATASET)]
+Split = Annotated[
+    str | None,
+    typer.Option(help="Training split. Default: train, or all for a folder without that list."),
+]
+ValidationSplit = Annotated[
+    str | None,
+    typer.Option(
+        help="Validation split, or the fraction of the training images to hold out, such as 0.2. "
+        "Default: the dataset's validation split, or 0.2 without one.",
+        metavar="NAME|FRACTION",
+    ),
+]
+TestSplit = Annotated[
+    str | None, typer.Option(help="A split that is evaluated once, after training.")
+]
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        help="A class to recognize; repeat for several. Default: those of the training split.",
+        metavar="NAME",
+        show_default=False,
+    ),
+]
+Backbone = Annotated[str, typer.Option(help=f"The backbone: {MODEL}")]
+TrainingWeights = Annotated[
+    str,
+    typer.Option(
+        help="imagenet, or a weights file. Layers that a .npz file lacks start from random "
+        "weights.",
+        metavar="imagenet|FILE",
+    ),
+]
+LastLayer = Annotated[
+    str | None,
+    typer.Option(
+        help="Cut the backbone after this layer. Default: its last one with height and width.",
+        metavar="NAME",
+        rich_help_panel=_NETWORK,
+    ),
+]
+Dilation = Annotated[
+    bool,
+    typer.Option(
+        "--dilation",
+        help="Double the last feature maps: remove the last stride and dilate the convolutions "
+        "after it.",
+        rich_help_panel=_NETWORK,
+    ),
+]
+FrozenUntil = Annotated[
+    str | None,
+    typer.Option(
+        help="The last layer that is never trained.", metavar="NAME", rich_help_panel=_NETWORK
+    ),
+]
+CachedViews = Annotated[
+    int,
+    typer.Option(
+        help="Compute the frozen layers once for N variations of each image and keep their "
+        "output on disk. Many times faster on CPUs.",
+        min=0,
+        metavar="N",
+        rich_help_panel=_TRAINING,
+    ),
+]
+TrainingSize = Annotated[
+    int,
+    typer.Option(
+        help="Height and width of the training images in pixels.",
+        min=16,
+        rich_help_panel=_TRAINING,
+    ),
+]
+BatchSize = Annotated[
+    int, typer.Option(help="Images in a batch.", min=1, rich_help_panel=_TRAINING)
+]
+HeadEpochs = Annotated[
+    int, typer.Option(help="Epochs that train the head only.", min=0, rich_help_panel=_TRAINING)
+]
+Epochs = Annotated[
+    int,
+    typer.Option(
+        help="Epochs after those that train all layers.", min=0, rich_help_panel=_TRAINING
+    ),
+]
+LearningRate = Annotated[
+    float,
+    typer.Option(
+        help="Initial learning rate of the head; it falls to 0 as a cosine.",
+        min=0.0,
+        rich_help_panel=_TRAINING,
+    ),
+]
+BackboneRate = Annotated[
+    float,
+    typer.Option(
+        help="Factor on the learning rate of the backbone's last layer; its first layer gets the "
+        "square.",
+        min=0.0,
+        max=1.0,
+        rich_help_panel=_TRAINING,
+    ),
+]
+WeightDecay = Annotated[
+    float, typer.Option(help="Weight decay of AdamW.", min=0.0, rich_help_panel=_TRAINING)
+]
+Patience = Annotated[
+    int,
+    typer.Option(
+        help="Stop after N epochs without a better validation mAP; 0 never stops early.",
+        min=0,
+        metavar="N",
+        rich_help_panel=_TRAINING,
+    ),
+]
+ClassWeights = Annotated[
+    bool,
+    typer.Option(
+        "--class-weights", help="Weigh rare positive labels more.", rich_help_panel=_TRAINING
+    ),
+]
+MixedPrecision = Annotated[
+    bool,
+    typer.Option(
+        "--mixed-precision", help="Compute in float16, for GPUs.", rich_help_panel=_TRAINING
+    ),
+]
+Scale = Annotated[
+    float,
+    typer.Option(
+        help="Smallest fraction of the area that a random crop keeps; 1 disables cropping.",
+        min=0.01,
+        max=1.0,
+        rich_help_panel=_AUGMENTATION,
+    ),
+]
+Flip = Annotated[
+    bool, typer.Option(help="Mirror half of the images.", rich_help_panel=_AUGMENTATION)
+]
+Colour = Annotated[
+    float,
+    typer.Option(
+        help="Largest relative change of brightness, contrast and saturation.",
+        min=0.0,
+        max=1.0,
+        rich_help_panel=_AUGMENTATION,
+    ),
+]
+Hide = Annotated[
+    float,
+    typer.Option(
+        help="Hide-and-seek: probability that a patch of the image is hidden.",
+        min=0.0,
+        max=1.0,
+        rich_help_panel=_AUGMENTATION,
+    ),
+]
+Seed = Annotated[
+    int, typer.Option(help="Random seed of weights, image order and variations.", min=0)
+]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the interrupted training in --out.")
+]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Print the data, the network and the stages, and stop.")
+]
 
 
 def train(
     context: typer.Context,
-    out: Annotated[Path, typer.Option(help="The model folder to write.", metavar="DIR")],
-    dataset: Annotated[str, typer.Option(help=DATASET)] = "voc/2007",
-    split: Annotated[
-        str | None, typer.Option(help="Default: train, or all for a folder without that list.")
-    ] = None,
-    validation_split: Annotated[
-        str | None,
-        typer.Option(
-            help="A split, or the share of the training images to hold out, as 0.2. Default: "
-            "validation, or 0.2 without one.",
-            metavar="NAME|SHARE",
-        ),
-    ] = None,
-    test_split: Annotated[
-        str | None,
-        typer.Option(help="A split to measure once at the end; nothing is chosen on it."),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            help="A class to tell apart; repeat for several. Default: those of the split.",
-            metavar="NAME",
-            show_default=False,
-        ),
-    ] = None,
-    model: Annotated[str, typer.Option(help=f"The backbone: {MODEL}")] = "resnet50",
-    weights: Annotated[
-        str,
-        typer.Option(
-            help="imagenet, or a weights file; what a .npz file lacks is trained from the start.",
-            metavar="imagenet|FILE",
-        ),
-    ] = "imagenet",
+    out: Out,
+    dataset: Data = "voc/2007",
+    split: Split = None,
+    validation_split: ValidationSplit = None,
+    test_split: TestSplit = None,
+    classes: Classes = None,
+    model: Backbone = "resnet50",
+    weights: TrainingWeights = "imagenet",
     preprocess: Preprocess = None,
-    last_layer: Annotated[
-        str | None,
-        typer.Option(
-            help="Cut the backbone after this layer. Default: its last one with space.",
-            metavar="NAME",
-            rich_help_panel=_BUILD,
-        ),
-    ] = None,
-    larger_maps: Annotated[
-        str,
-        typer.Option(
-            help="Double the last maps: take the last stride away; dilation also keeps what "
-            "convolutions see.",
-            metavar="none|stride|dilation",
-            rich_help_panel=_BUILD,
-        ),
-    ] = "none",
-    pooling: Annotated[
-        str,
-        typer.Option(
-            help="How a map becomes a feature.", metavar="mean|logsumexp", rich_help_panel=_BUILD
-        ),
-    ] = "mean",
-    sharpness: Annotated[
-        float,
-        typer.Option(
-            help="Of logsumexp: 0 is nearly the mean, 10 nearly the maximum.",
-            rich_help_panel=_BUILD,
-        ),
-    ] = 1.0,
-    side_layer: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="An earlier layer that must know the classes too; repeat for several.",
-            metavar="NAME",
-            show_default=False,
-            rich_help_panel=_BUILD,
-        ),
-    ] = None,
-    frozen_until: Annotated[
-        str | None,
-        typer.Option(
-            help="The last layer that is never trained.", metavar="NAME", rich_help_panel=_LEARN
-        ),
-    ] = None,
-    cached_views: Annotated[
-        int,
-        typer.Option(
-            help="Keep what the frozen layers make of N variations of each picture on disk, and "
-            "train on that: many times faster.",
-            min=0,
-            metavar="N",
-            rich_help_panel=_LEARN,
-        ),
-    ] = 0,
-    image_size: Annotated[
-        int, typer.Option(help="Side of the pictures.", min=16, rich_help_panel=_LEARN)
-    ] = 224,
-    batch_size: Annotated[int, typer.Option(min=1, rich_help_panel=_LEARN)] = 32,
-    head_epochs: Annotated[
-        int, typer.Option(help="Epochs for the head alone.", min=0, rich_help_panel=_LEARN)
-    ] = 5,
-    epochs: Annotated[
-        int, typer.Option(help="Epochs for all layers, after those.", min=0, rich_help_panel=_LEARN)
-    ] = 15,
-    learning_rate: Annotated[
-        float, typer.Option(help="Of the head; it falls as a cosine.", rich_help_panel=_LEARN)
-    ] = 1e-3,
-    backbone_rate: Annotated[
-        float,
-        typer.Option(
-            help="Share of it for the backbone's last layer; its square for the first.",
-            min=0.0,
-            max=1.0,
-            rich_help_panel=_LEARN,
-        ),
-    ] = 0.1,
-    weight_decay: Annotated[
-        float, typer.Option(help="Of AdamW.", min=0.0, rich_help_panel=_LEARN)
-    ] = 1e-4,
-    patience: Annotated[
-        int,
-        typer.Option(
-            help="Stop after N epochs without a better validation mAP; 0 never stops.",
-            min=0,
-            metavar="N",
-            rich_help_panel=_LEARN,
-        ),
-    ] = 5,
-    class_weights: Annotated[
-        bool,
-        typer.Option("--class-weights", help="Rare positives count more.", rich_help_panel=_LEARN),
-    ] = False,
-    mixed_precision: Annotated[
-        bool,
-        typer.Option(
-            "--mixed-precision", help="Compute in float16, on GPUs.", rich_help_panel=_LEARN
-        ),
-    ] = False,
-    scale: Annotated[
-        float,
-        typer.Option(
-            help="Smallest share of the area that a crop keeps; 1 for no crops.",
-            min=0.01,
-            max=1.0,
-            rich_help_panel=_VARY,
-        ),
-    ] = 0.4,
-    flip: Annotated[
-        bool, typer.Option(help="Mirror half of the pictures.", rich_help_panel=_VARY)
-    ] = True,
-    colour: Annotated[
-        float,
-        typer.Option(
-            help="How much brightness, contrast and saturation vary.",
-            min=0.0,
-            max=1.0,
-            rich_help_panel=_VARY,
-        ),
-    ] = 0.2,
-    hide: Annotated[
-        float,
-        typer.Option(
-            help="Hide-and-seek: the probability that a patch is hidden.",
-            min=0.0,
-            max=1.0,
-            rich_help_panel=_VARY,
-        ),
-    ] = 0.0,
-    cutmix: Annotated[
-        float,
-        typer.Option(
-            help="CutMix: the probability that a part comes from another picture.",
-            min=0.0,
-            max=1.0,
-            rich_help_panel=_VARY,
-        ),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="For weights, order and variations.", min=0)] = 0,
+    last_layer: LastLayer = None,
+    dilation: Dilation = False,
+    frozen_until: FrozenUntil = None,
+    cached_views: CachedViews = 0,
+    image_size: TrainingSize = 224,
+    batch_size: BatchSize = 32,
+    head_epochs: HeadEpochs = 5,
+    epochs: Epochs = 15,
+    learning_rate: LearningRate = 1e-3,
+    backbone_rate: BackboneRate = 0.1,
+    weight_decay: WeightDecay = 1e-4,
+    patience: Patience = 5,
+    class_weights: ClassWeights = False,
+    mixed_precision: MixedPrecision = False,
+    scale: Scale = 0.4,
+    flip: Flip = True,
+    colour: Colour = 0.2,
+    hide: Hide = 0.0,
+    seed: Seed = 0,
     config: Config = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume", help="Go on with the interrupted training in --out, as it was."),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be trained on what, and stop.")
-    ] = False,
+    resume: Resume = False,
+    dry_run: DryRun = False,
     data_dir: DataDir = None,
     as_json: AsJson = False,
     force: Force = False,
@@ -218,23 +237,19 @@ def train(
     [dim]kgradcam train --dataset my-pictures --model efficientnet-lite0 --out models/mine[/dim]
     """
     if resume:
-        _refuse_beside_resume(context)
+        _reject_options_beside_resume(context)
     import_tensorflow()
     import tensorflow as tf
 
-    from kgradcam.training.augmentation import Augmentation
-    from kgradcam.training.network import Architecture
-    from kgradcam.training.plan import Configuration, plan_training
-    from kgradcam.training.train import read_plan
-    from kgradcam.training.train import train as run_training
+    from kgradcam import training
 
     if not tf.config.list_physical_devices("GPU"):
-        # Costs little on a CPU; on a GPU some operations have no such form.
+        # Cheap on a CPU. On a GPU some operations have no deterministic kernel and would fail.
         tf.config.experimental.enable_op_determinism()
     if resume:
-        configuration = read_plan(out)
+        configuration = training.read_plan(out)
     else:
-        configuration = Configuration(
+        configuration = training.TrainingConfiguration(
             dataset=dataset,
             split=split,
             validation_split=validation_split,
@@ -243,9 +258,8 @@ def train(
             model=model,
             weights=weights,
             preprocess=preprocess,
-            architecture=Architecture(
-                last_layer, larger_maps, pooling, sharpness, tuple(side_layer or ())
-            ),
+            last_layer=last_layer,
+            dilation=dilation,
             frozen_until=frozen_until,
             cached_views=cached_views,
             image_size=image_size,
@@ -257,16 +271,16 @@ def train(
             weight_decay=weight_decay,
             patience=patience,
             class_weights=class_weights,
-            augmentation=Augmentation(scale, flip, colour, hide, cutmix=cutmix),
+            augmentation=training.Augmentation(scale, flip, colour, hide),
             mixed_precision=mixed_precision,
             seed=seed,
         )
     if dry_run:
-        plan = plan_training(configuration, data_dir)
+        plan = training.plan_training(configuration, data_dir)
         print_table(f"Training of {configuration.model}", *plan.table())
         return
     try:
-        card = run_training(
+        card = training.train(
             configuration,
             out,
             data_dir=data_dir,
@@ -276,23 +290,23 @@ def train(
             report=lambda line: note(line, quiet),
         )
     except KeyboardInterrupt:
-        note(f"Go on with `kgradcam train --resume --out {out}`.")
+        note(f"Continue with `kgradcam train --resume --out {out}`.")
         raise
     report_skipped(card["skipped"])
-    for name, measured in card["metrics"].items():
-        note(f"{name} mAP {100 * measured['map']:.1f}", quiet)
-    note(f"{card['seconds']:.0f} s; explained at {card['layer']}.", quiet)
+    for name, metrics in card["metrics"].items():
+        note(f"{name} mAP {100 * metrics['map']:.1f}", quiet)
+    note(f"{card['seconds']:.0f} s; default layer of heatmaps: {card['layer']}.", quiet)
     if as_json:
         print_json(card)
     else:
         typer.echo(out)
 
 
-def _refuse_beside_resume(context: typer.Context) -> None:
-    """An interrupted training goes on as it was; another option would be ignored."""
+def _reject_options_beside_resume(context: typer.Context) -> None:
+    """Raises if an option would be ignored, because the training continues with its own ones."""
     for name in given_options(context):
         if name not in _BESIDE_RESUME:
             raise UsageError(
-                f"--resume goes on with the options of training.json in --out; it takes no other. "
-                f"Received: --{'class' if name == 'classes' else name.replace('_', '-')}."
+                "--resume continues with the options in training.json of --out and takes no "
+                f"other. Received: --{'class' if name == 'classes' else name.replace('_', '-')}."
             )

@@ -1,1 +1,15 @@
-"""Training classifiers whose heatmaps know the classes of a dataset."""
+"""Trains classifiers of a dataset's own classes, whose heatmaps then localize these classes."""
+
+from kgradcam.training.augmentation import Augmentation
+from kgradcam.training.configuration import TrainingConfiguration
+from kgradcam.training.plan import Plan, plan_training
+from kgradcam.training.train import read_plan, train
+
+__all__ = [
+    "Augmentation",
+    "Plan",
+    "TrainingConfiguration",
+    "plan_training",
+    "read_plan",
+    "train",
+]

@@ -1,4 +1,4 @@
-"""Batches to train on: augmented pictures, or the features that a frozen trunk makes of them."""
+"""Batches for training: augmented images, or cached feature maps of a frozen trunk."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from kgradcam.data.dataset import Dataset, untuned
 from kgradcam.data.examples import Example
 from kgradcam.metrics.classification import UNKNOWN
 from kgradcam.progress import Advance, ignore
-from kgradcam.training.augmentation import Augmentation, augment, cut_and_mix
+from kgradcam.training.augmentation import Augmentation, augment
 
 MAPS_FILE, LABELS_FILE = "maps.npy", "labels.npy"
 
@@ -23,39 +23,39 @@ MAPS_FILE, LABELS_FILE = "maps.npy", "labels.npy"
 def image_labels(
     examples: Sequence[Example], class_names: Sequence[str]
 ) -> npt.NDArray[np.float32]:
-    """Returns which classes each image holds.
+    """Derives image labels from object annotations.
 
     Args:
         examples: The images.
         class_names: The classes.
 
     Returns:
-        float32 `[images, classes]`: 1 with an object that is not difficult, `UNKNOWN` with
-        difficult ones only, else 0.
+        float32 `[images, classes]`: 1 with at least one object that is not difficult, `UNKNOWN`
+        with difficult objects only, 0 without objects of the class.
     """
     labels = np.zeros((len(examples), len(class_names)), np.float32)
-    places = {name: place for place, name in enumerate(class_names)}
+    columns = {name: column for column, name in enumerate(class_names)}
     for row, example in zip(labels, examples, strict=True):
         for name, difficult in zip(example.objects.names, example.objects.difficult, strict=True):
-            if name in places:
-                place = places[name]
-                row[place] = 1.0 if not difficult or row[place] == 1.0 else UNKNOWN
+            if name in columns:
+                column = columns[name]
+                row[column] = 1.0 if not difficult or row[column] == 1.0 else UNKNOWN
     return labels
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Pictures and labels of some images of a dataset, preprocessed, in batches.
+class LabelledImages:
+    """Images of a dataset with their labels, preprocessed and in batches.
 
     Attributes:
         dataset: The dataset.
         examples: The images.
         labels: float32 `[images, classes]`, see `image_labels`.
-        preprocess: Maps float32 RGB in [0, 255] to what the network takes.
-        size: The side of the pictures.
+        preprocess: Maps float32 RGB in [0, 255] to the input of the network.
+        size: Height and width of the images in pixels.
         batch_size: Images in a batch.
-        augmentation: How they are varied; `None` only resizes them, and keeps their order.
-        seed: For the order and the variations.
+        augmentation: Random variations. `None` only resizes and keeps the order.
+        seed: Random seed of the order and the variations.
     """
 
     dataset: Dataset
@@ -67,14 +67,15 @@ class Pictures:
     augmentation: Augmentation | None = None
     seed: int = 0
 
-    def batches(self, view: int = 0, whole_batches: bool = False) -> Any:
-        """Returns a `tf.data.Dataset` of `(images, labels)` that shows each image once.
+    def batches(self, epoch: int = 0, whole_batches: bool = False) -> Any:
+        """Returns a `tf.data.Dataset` of `(images, labels)` with each image once.
 
         Args:
-            view: Which order and which variations: a number, as that of the epoch.
-            whole_batches: Leaves out what is left after the last whole batch.
+            epoch: Selects the order and the variations, together with the random seed.
+            whole_batches: Whether to drop the images after the last whole batch.
         """
-        seed = int(np.random.default_rng([self.seed, view]).integers(2**31))
+        seed = int(np.random.default_rng([self.seed, epoch]).integers(2**31))
+        # Decoding is parallel and sees only an image's index, so labels are looked up by index.
         table = np.full((max(each.index for each in self.examples) + 1, self.labels.shape[1]), 0.0)
         table[[example.index for example in self.examples]] = self.labels
         labels = tf.constant(table, tf.float32)
@@ -82,45 +83,37 @@ class Pictures:
 
         def prepare(index: Any, encoded: Any) -> tuple[Any, Any]:
             index, image, decoded = decode(index, encoded)
-            # What does not decode teaches nothing.
+            # An image that cannot be decoded is blank and must not affect the loss.
             label = tf.where(decoded, labels[index], UNKNOWN)
             if self.augmentation:
                 image = augment(image, self.size, [seed, index], self.augmentation)
             return tf.ensure_shape(tf.cast(image, tf.float32), [self.size, self.size, 3]), label
 
-        def finish(number: Any, batch: tuple[Any, Any]) -> tuple[Any, Any]:
-            images, label = batch
-            if self.augmentation and self.augmentation.cutmix:
-                images, label = cut_and_mix(
-                    images, label, [seed, -1 - number], self.augmentation.cutmix
-                )
+        def preprocess(images: Any, label: Any) -> tuple[Any, Any]:
             return self.preprocess(images), label
 
-        pictures = self.dataset.encoded(self.examples)
+        images = self.dataset.encoded(self.examples)
         if self.augmentation:
-            pictures = pictures.shuffle(
-                len(self.examples), seed=seed, reshuffle_each_iteration=False
-            )
+            images = images.shuffle(len(self.examples), seed=seed, reshuffle_each_iteration=False)
         count = len(self.examples) / self.batch_size
         return (
-            pictures.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
+            images.map(prepare, num_parallel_calls=tf.data.AUTOTUNE)
             .batch(self.batch_size, drop_remainder=whole_batches)
-            .enumerate()
-            .map(finish)
+            .map(preprocess)
             .apply(_counted(math.floor(count) if whole_batches else math.ceil(count)))
             .prefetch(2)
         )
 
 
 @dataclass(frozen=True)
-class Features:
-    """Features of some views of the pictures, and their labels, from the disk.
+class CachedFeatures:
+    """Feature maps of several variations of each image, memory-mapped, and the labels.
 
     Attributes:
-        maps: float16 `[views, images, height, width, channels]`.
+        maps: float16 `[views, images, height, width, channels]`, a view for each variation.
         labels: float32 `[views, images, classes]`.
         batch_size: Images in a batch.
-        seed: For the order.
+        seed: Random seed of the order.
     """
 
     maps: npt.NDArray[np.float16]
@@ -129,10 +122,10 @@ class Features:
     seed: int = 0
 
     def batches(self, epoch: int) -> Any:
-        """Returns a `tf.data.Dataset` of `(maps, labels)`, whole batches in an order of the epoch.
+        """Returns a `tf.data.Dataset` of `(maps, labels)` in whole batches, shuffled.
 
         Args:
-            epoch: Its number; the views take turns.
+            epoch: Selects the order, together with the random seed, and the view in turn.
         """
         maps, labels = (array[epoch % len(array)] for array in (self.maps, self.labels))
         order = np.random.default_rng([self.seed, epoch]).permutation(len(labels))
@@ -140,7 +133,7 @@ class Features:
         return _stream(maps, labels, order[:whole].reshape(-1, self.batch_size))
 
     def in_order(self) -> Any:
-        """Returns a `tf.data.Dataset` of the `(maps, labels)` of the first view, all of them."""
+        """Returns a `tf.data.Dataset` of all `(maps, labels)` of the first view."""
         count = self.labels.shape[1]
         rows = np.split(np.arange(count), range(self.batch_size, count, self.batch_size))
         return _stream(self.maps[0], self.labels[0], rows)
@@ -160,48 +153,55 @@ def _stream(maps: Any, labels: Any, batches: Sequence[Any] | npt.NDArray[Any]) -
 
 
 def _counted(batches: int) -> Any:
-    """Tells Keras how many batches will come; it would warn at the end of what it cannot count."""
+    """Declares the number of batches; Keras warns at the end of a dataset of unknown length."""
     return tf.data.experimental.assert_cardinality(batches)
 
 
 def cache_features(
-    pictures: Pictures, trunk: keras.Model, views: int, folder: Path, advance: Advance = ignore
-) -> Features:
-    """Runs pictures through a trunk once, and keeps what comes out on disk.
+    images: LabelledImages, trunk: keras.Model, views: int, folder: Path, advance: Advance = ignore
+) -> CachedFeatures:
+    """Computes feature maps once and keeps them on disk.
 
     Args:
-        pictures: The pictures.
+        images: The images.
         trunk: The frozen network.
-        views: How many variations of each picture to keep.
-        folder: Where; features that are already there, complete, are taken as they are.
-        advance: Is told the number of images just done.
+        views: Number of variations of each image.
+        folder: Folder of the cache. A complete cache is used as it is.
+        advance: Called with the number of images just done.
 
     Returns:
-        The features, not in memory.
+        The feature maps, memory-mapped.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LABELS_FILE).exists():
-        all_labels, maps = [], None
-        for view in range(views):
-            row = 0
-            for images, labels in pictures.batches(view):
-                found = trunk.predict_on_batch(images)
-                if maps is None:
-                    shape = (views, len(pictures.examples), *found.shape[1:])
-                    maps = np.lib.format.open_memmap(folder / MAPS_FILE, "w+", np.float16, shape)
-                maps[view, row : row + len(found)] = found
-                row += len(found)
-                all_labels.append(labels.numpy())
-                advance(len(found))
-        if maps is not None:
-            maps.flush()
-        labels = np.concatenate(all_labels).reshape(views, len(pictures.examples), -1)
-        # Written last, and renamed: where the labels are, the maps are complete.
+        labels = _compute_features(images, trunk, views, folder / MAPS_FILE, advance)
+        # The labels are renamed last, so their presence marks complete feature maps.
         np.save(folder / f"partial-{LABELS_FILE}", labels)
         (folder / f"partial-{LABELS_FILE}").replace(folder / LABELS_FILE)
-    return Features(
+    return CachedFeatures(
         np.load(folder / MAPS_FILE, mmap_mode="r"),
         np.load(folder / LABELS_FILE),
-        pictures.batch_size,
-        pictures.seed,
+        images.batch_size,
+        images.seed,
     )
+
+
+def _compute_features(
+    images: LabelledImages, trunk: keras.Model, views: int, path: Path, advance: Advance
+) -> npt.NDArray[np.float32]:
+    """Writes feature maps to a `.npy` file and returns the labels `[views, images, classes]`."""
+    maps, labels = None, []
+    for view in range(views):
+        row = 0
+        for batch, batch_labels in images.batches(view):
+            found = trunk.predict_on_batch(batch)
+            if maps is None:  # The first batch reveals the shape.
+                shape = (views, len(images.examples), *found.shape[1:])
+                maps = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+            maps[view, row : row + len(found)] = found
+            row += len(found)
+            labels.append(batch_labels.numpy())
+            advance(len(found))
+    if maps is not None:
+        maps.flush()
+    return np.concatenate(labels).reshape(views, len(images.examples), -1)

@@ -1,4 +1,4 @@
-"""The curves of a training, drawn and as TensorBoard reads them."""
+"""Learning curves: a figure of loss and validation mAP, and TensorBoard logs."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -11,12 +11,23 @@ if TYPE_CHECKING:
 
 
 def draw_history(history: Sequence[dict[str, Any]], title: str) -> "Figure":
-    """Draws loss and validation mAP over the epochs, the stages told apart, the best one marked."""
+    """Plots loss and validation mAP over the epochs.
+
+    A dashed line separates the stages and a dot marks the best epoch.
+
+    Args:
+        history: The epochs, each with `epoch`, `stage`, `loss` and `map`.
+        title: Title of the figure.
+
+    Returns:
+        A Matplotlib figure with two panels.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
+    # A class or file name may contain "$", which Matplotlib would parse as a formula.
     figure.suptitle(title, fontsize=10, parse_math=False)
     panels: Any = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
@@ -41,13 +52,14 @@ def draw_history(history: Sequence[dict[str, Any]], title: str) -> "Figure":
 
 
 def log_epoch(writer: Any, row: dict[str, Any]) -> None:
-    """Adds an epoch to a TensorBoard log.
+    """Appends one epoch to a TensorBoard log.
 
-    `tf.summary.scalar` would need the tensorboard package; only reading a log does.
+    `tf.summary.scalar` needs the tensorboard package. `tf.summary.write` does not, so only readers
+    of the log need that package.
 
     Args:
-        writer: Of `tf.summary.create_file_writer`.
-        row: What is known of the epoch.
+        writer: A writer made by `tf.summary.create_file_writer`.
+        row: The epoch, with `epoch`, `loss`, `map` and `learning_rate`.
     """
     metadata = tf.compat.v1.SummaryMetadata(
         plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")

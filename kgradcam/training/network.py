@@ -1,8 +1,6 @@
-"""The network that is trained: a pretrained backbone, a pooling, and a sigmoid for each class.
+"""The network to train: a pretrained backbone, global average pooling, and one sigmoid a class.
 
-Its logits are a dense layer on pooled feature maps, so that its heatmaps are those of CAM, and the
-options change what the maps are: where the backbone ends, how large its last maps are, how they are
-pooled, and whether earlier maps must know the classes too.
+The logits are linear in the pooled feature maps, so Grad-CAM of the last maps equals CAM.
 """
 
 from collections.abc import Callable, Collection
@@ -14,59 +12,20 @@ import keras
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.heatmaps.layers import PASSIVE
 
-POOLINGS = ("mean", "logsumexp")
-LARGER_MAPS = ("none", "stride", "dilation")
-_PROBE_SIDE = 512
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """What is built on a backbone.
-
-    Attributes:
-        last_layer: The layer whose maps are pooled. Default: the backbone's last with space.
-        larger_maps: `"stride"` takes the last halving of the maps away, so that they have twice the
-            height and width; `"dilation"` also dilates the convolutions after it by 2, so that they
-            see what they were trained to see (Yu et al., Dilated Residual Networks, CVPR 2017).
-        pooling: `"mean"`, or `"logsumexp"`: (1/r) log mean exp(r A) over the places of each map A
-            (the form of Pinheiro & Collobert, CVPR 2015, who pool the scores of classes), between
-            the mean for r near 0 and the maximum for a large r.
-        sharpness: That r.
-        side_layers: Earlier layers that get a head of their own during training (deep supervision,
-            Lee et al., AISTATS 2015); these heads are dropped afterwards.
-    """
-
-    last_layer: str | None = None
-    larger_maps: str = "none"
-    pooling: str = "mean"
-    sharpness: float = 1.0
-    side_layers: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name, value, options in (
-            ("larger_maps", self.larger_maps, LARGER_MAPS),
-            ("pooling", self.pooling, POOLINGS),
-        ):
-            if value not in options:
-                raise UserError(
-                    f"{name}={value!r} is none of {', '.join(options)}."
-                    f"{did_you_mean(value, options)}"
-                )
-        if not self.sharpness > 0:
-            raise UserError(f"sharpness must be more than 0. Received: {self.sharpness}.")
+_PROBE_SIDE = 512  # Large enough for any backbone, so that strides show in the shapes.
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network in its parts, which share their layers.
+    """The parts of a network. They share their layers, so training one trains all.
 
     Attributes:
-        whole: Pictures to probabilities `[batch, classes]`: what becomes of it all.
-        trunk: Pictures to maps that never change, where these are to be cached; else `None`.
-        trained: The trunk's maps, or pictures, to logits `[batch, heads, classes]`; the first head
-            is the network's own, the others are those of the side layers.
-        fresh: The names of its layers that bring no weights.
-        pretrained: The names of those that do and may be trained further, first to last.
+        whole: Images `[batch, height, width, 3]` to probabilities `[batch, classes]`.
+        trunk: Images to the feature maps of the last frozen layer, if these are cached; else
+            `None`.
+        trained: Images, or the feature maps of the trunk, to logits `[batch, classes]`.
+        fresh: Names of the layers that start from random weights.
+        pretrained: Names of the layers with pretrained weights that may be trained, in order.
     """
 
     whole: keras.Model
@@ -79,92 +38,99 @@ class Network:
 def build_network(
     backbone: keras.Model,
     class_count: int,
-    architecture: Architecture,
+    *,
+    last_layer: str | None = None,
+    dilation: bool = False,
     missing: Collection[str] = (),
     frozen_until: str | None = None,
     cached: bool = False,
     dtype: str | None = None,
 ) -> Network:
-    """Builds a network on a backbone, which is copied and not changed.
+    """Puts a new head on a copy of a backbone.
 
     Args:
-        backbone: A graph of layers with weights, with or without a head.
-        class_count: How many classes there are.
-        architecture: What to build.
-        missing: The layers of the backbone that have no weights yet. What comes after the first of
-            them has weights for other inputs, and so counts as fresh too.
+        backbone: A functional or sequential model with weights, with or without its head. It is
+            not changed.
+        class_count: Number of classes.
+        last_layer: The layer whose feature maps are pooled. Default: the last one with height and
+            width.
+        dilation: Whether the last feature maps become twice as high and wide: the last strides
+            become 1, and the convolutions after them are dilated by 2, so that their receptive
+            fields stay as trained (Yu et al., Dilated Residual Networks, CVPR 2017, section 2).
+        missing: Layers of the backbone without pretrained weights. All layers after the first of
+            them are fresh too, because their weights belong to other inputs.
         frozen_until: The last layer that is never trained. Default: none.
-        cached: Whether what is trained starts from the maps of that layer, and not from pictures.
-        dtype: The dtype policy of the copy. Default: the backbone's.
+        cached: Whether `trained` starts at the feature maps of that layer instead of at images.
+        dtype: Dtype policy of the copy. Default: the policy of the backbone.
 
     Returns:
         The network.
 
     Raises:
-        UserError: A layer does not exist or does not fit, or the backbone is no graph of layers.
+        UserError: A layer does not exist or does not fit, or the backbone is a subclassed model.
     """
     if not isinstance(backbone, keras.Sequential) and not hasattr(backbone, "operations"):
         raise UserError(
-            f"{backbone.name} must be a functional or sequential model to be trained further: the "
-            "layers of a subclassed one cannot be cut apart."
+            f"Expected a functional or sequential model to train further. Received: "
+            f"{backbone.name}, a subclassed model, whose layers cannot be separated."
         )
-    last = find_layer(backbone, architecture.last_layer)
-    cut = keras.Model(backbone.inputs[0], last.output)
-    cut = copy_network(cut, _enlarge(cut, architecture.larger_maps), dtype)
-    names = [layer.name for layer in cut.layers]
-    first = min((names.index(name) for name in missing if name in names), default=len(names))
+    body = keras.Model(backbone.inputs[0], find_layer(backbone, last_layer).output)
+    body = copy_network(body, _dilate(body) if dilation else _keep, dtype)
+    names = [layer.name for layer in body.layers]
+    first_missing = min((names.index(name) for name in missing if name in names), default=None)
+    loaded = names[:first_missing]
 
-    maps = cut.output
-    tops = [maps, *(find_layer(cut, name).output for name in architecture.side_layers)]
-    heads = ["", *(f"{name}_" for name in architecture.side_layers)]
-    logits = [
-        keras.layers.Dense(class_count, name=f"{head}logits", dtype="float32")(
-            _pool(top, architecture, f"{head}pool")
-        )
-        for head, top in zip(heads, tops, strict=True)
-    ]
-    probabilities = keras.layers.Activation("sigmoid", name="probabilities", dtype="float32")
-    whole = keras.Model(cut.inputs[0], probabilities(logits[0]), name=backbone.name)
-    stacked = keras.ops.stack(logits, axis=1)
-    trunk, inputs, frozen = None, cut.inputs[0], set[str]()
-    if frozen_until is not None:
-        end = find_layer(cut, frozen_until)
-        if first < names.index(end.name):
-            raise UserError(
-                f"frozen_until={frozen_until!r} comes after {names[first]!r}, which has no weights "
-                "yet and must be trained."
-            )
-        below = keras.Model(cut.inputs[0], end.output)
-        frozen = {layer.name for layer in below.layers}
-        if cached:
-            trunk, inputs = below, end.output
+    pooled = keras.layers.GlobalAveragePooling2D(name="pool", dtype="float32")(body.output)
+    logits = keras.layers.Dense(class_count, name="logits", dtype="float32")(pooled)
+    sigmoid = keras.layers.Activation("sigmoid", name="probabilities", dtype="float32")
+    whole = keras.Model(body.inputs[0], sigmoid(logits), name=backbone.name)
+
+    below = _frozen_part(body, frozen_until, loaded)
+    trunk = below if cached else None
     try:
-        trained = keras.Model(inputs, stacked)
+        trained = keras.Model(trunk.output if trunk else body.inputs[0], logits)
     except ValueError as error:
         raise UserError(
-            f"frozen_until={frozen_until!r} is no layer that all paths lead through: take the "
-            "last layer of a block."
+            f"frozen_until={frozen_until!r} lies inside a block: some paths bypass it. Expected "
+            "a layer that all paths pass through, such as the last one of a block."
         ) from error
-    weighted = {layer.name for layer in trained.layers if layer.variables} - frozen
-    pretrained = tuple(name for name in names[:first] if name in weighted)
+    frozen = {layer.name for layer in below.layers} if below else set()
+    trainable = [layer.name for layer in trained.layers if layer.variables]
+    trainable = [name for name in trainable if name not in frozen]
     return Network(
         whole=whole,
         trunk=trunk,
         trained=trained,
-        fresh=tuple(
-            layer.name
-            for layer in trained.layers
-            if layer.name in weighted and layer.name not in pretrained
-        ),
-        pretrained=pretrained,
+        fresh=tuple(name for name in trainable if name not in loaded),
+        pretrained=tuple(name for name in loaded if name in trainable),
     )
 
 
-def set_trainable(network: Network, fine_tune: bool) -> None:
-    """Chooses what learns: the fresh layers, and with `fine_tune` the pretrained ones too.
+def _frozen_part(
+    body: keras.Model, frozen_until: str | None, loaded: Collection[str]
+) -> keras.Model | None:
+    """Returns the layers up to `frozen_until` as a model."""
+    if frozen_until is None:
+        return None
+    end = find_layer(body, frozen_until)
+    if end.name not in loaded:
+        missing = body.layers[len(loaded)].name
+        raise UserError(
+            f"frozen_until={frozen_until!r} would freeze {missing!r}, which has no pretrained "
+            "weights and must be trained. Expected an earlier layer."
+        )
+    return keras.Model(body.inputs[0], end.output)
 
-    Pretrained batch normalizations stay as they are: the few pictures of a batch know the
-    statistics worse than the weights do.
+
+def set_trainable(network: Network, fine_tune: bool) -> None:
+    """Sets which layers are trained.
+
+    Fresh layers always are, pretrained ones only while fine-tuning. Pretrained batch
+    normalizations stay frozen, because a small batch estimates their statistics badly.
+
+    Args:
+        network: The network.
+        fine_tune: Whether pretrained layers are trained too.
     """
     for layer in network.trained.layers:
         is_norm = isinstance(layer, keras.layers.BatchNormalization)
@@ -173,25 +139,40 @@ def set_trainable(network: Network, fine_tune: bool) -> None:
 
 
 def learning_rates(network: Network, backbone_rate: float) -> dict[str, float]:
-    """Returns the share of the learning rate for each variable, by path.
+    """Returns the factor on the learning rate of each trainable variable.
 
-    Fresh layers learn at the whole rate; the last pretrained layer at `backbone_rate` of it, the
-    first at the square of that, those between at geometric steps (discriminative rates, Howard &
-    Ruder, ACL 2018): early layers know edges, which are the same everywhere.
+    These are discriminative rates (Howard & Ruder, ULMFiT, ACL 2018, section 3.2): early layers
+    detect edges, which all images share, so they change least.
+
+    Args:
+        network: The network.
+        backbone_rate: Factor of the last pretrained layer, in [0, 1]. The first one gets its
+            square, those between geometric steps. Fresh layers get 1.
+
+    Returns:
+        The factors by variable path.
     """
     last = max(len(network.pretrained) - 1, 1)
-    share = {
+    factors = {
         name: backbone_rate ** (2 - place / last) for place, name in enumerate(network.pretrained)
     }
     return {
-        variable.path: share.get(layer.name, 1.0)
+        variable.path: factors.get(layer.name, 1.0)
         for layer in network.trained.layers
         for variable in layer.trainable_variables
     }
 
 
 def find_layer(model: keras.Model, name: str | None) -> Any:
-    """Returns a layer by name, or the last one whose output has height and width."""
+    """Returns a layer whose output is a feature map `[batch, height, width, channels]`.
+
+    Args:
+        model: A functional or sequential model.
+        name: The name of the layer. Default: the last one that is no pooling, dropout or the like.
+
+    Raises:
+        UserError: There is no such layer.
+    """
     with_maps = {
         layer.name: layer
         for layer in model.layers
@@ -200,29 +181,37 @@ def find_layer(model: keras.Model, name: str | None) -> Any:
     if name is not None:
         if name not in with_maps:
             raise UserError(
-                f"{name!r} is no layer with a feature map of {model.name}."
+                f"{model.name} has no layer {name!r} with a feature map."
                 f"{did_you_mean(name, with_maps)} `kgradcam layers` lists them."
             )
         return with_maps[name]
     active = [layer for layer in with_maps.values() if not isinstance(layer, PASSIVE)]
     if not active:
-        raise UserError(f"{model.name} has no layer with a feature map to put a head on.")
+        raise UserError(f"{model.name} has no layer with a feature map, so a head does not fit.")
     return active[-1]
+
+
+def _keep(layer: Any) -> dict[str, Any]:
+    return {}
 
 
 def copy_network(
     model: keras.Model,
-    change: Callable[[Any], dict[str, Any]] = lambda layer: {},
+    change: Callable[[Any], dict[str, Any]] = _keep,
     dtype: str | None = None,
     side: int | None = None,
 ) -> keras.Model:
-    """Copies a graph of layers with its weights, for pictures of another size if it takes them.
+    """Copies a functional or sequential model with its weights.
 
     Args:
-        model: The graph.
-        change: Returns for each layer what is other in the copy's configuration.
-        dtype: The dtype policy of the copy. Default: the model's.
-        side: Of the pictures; any by default.
+        model: The model.
+        change: Returns the entries of a layer's configuration that differ in the copy.
+        dtype: Dtype policy of the copy. Default: the policy of the model.
+        side: Height and width of the images in pixels. Default: any. A model that does not take
+            this size keeps its own.
+
+    Returns:
+        The copy.
 
     Raises:
         UserError: The changed layers do not fit together.
@@ -247,35 +236,23 @@ def copy_network(
     raise UserError(f"The layers of {model.name} do not fit together: {reason}") from reason
 
 
-def _enlarge(model: keras.Model, larger_maps: str) -> Callable[[Any], dict[str, Any]]:
-    """What changes in each layer so that the last maps are twice as high and wide."""
-    if larger_maps == "none":
-        return lambda layer: {}
+def _dilate(model: keras.Model) -> Callable[[Any], dict[str, Any]]:
+    """Returns the changes of each layer that double the last feature maps."""
     probe = copy_network(model, side=_PROBE_SIDE)
     end = probe.output.shape[1]
     changes: dict[str, dict[str, Any]] = {}
     for layer in probe.layers:
-        before: Any = getattr(layer.input, "shape", ())  # a sum has a list of inputs, without
+        before: Any = getattr(layer.input, "shape", ())  # A merging layer has a list of inputs.
         after: Any = getattr(layer.output, "shape", ())
         if len(before) != 4 or len(after) != 4:
             continue
         if hasattr(layer, "strides") and before[1] > end >= after[1]:
             changes[layer.name] = {"strides": 1}
-        elif larger_maps == "dilation" and before[1] == end and hasattr(layer, "dilation_rate"):
+        elif before[1] == end and hasattr(layer, "dilation_rate"):
             changes[layer.name] = {"dilation_rate": 2}
     if not any("strides" in change for change in changes.values()):
         raise UserError(
-            f"larger_maps={larger_maps!r}: {model.name} has no strided layer at its end."
+            f"dilation needs a strided layer before the last feature maps, and {model.name} has "
+            "none."
         )
     return lambda layer: changes.get(layer.name, {})
-
-
-def _pool(maps: Any, architecture: Architecture, name: str) -> Any:
-    """Pools maps over their places; written in Keras' operations, so that any Keras loads it."""
-    if architecture.pooling == "mean":
-        return keras.layers.GlobalAveragePooling2D(name=name, dtype="float32")(maps)
-    r = architecture.sharpness
-    maps = keras.ops.cast(maps, "float32")
-    highest = keras.ops.max(maps, axis=(1, 2), keepdims=True)
-    spread = keras.ops.mean(keras.ops.exp((maps - highest) * r), axis=(1, 2))
-    return keras.ops.squeeze(highest, axis=(1, 2)) + keras.ops.log(spread) / r

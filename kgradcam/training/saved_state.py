@@ -1,7 +1,7 @@
-"""Where a training stands: every variable to the last bit, and what is known besides.
+"""Checkpoints: all variables of a training exactly, and the history of its epochs.
 
-Keras' own backup leaves out how long ago the validation was best and which weights those were;
-without them a resumed training would stop elsewhere.
+`keras.callbacks.BackupAndRestore` does not keep the best weights and their epoch. Without them a
+resumed training would stop at another epoch.
 """
 
 import io
@@ -18,12 +18,12 @@ from kgradcam.files import write_atomically
 
 
 def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
-    """Writes a checkpoint, whole or not at all.
+    """Writes a checkpoint atomically.
 
     Args:
         path: A `.npz` file.
         variables: Keras variables.
-        state: What else to keep, as JSON can.
+        state: Further values, representable as JSON.
     """
     arrays: dict[str, Any] = {
         str(place): np.asarray(variable) for place, variable in enumerate(variables)
@@ -33,24 +33,24 @@ def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any])
     write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, variables: Sequence[Any]) -> dict[str, Any]:
-    """Reads a checkpoint back into the variables it was made of, and returns the state.
+def load_checkpoint(path: Path, variables: Sequence[Any] = ()) -> dict[str, Any]:
+    """Assigns a checkpoint to variables and returns its further values.
+
+    Args:
+        path: The `.npz` file.
+        variables: The Keras variables, in the order of `save_checkpoint`. Default: none, which
+            reads the further values only.
 
     Raises:
-        UserError: The file is damaged, or of other variables.
+        UserError: The file is damaged, or belongs to other variables.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             for place, variable in enumerate(variables):
                 variable.assign(file[str(place)])
             state: dict[str, Any] = json.loads(str(file["state"]))
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
-            f"{path} is no checkpoint of this training ({error}): begin anew with --force."
+            f"{path} is damaged or belongs to another training ({error}). Start again with --force."
         ) from error
     return state
-
-
-def read_state(path: Path) -> dict[str, Any]:
-    """Returns the state of a checkpoint alone."""
-    return load_checkpoint(path, ())

@@ -1,4 +1,4 @@
-"""From labelled pictures to a model folder: the epochs, their checkpoints, and what they end in."""
+"""Runs a training: stages of epochs, a checkpoint after each epoch, and the final model folder."""
 
 import json
 import math
@@ -14,6 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from typing_extensions import override
 
 from kgradcam import __version__, progress
 from kgradcam.devices import all_gpus
@@ -23,61 +24,63 @@ from kgradcam.heatmaps.layers import list_layers
 from kgradcam.metrics.classification import classification_ap
 from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE, write_card
 from kgradcam.pictures.figures import save
-from kgradcam.training.batches import cache_features
+from kgradcam.training.batches import LabelledImages, cache_features
+from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.curves import draw_history, log_epoch
+from kgradcam.training.data import preprocessing_name
 from kgradcam.training.network import copy_network, learning_rates, set_trainable
 from kgradcam.training.optimization import LayerwiseAdamW, MaskedCrossentropy, balanced_weights
-from kgradcam.training.plan import Configuration, Plan, plan_training, preprocessing_name
-from kgradcam.training.saved_state import load_checkpoint, read_state, save_checkpoint
+from kgradcam.training.plan import Plan, Stage, plan_training
+from kgradcam.training.saved_state import load_checkpoint, save_checkpoint
 
 CHECKPOINT_FILE, BEST_FILE = "checkpoint.npz", "best.npz"
 CACHE_FOLDER, LOG_FOLDER = "features", "logs"
-SIDE_WEIGHT = 0.3
 
 
 def train(
-    configuration: Configuration,
+    configuration: TrainingConfiguration,
     folder: Path,
     *,
     data_dir: Path | None = None,
     force: bool = False,
     resume: bool = False,
     quiet: bool = True,
-    report: Callable[[str], None] = lambda text: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
     """Trains a classifier and writes a model folder.
 
-    An epoch depends on the configuration and on what was learned before, and on nothing else: a
-    training that was killed and resumed ends with the weights of one that was not, bit for bit,
-    where the device computes alike twice (CPUs do under
-    `tf.config.experimental.enable_op_determinism()`, which the command line sets).
+    Each epoch depends only on the configuration and the weights before it. An interrupted and
+    resumed training therefore ends with the same weights, bit for bit, on a deterministic device.
+    CPUs are one under `tf.config.experimental.enable_op_determinism()`, which the command line
+    sets.
 
     Args:
-        configuration: What to train.
-        folder: Where the model shall be; its card appears when it is finished.
-        data_dir: Where tensorflow-datasets keeps its data.
-        force: Replaces a model folder that is already there.
-        resume: Goes on with a training of the same configuration that was interrupted.
-        quiet: Shows no progress on stderr.
-        report: Is told a line after each epoch.
+        configuration: The options.
+        folder: The model folder. Its card is written last.
+        data_dir: Folder of tensorflow-datasets.
+        force: Whether to replace an existing model folder.
+        resume: Whether to continue an interrupted training with the same configuration.
+        quiet: Whether to hide the progress bar on stderr.
+        report: Called with a line of text after each epoch.
 
     Returns:
-        The card; see `model_folder`.
+        The card, see `models.model_card`.
 
     Raises:
-        UserError: Something in the configuration does not exist or does not fit, the folder exists,
-            there is nothing to resume, or the loss is no number any more.
+        UserError: The configuration names something that does not exist or does not fit, the
+            folder exists, there is nothing to resume, or the loss is not finite.
     """
     begin = time.monotonic()
     with all_gpus().scope():
         plan = plan_training(configuration, data_dir)
         _open_folder(folder, configuration, force, resume)
-        history, seconds = _fit(plan, folder, begin, quiet, report)
-        return _finish(plan, folder, history, seconds)
+        training = _Training(plan, folder, begin, quiet, report)
+        training.run()
+        return _finish(plan, folder, training.history, training.seconds)
 
 
-def read_plan(folder: Path) -> Configuration:
-    """Returns what an unfinished training in a folder is to become.
+def read_plan(folder: Path) -> TrainingConfiguration:
+    """Returns the configuration of the interrupted training in a folder.
 
     Raises:
         UserError: There is none.
@@ -86,10 +89,12 @@ def read_plan(folder: Path) -> Configuration:
     if not path.is_file():
         done = " It is finished." if (folder / CARD_FILE).is_file() else ""
         raise UserError(f"There is no interrupted training in {folder} to resume.{done}")
-    return Configuration.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    return TrainingConfiguration.from_dict(json.loads(path.read_text(encoding="utf-8")))
 
 
-def _open_folder(folder: Path, configuration: Configuration, force: bool, resume: bool) -> None:
+def _open_folder(
+    folder: Path, configuration: TrainingConfiguration, force: bool, resume: bool
+) -> None:
     if resume:
         if read_plan(folder) != configuration:
             raise UserError(f"The training in {folder} has another configuration; see {PLAN_FILE}.")
@@ -99,12 +104,12 @@ def _open_folder(folder: Path, configuration: Configuration, force: bool, resume
         if folder.is_dir() and not any(folder.iterdir()):
             pass
         elif not force:
-            more = ", or go on with --resume" if (folder / PLAN_FILE).is_file() else ""
+            more = ", or continue with --resume" if (folder / PLAN_FILE).is_file() else ""
             raise UserError(
-                f"{folder} is already there. Choose another, or replace it with --force{more}."
+                f"{folder} already exists. Choose another folder, or replace it with --force{more}."
             )
         elif not ours:
-            raise UserError(f"{folder} is no model folder, so --force does not replace it.")
+            raise UserError(f"{folder} is not a model folder, so --force does not replace it.")
         else:
             shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,115 +117,147 @@ def _open_folder(folder: Path, configuration: Configuration, force: bool, resume
     write_atomically(folder / PLAN_FILE, text)
 
 
-class _Bar(keras.callbacks.Callback):  # type: ignore[misc]
+class _ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
     def __init__(self, advance: progress.Advance, images: int) -> None:
         super().__init__()
         self._advance, self._images = advance, images
 
+    @override
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self._advance(self._images)
 
 
-def _fit(
-    plan: Plan, folder: Path, begin: float, quiet: bool, report: Callable[[str], None]
-) -> tuple[list[dict[str, Any]], float]:
-    """Trains all stages, from where a checkpoint stands; returns the epochs and the seconds."""
-    trained, options, training = plan.network.trained, plan.configuration, plan.data.training
-    batches, validation = _sources(plan, folder, quiet)
-    checkpoint = folder / CHECKPOINT_FILE
-    history: list[dict[str, Any]] = []
-    before = 0.0
-    if checkpoint.is_file():
-        state = read_state(checkpoint)
-        history, before = state["history"], state["seconds"]
-    writer = tf.summary.create_file_writer(str(folder / LOG_FOLDER))
-    total = sum(epochs for _, epochs, _ in plan.stages) - len(history)
-    images = plan.steps * training.batch_size
-    with progress.bar("training", total * images, "images", quiet) as advance:
-        done = 0
-        for stage, epochs, fine_tune in plan.stages:
-            _compile(plan, fine_tune, epochs)
-            variables = [*trained.variables, *trained.optimizer.variables]
-            of_stage = [row for row in history if row["stage"] == stage]
-            if of_stage and history[-1]["stage"] == stage:
-                load_checkpoint(checkpoint, variables)
-            elif of_stage:
-                done += epochs
-                continue
-            for epoch in range(done + len(of_stage), done + epochs):
-                if stage == plan.stages[-1][0] and _is_over(history, done, options.patience):
-                    break
-                found = trained.fit(
-                    batches(epoch),
-                    verbose=0,
-                    shuffle=False,  # the batches are in their order already
-                    callbacks=[_Bar(advance, training.batch_size)],
-                )
-                loss = float(found.history["loss"][0])
-                if not math.isfinite(loss):
-                    raise UserError(
-                        f"The loss of epoch {epoch + 1} is {loss}: nothing is learned any more. "
-                        f"Begin anew with a lower learning_rate than {options.learning_rate:g}."
-                    )
-                logits = trained.predict(validation(), verbose=0)[:, 0]
-                values = classification_ap(plan.data.validation.labels, logits)
-                row: dict[str, Any] = {
-                    "epoch": epoch + 1,
-                    "stage": stage,
-                    "loss": loss,
-                    "map": float(np.nanmean(values)),
-                    "learning_rate": float(trained.optimizer.learning_rate),
-                }
-                # The best weights first: killed between the two, the epoch runs again, alike.
-                if row["map"] > max((each["map"] for each in history), default=-1.0):
-                    save_checkpoint(folder / BEST_FILE, trained.weights, row)
-                history.append(row)
-                seconds = before + time.monotonic() - begin
-                save_checkpoint(checkpoint, variables, {"history": history, "seconds": seconds})
-                log_epoch(writer, row)
-                report(
-                    f"epoch {epoch + 1} ({stage}): loss {row['loss']:.4f}, "
-                    f"validation mAP {100 * row['map']:.1f}"
-                )
-            done += epochs
-    return history, before + time.monotonic() - begin
+class _Training:
+    """The epochs of a training, from the last checkpoint on.
+
+    Args:
+        plan: Data, network and stages.
+        folder: The folder of the checkpoints.
+        begin: The `time.monotonic()` of the start.
+        quiet: Whether to hide progress bars.
+        report: Called with a line of text after each epoch.
+
+    Attributes:
+        history: Number, stage, loss, validation mAP and learning rate of each finished epoch.
+        seconds: Duration of the training, without interruptions.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: Path, begin: float, quiet: bool, report: Callable[[str], None]
+    ) -> None:
+        self.history: list[dict[str, Any]] = []
+        self._plan, self._folder, self._quiet, self._report = plan, folder, quiet, report
+        self._begin = begin
+        if self._checkpoint.is_file():
+            state = load_checkpoint(self._checkpoint)
+            self.history = state["history"]
+            self._begin -= state["seconds"]
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._begin
+
+    @property
+    def _checkpoint(self) -> Path:
+        return self._folder / CHECKPOINT_FILE
+
+    def run(self) -> None:
+        """Trains all stages."""
+        plan = self._plan
+        self._batches, self._validation = _sources(plan, self._folder, self._quiet)
+        self._log = tf.summary.create_file_writer(str(self._folder / LOG_FOLDER))
+        epochs = sum(stage.epochs for stage in plan.stages) - len(self.history)
+        batch_size = plan.data.training.batch_size
+        images = epochs * plan.steps * batch_size
+        with progress.bar("training", images, "images", self._quiet) as advance:
+            bar = _ProgressBar(advance, batch_size)
+            first = 0
+            for stage in plan.stages:
+                self._run_stage(stage, first, bar)
+                first += stage.epochs
+
+    def _run_stage(self, stage: Stage, first: int, bar: _ProgressBar) -> None:
+        """Trains the epochs of a stage that are not in the history yet."""
+        trained = self._plan.network.trained
+        done = sum(row["stage"] == stage.name for row in self.history)
+        if done and self.history[-1]["stage"] != stage.name:
+            return  # A later stage has begun.
+        _compile(self._plan, stage)
+        variables = [*trained.variables, *trained.optimizer.variables]
+        if done:
+            load_checkpoint(self._checkpoint, variables)
+        is_last = stage == self._plan.stages[-1]
+        patience = self._plan.configuration.patience
+        for epoch in range(first + done, first + stage.epochs):
+            if is_last and _is_over(self.history, first, patience):
+                break
+            row = self._run_epoch(epoch, stage, bar)
+            # The best weights first: after a kill in between, the epoch is repeated exactly.
+            if row["map"] > max((each["map"] for each in self.history), default=-1.0):
+                save_checkpoint(self._folder / BEST_FILE, trained.weights, row)
+            self.history.append(row)
+            state = {"history": self.history, "seconds": self.seconds}
+            save_checkpoint(self._checkpoint, variables, state)
+            log_epoch(self._log, row)
+            self._report(
+                f"epoch {row['epoch']} ({stage.name}): loss {row['loss']:.4f}, "
+                f"validation mAP {100 * row['map']:.1f}"
+            )
+
+    def _run_epoch(self, epoch: int, stage: Stage, bar: _ProgressBar) -> dict[str, Any]:
+        """Trains one epoch and validates it."""
+        trained = self._plan.network.trained
+        # The batches are shuffled already, by the random seed and the epoch.
+        found = trained.fit(self._batches(epoch), verbose=0, shuffle=False, callbacks=[bar])
+        loss = float(found.history["loss"][0])
+        if not math.isfinite(loss):
+            rate = self._plan.configuration.learning_rate
+            raise UserError(
+                f"The loss of epoch {epoch + 1} is {loss}. Start again with a learning_rate "
+                f"below {rate:g}."
+            )
+        logits = trained.predict(self._validation(), verbose=0)
+        values = classification_ap(self._plan.data.validation.labels, logits)
+        return {
+            "epoch": epoch + 1,
+            "stage": stage.name,
+            "loss": loss,
+            "map": float(np.nanmean(values)),
+            "learning_rate": float(trained.optimizer.learning_rate),
+        }
 
 
-def _is_over(history: Sequence[dict[str, Any]], before: int, patience: int) -> bool:
-    """Whether a stage has not become better for too long; `before` epochs were there before it."""
-    if not patience or len(history) <= before:
+def _is_over(history: Sequence[dict[str, Any]], first: int, patience: int) -> bool:
+    """Whether the stage that began after `first` epochs has not improved for `patience` epochs."""
+    if not patience or len(history) <= first:
         return False
     best = max(history, key=lambda row: row["map"])
-    return bool(history[-1]["epoch"] - max(best["epoch"], before) >= patience)
+    return bool(history[-1]["epoch"] - max(best["epoch"], first) >= patience)
 
 
-def _compile(plan: Plan, fine_tune: bool, epochs: int) -> None:
+def _compile(plan: Plan, stage: Stage) -> None:
     network, options = plan.network, plan.configuration
-    set_trainable(network, fine_tune)
+    set_trainable(network, stage.fine_tune)
     labels = plan.data.training.labels
-    heads = 1 + len(options.architecture.side_layers)
     weights = np.ones(labels.shape[1], np.float32)
     if options.class_weights:
         weights = balanced_weights(labels)
     optimizer = LayerwiseAdamW(
         learning_rates(network, options.backbone_rate),
         learning_rate=keras.optimizers.schedules.CosineDecay(
-            options.learning_rate, epochs * plan.steps
+            options.learning_rate, stage.epochs * plan.steps
         ),
         weight_decay=options.weight_decay,
     )
-    network.trained.compile(
-        optimizer,
-        MaskedCrossentropy(weights, [1.0, *[SIDE_WEIGHT] * (heads - 1)]),
-        jit_compile=False,
-    )
+    network.trained.compile(optimizer, MaskedCrossentropy(weights), jit_compile=False)
+    # Creates the optimizer's variables now, because a checkpoint may be loaded into them.
     network.trained.optimizer.build(network.trained.trainable_variables)
 
 
 def _sources(
     plan: Plan, folder: Path, quiet: bool
 ) -> tuple[Callable[[int], Any], Callable[[], Any]]:
-    """What makes the batches of an epoch, and those of the validation."""
+    """Returns functions that make the training batches of an epoch, and the validation batches."""
     data, trunk = plan.data, plan.network.trunk
     views = plan.configuration.cached_views
     if trunk is None:
@@ -228,52 +265,54 @@ def _sources(
     count = views * len(data.training.examples) + len(data.validation.examples)
     with progress.bar("features", count, "images", quiet) as advance:
         cache = folder / CACHE_FOLDER
-        train_features = cache_features(data.training, trunk, views, cache / "training", advance)
+        features = cache_features(data.training, trunk, views, cache / "training", advance)
         validation = cache_features(data.validation, trunk, 1, cache / "validation", advance)
-    return train_features.batches, validation.in_order
+    return features.batches, validation.in_order
 
 
 def _finish(
     plan: Plan, folder: Path, history: list[dict[str, Any]], seconds: float
 ) -> dict[str, Any]:
-    """Writes the model with the best weights, its curves and its card; removes the checkpoints."""
-    network, configuration, data = plan.network, plan.configuration, plan.data
-    load_checkpoint(folder / BEST_FILE, network.trained.weights)
-    whole = network.whole
-    if configuration.mixed_precision:
-        whole = copy_network(whole, dtype="float32")
-    for layer in whole.layers:
+    """Writes the best model, its curves and its card, and removes the checkpoints."""
+    load_checkpoint(folder / BEST_FILE, plan.network.trained.weights)
+    model = plan.network.whole
+    if plan.configuration.mixed_precision:
+        model = copy_network(model, dtype="float32")
+    for layer in model.layers:
         layer.trainable = True
-    whole.save(folder / f"partial-{MODEL_FILE}")
+    model.save(folder / f"partial-{MODEL_FILE}")
     (folder / f"partial-{MODEL_FILE}").replace(folder / MODEL_FILE)
-    name = data.training.dataset.name
-    title = f"{configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
+    name = plan.data.training.dataset.name
+    title = f"{plan.configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
     save(draw_history(history, title), folder / "curves.png")
-    measured = {
-        name: classification_ap(part.labels, whole.predict(part.batches(), verbose=0))
+    card = _make_card(plan, model, history, seconds)
+    write_card(folder, card)
+    for name in (PLAN_FILE, CHECKPOINT_FILE, BEST_FILE):
+        (folder / name).unlink()
+    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
+    return card
+
+
+def _make_card(
+    plan: Plan, model: keras.Model, history: list[dict[str, Any]], seconds: float
+) -> dict[str, Any]:
+    """Evaluates the model and returns its card."""
+    configuration, data = plan.configuration, plan.data
+    metrics = {
+        name: _metrics(model, part, data.class_names)
         for name, part in data.parts.items()
         if name != "training"
     }
-    card = {
+    skipped = {each for part in data.parts.values() for each in part.dataset.left_out()}
+    return {
         "classes": list(data.class_names),
         "preprocess": preprocessing_name(configuration),
         "image_size": configuration.image_size,
-        "layer": list_layers(whole)[1].path,
+        "layer": list_layers(model)[1].path,
         "training": asdict(configuration),
         "data": data.describe(),
-        "metrics": {
-            name: {
-                "map": _known(np.nanmean(values)),
-                "ap": {n: _known(v) for n, v in zip(data.class_names, values, strict=True)},
-            }
-            for name, values in measured.items()
-        },
-        "skipped": [
-            {"file": name, "reason": reason}
-            for name, reason in sorted(
-                {each for part in data.parts.values() for each in part.dataset.left_out()}
-            )
-        ],
+        "metrics": metrics,
+        "skipped": [{"file": name, "reason": reason} for name, reason in sorted(skipped)],
         "history": history,
         "seconds": round(seconds, 1),
         "versions": {
@@ -283,12 +322,15 @@ def _finish(
             "python": platform.python_version(),
         },
     }
-    write_card(folder, card)
-    for name in (PLAN_FILE, CHECKPOINT_FILE, BEST_FILE):
-        (folder / name).unlink()
-    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
-    return card
 
 
-def _known(value: Any) -> float | None:
-    return None if np.isnan(value) else float(value)
+def _metrics(
+    model: keras.Model, images: LabelledImages, class_names: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the average precision of each class and their mean; `None` without positives."""
+    values = classification_ap(images.labels, model.predict(images.batches(), verbose=0))
+    known = {
+        name: None if np.isnan(value) else float(value)
+        for name, value in zip(class_names, values, strict=True)
+    }
+    return {"map": float(np.nanmean(values)), "ap": known}

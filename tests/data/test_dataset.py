@@ -17,7 +17,7 @@ from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
 from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
-from kgradcam.training.batches import Features, Pictures
+from kgradcam.training.batches import CachedFeatures, LabelledImages
 
 
 def names(dataset: datasets.Dataset) -> list[str]:
@@ -65,11 +65,12 @@ def test_batches_hold_images_of_one_shape_in_a_fixed_order(pets) -> None:
 def test_no_pipeline_is_tuned_while_it_runs(pets) -> None:
     """The end of an iterator would sometimes wait for the tuner, up to a minute."""
     dataset = open_dataset(str(pets.root))
-    pictures = Pictures(dataset, dataset.examples, np.zeros((4, 1)), lambda image: image, 8, 2)
-    features = Features(np.zeros((1, 4, 1, 1, 1)), np.zeros((1, 4, 1)), 2)
+    labels = np.zeros((4, 1))
+    images = LabelledImages(dataset, dataset.examples, labels, lambda image: image, 8, 2)
+    features = CachedFeatures(np.zeros((1, 4, 1, 1, 1)), np.zeros((1, 4, 1)), 2)
     for pipeline in (
         dataset.encoded(dataset.examples),
-        pictures.batches(),
+        images.batches(),
         features.batches(0),
         features.in_order(),
     ):

@@ -1,4 +1,4 @@
-"""Augmentation: what is drawn, what it does to pixels and labels, and that seeds decide it."""
+"""Random variations of images: their ranges, their pixels, and their random seeds."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,6 @@ from kgradcam.training.augmentation import (
     MEAN_COLOUR,
     Augmentation,
     augment,
-    cut_and_mix,
     hide_patches,
 )
 
@@ -20,12 +19,12 @@ def photograph() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
 
 
-def test_without_options_it_is_a_resize(photograph) -> None:
+def test_without_variations_it_resizes(photograph) -> None:
     resized = tf.image.resize(photograph, (16, 16), antialias=True)
     np.testing.assert_array_equal(augment(photograph, 16, [0, 1], NOTHING), resized)
 
 
-def test_a_flip_is_a_mirror_half_of_the_time(photograph) -> None:
+def test_half_of_the_images_are_mirrored(photograph) -> None:
     options = Augmentation(scale=1.0, flip=True, colour=0.0)
     plain = augment(photograph, 16, [0, 0], NOTHING).numpy()
     mirrored = 0
@@ -37,7 +36,7 @@ def test_a_flip_is_a_mirror_half_of_the_time(photograph) -> None:
     assert 15 < mirrored < 45
 
 
-def test_a_seed_decides_everything(photograph) -> None:
+def test_equal_seeds_give_equal_images(photograph) -> None:
     options = Augmentation(scale=0.3, colour=0.3, hide=0.5)
     first, again, other = (
         augment(photograph, 16, seed, options).numpy() for seed in ([3, 4], [3, 4], [3, 5])
@@ -48,8 +47,8 @@ def test_a_seed_decides_everything(photograph) -> None:
     assert 0 <= first.min() <= first.max() <= 255
 
 
-def test_a_crop_keeps_its_share_of_the_area() -> None:
-    # Each pixel says where it is; a crop of half the area covers about that much of both axes.
+def test_crops_keep_the_smallest_area() -> None:
+    # Pixel values are coordinates, so their ranges give the size of the crop.
     y, x = np.mgrid[0:100, 0:100]
     places = np.stack([y, x, y], axis=-1).astype(np.uint8)
     options = Augmentation(scale=0.5, flip=False, colour=0.0)
@@ -63,15 +62,15 @@ def test_a_crop_keeps_its_share_of_the_area() -> None:
     assert max(shares) - min(shares) > 0.3
 
 
-def test_colours_vary_within_their_bounds() -> None:
+def test_colours_stay_in_their_range() -> None:
     grey = np.full((8, 8, 3), 100, np.uint8)
     options = Augmentation(scale=1.0, flip=False, colour=0.2)
     means = [float(tf.reduce_mean(augment(grey, 8, [0, i], options))) for i in range(40)]
-    assert 80 <= min(means) < 90  # an even picture has no contrast and no saturation to vary
+    assert 80 <= min(means) < 90  # A grey image varies in brightness only.
     assert 110 < max(means) <= 120
 
 
-def test_hidden_patches_are_whole_and_of_the_mean_colour() -> None:
+def test_hidden_patches_have_the_mean_colour() -> None:
     image = np.zeros((12, 12, 3), np.float32)
     hidden = hide_patches(image, [0, 1], 0.5, 4).numpy()
     patches = hidden.reshape(4, 3, 4, 3, 3)
@@ -83,24 +82,3 @@ def test_hidden_patches_are_whole_and_of_the_mean_colour() -> None:
     assert 2 < (patches[:, 0, :, 0, 0] > 0).sum() < 14
     np.testing.assert_array_equal(hide_patches(image, [0, 1], 0.0, 4), image)
     assert (hide_patches(image, [0, 1], 1.0, 4).numpy() == np.float32(MEAN_COLOUR)).all()
-
-
-def test_cut_and_mixed_labels_are_the_shares_of_pixels() -> None:
-    images = np.zeros((3, 20, 20, 3), np.float32)
-    images += np.arange(3, dtype=np.float32)[:, None, None, None]  # 0, 1 and 2
-    labels = np.eye(3, dtype=np.float32)
-    mixed, shares = cut_and_mix(images, labels, [0, 5], 1.0)
-    for i in range(3):
-        counts = [(mixed.numpy()[i, ..., 0] == value).mean() for value in range(3)]
-        np.testing.assert_allclose(shares[i], counts, atol=1e-6)
-        assert counts[(i - 1) % 3] > 0
-    np.testing.assert_array_equal(cut_and_mix(images, labels, [0, 5], 0.0)[0], images)
-
-
-def test_what_either_picture_does_not_know_stays_unknown() -> None:
-    images = np.zeros((2, 8, 8, 3), np.float32)
-    labels = np.array([[1, -1], [0, 0]], np.float32)
-    _, mixed = cut_and_mix(images, labels, [0, 2], 1.0)
-    assert mixed[0, 1] == mixed[1, 1] == -1
-    assert 0 < mixed[0, 0] < 1
-    np.testing.assert_allclose(mixed[0, 0] + mixed[1, 0], 1, atol=0.9)

@@ -1,4 +1,4 @@
-"""What is built on a backbone: cuts, larger maps, poolings, and who learns how fast."""
+"""Heads on backbones: cuts, dilation, frozen layers and learning rates."""
 
 import keras
 import numpy as np
@@ -7,7 +7,6 @@ import pytest
 from kgradcam import list_layers
 from kgradcam.errors import UserError
 from kgradcam.training.network import (
-    Architecture,
     build_network,
     copy_network,
     learning_rates,
@@ -17,7 +16,7 @@ from kgradcam.training.network import (
 
 @pytest.fixture(scope="module")
 def backbone() -> keras.Model:
-    """Two halvings, a residual block, a head, and no weight that is zero."""
+    """A model with two strides, a residual block, a head, and no weight of zero."""
     conv, norm = keras.layers.Conv2D, keras.layers.BatchNormalization
     inputs = keras.Input((32, 32, 3))
     x = conv(4, 3, 2, "same", activation="relu", name="early")(inputs)
@@ -40,9 +39,9 @@ def maps(network, name: str, images):
     return keras.Model(network.whole.inputs[0], network.whole.get_layer(name).output)(images)
 
 
-def test_the_backbone_ends_at_its_last_maps_and_is_not_changed(backbone, images) -> None:
+def test_the_backbone_is_copied_up_to_its_last_maps(backbone, images) -> None:
     before = backbone(images).numpy()
-    network = build_network(backbone, 3, Architecture())
+    network = build_network(backbone, 3)
     assert network.whole.input_shape == (None, None, None, 3)
     assert network.whole(images).shape == (2, 3)
     assert list_layers(network.whole)[1].path == "out"
@@ -50,7 +49,7 @@ def test_the_backbone_ends_at_its_last_maps_and_is_not_changed(backbone, images)
     assert network.fresh == ("logits",)
     expected = keras.Model(backbone.inputs[0], backbone.get_layer("out").output)(images)
     np.testing.assert_allclose(maps(network, "out", images), expected, rtol=1e-6)
-    logits = network.trained(images)[:, 0].numpy()
+    logits = network.trained(images).numpy()
     np.testing.assert_allclose(network.whole(images), 1 / (1 + np.exp(-logits)), rtol=1e-5)
     for layer in network.whole.layers:
         layer.trainable = False
@@ -58,69 +57,41 @@ def test_the_backbone_ends_at_its_last_maps_and_is_not_changed(backbone, images)
     assert backbone.get_layer("early").trainable
 
 
-def test_a_cut_network_keeps_no_later_layer(backbone, images) -> None:
-    network = build_network(backbone, 3, Architecture(last_layer="early"))
+def test_a_cut_network_has_no_later_layer(backbone, images) -> None:
+    network = build_network(backbone, 3, last_layer="early")
     assert [layer.name for layer in network.whole.layers if layer.variables] == ["early", "logits"]
     assert list_layers(network.whole)[1].shape == (None, None, 4)
 
 
-def test_dilated_maps_are_the_old_ones_at_every_second_place(backbone, images) -> None:
-    plain = maps(build_network(backbone, 3, Architecture()), "late", images)
-    network = build_network(backbone, 3, Architecture(larger_maps="dilation"))
+def test_every_second_value_of_dilated_maps_is_an_old_one(backbone, images) -> None:
+    plain = maps(build_network(backbone, 3), "late", images)
+    network = build_network(backbone, 3, dilation=True)
     found = maps(network, "late", images)
     assert found.shape == (2, 16, 16, 6)
-    # Away from the borders, where `same` padding differs: of even sizes it pads the far side only.
+    # Borders differ: with a stride, `same` padding of even sizes pads one side only.
     np.testing.assert_allclose(found[:, 3:-3:2, 3:-3:2], plain[:, 1:-2, 1:-2][:, :5, :5], rtol=1e-4)
-    undilated = build_network(backbone, 3, Architecture(larger_maps="stride"))
-    assert maps(undilated, "late", images).shape == (2, 16, 16, 6)
-    assert not np.allclose(maps(undilated, "late", images), found)
 
 
-def test_dilation_of_the_real_networks_doubles_their_maps() -> None:
-    # MobileNet pads for the stride that is gone, one side only, and so comes out one smaller.
+def test_dilation_doubles_the_maps_of_real_networks() -> None:
+    # MobileNet pads one side for the removed stride, so its maps are smaller by one.
     for name, layer, side in (
         ("MobileNet", "conv_pw_13_relu", 7),
         ("ResNet50", "conv5_block3_out", 8),
     ):
         model = getattr(keras.applications, name)(weights=None)
-        network = build_network(model, 2, Architecture(larger_maps="dilation"))
+        network = build_network(model, 2, dilation=True)
         sized = copy_network(network.whole, side=128)
         call = list_layers(sized)[1]
         assert call.path == layer
         assert call.shape[:2] == (side, side)
 
 
-@pytest.mark.parametrize(("sharpness", "pool"), [(1e-3, np.mean), (1e3, np.max)])
-def test_log_sum_exp_lies_between_the_mean_and_the_maximum(
-    backbone, images, sharpness, pool
-) -> None:
-    network = build_network(backbone, 3, Architecture(pooling="logsumexp", sharpness=sharpness))
-    head = network.whole.get_layer("logits")
-    pooled = pool(maps(network, "out", images).numpy(), axis=(1, 2))
-    expected = pooled @ head.kernel.numpy() + head.bias.numpy()
-    np.testing.assert_allclose(network.trained(images)[:, 0], expected, rtol=0.02, atol=0.02)
-
-
-def test_log_sum_exp_is_saved_without_code_of_ours(backbone, images, tmp_path) -> None:
-    network = build_network(backbone, 3, Architecture(pooling="logsumexp"))
-    network.whole.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    np.testing.assert_allclose(loaded(images), network.whole(images), rtol=1e-6)
-
-
-def test_side_layers_have_heads_that_the_whole_does_not(backbone, images) -> None:
-    network = build_network(backbone, 3, Architecture(side_layers=("early",)))
-    assert network.trained(images).shape == (2, 2, 3)
-    assert set(network.fresh) == {"early_logits", "logits"}
-    assert "early_logits" not in [layer.name for layer in network.whole.layers]
-
-
-def test_a_trunk_and_what_is_trained_make_the_whole(backbone, images) -> None:
-    network = build_network(backbone, 3, Architecture(), frozen_until="norm", cached=True)
-    logits = network.trained(network.trunk(images))[:, 0].numpy()
+def test_trunk_and_trained_part_make_the_whole(backbone, images) -> None:
+    network = build_network(backbone, 3, frozen_until="norm", cached=True)
+    logits = network.trained(network.trunk(images)).numpy()
     np.testing.assert_allclose(network.whole(images), 1 / (1 + np.exp(-logits)), rtol=1e-5)
     assert network.pretrained == ("late",)
-    uncached = build_network(backbone, 3, Architecture(), frozen_until="norm")
+    uncached = build_network(backbone, 3, frozen_until="norm")
     assert uncached.trunk is None
     assert uncached.pretrained == ("late",)
     set_trainable(uncached, fine_tune=True)
@@ -129,17 +100,19 @@ def test_a_trunk_and_what_is_trained_make_the_whole(backbone, images) -> None:
 
 
 def test_layers_after_a_missing_one_are_fresh(backbone) -> None:
-    network = build_network(backbone, 3, Architecture(), missing=["half"])
+    network = build_network(backbone, 3, missing=["half"])
     assert network.pretrained == ("early",)
     assert set(network.fresh) == {"half", "norm", "late", "logits"}
-    cut = build_network(backbone, 3, Architecture(last_layer="early"), missing=["half"])
+    cut = build_network(backbone, 3, last_layer="early", missing=["half"])
     assert cut.fresh == ("logits",)
-    with pytest.raises(UserError, match=r"'norm' comes after 'half', which has no weights"):
-        build_network(backbone, 3, Architecture(), ["half"], frozen_until="norm")
+    with pytest.raises(
+        UserError, match=r"'norm' would freeze 'half', which has no pretrained weights"
+    ):
+        build_network(backbone, 3, missing=["half"], frozen_until="norm")
 
 
-def test_who_learns_and_how_fast(backbone) -> None:
-    network = build_network(backbone, 3, Architecture())
+def test_trainable_layers_and_their_learning_rates(backbone) -> None:
+    network = build_network(backbone, 3)
     set_trainable(network, fine_tune=False)
     assert {v.path for v in network.trained.trainable_variables} == {
         "logits/kernel",
@@ -157,26 +130,26 @@ def test_who_learns_and_how_fast(backbone) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"last_layer": "lat"}, "'lat' is no layer .* Did you mean 'late'"),
-        ({"side_layers": ("logit",)}, "'logit' is no layer with a feature map"),
-        ({"larger_maps": "dilate"}, "larger_maps='dilate' is none of .* Did you mean 'dilation'"),
-        ({"pooling": "max"}, "pooling='max' is none of mean, logsumexp"),
-        ({"sharpness": 0.0}, "sharpness must be more than 0"),
+        ({"last_layer": "lat"}, "no layer 'lat' .* Did you mean 'late'"),
+        ({"frozen_until": "logit"}, "no layer 'logit' with a feature map"),
+        ({"last_layer": "early", "dilation": True, "frozen_until": "late"}, "no layer 'late'"),
+        (
+            {"frozen_until": "late", "cached": True},
+            "'late' lies inside a block: some paths bypass it",
+        ),
+        ({"missing": ["early"], "frozen_until": "early"}, "'early' would freeze 'early', which"),
     ],
 )
-def test_mistakes_are_named(backbone, options, message) -> None:
+def test_mistakes_are_reported(backbone, options, message) -> None:
     with pytest.raises(UserError, match=message):
-        build_network(backbone, 3, Architecture(**options))
+        build_network(backbone, 3, **options)
 
 
-def test_a_cut_inside_a_block_is_told(backbone) -> None:
-    with pytest.raises(UserError, match=r"'late' is no layer that all paths lead through"):
-        build_network(backbone, 3, Architecture(), frozen_until="late", cached=True)
-
-
-def test_a_subclassed_backbone_is_told() -> None:
+def test_a_subclassed_backbone_is_rejected() -> None:
     class Plain(keras.Model):
         pass
 
-    with pytest.raises(UserError, match="must be a functional or sequential model"):
-        build_network(Plain(), 3, Architecture())
+    with pytest.raises(
+        UserError, match="Expected a functional or sequential model .* Received: plain"
+    ):
+        build_network(Plain(), 3)

@@ -1,4 +1,4 @@
-"""`kgradcam train` on the command line, and the page of the documentation that it heads."""
+"""`kgradcam train` on the command line, and the commands of docs/training.md."""
 
 import json
 import re
@@ -19,11 +19,12 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "training.md"
 def kgradcam(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process, in an empty folder."""
+    """Runs a command in this process and an empty folder."""
     import tensorflow as tf
 
-    # For good, and for all tests that follow in this process: not here.
+    # Commands change these for their whole process. Here all commands and tests share one.
     monkeypatch.setattr(tf.config.experimental, "enable_op_determinism", lambda: None)
+    monkeypatch.setattr(tf.config.optimizer, "set_experimental_options", lambda options: None)
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.chdir(tmp_path)
 
@@ -39,7 +40,7 @@ def kgradcam(
 
 @pytest.fixture
 def my_pictures(make_voc: Callable) -> Path:
-    """Six pictures of cups and plates, as the page has them."""
+    """Six images of cups and plates in the layout of the page."""
     folder = make_voc("my-pictures")
     for i, name in enumerate("abcdef"):
         folder.add(name, [("cup" if i % 2 else "plate", (4, 4, 20 + i, 24))])
@@ -62,7 +63,7 @@ def test_the_three_commands_of_the_page(kgradcam, my_pictures: Path, tmp_path: P
     assert block is not None
     commands = [shlex.split(line)[1:] for line in block[1].splitlines()]
     assert [command[0] for command in commands] == ["train", "explain", "detect"]
-    # The page's commands as they are; the size is the test's.
+    # The commands of the page, with a small image size and few epochs.
     (tmp_path / "small.toml").write_text("image-size = 32\nhead_epochs = 2\nepochs = 0\n")
     commands[0] += ["--config", "small.toml"]
     for command in commands:
@@ -93,7 +94,7 @@ def test_the_three_commands_of_the_page(kgradcam, my_pictures: Path, tmp_path: P
     assert "Did you mean 'cup'" in err
 
 
-def test_a_dry_run_says_what_would_be_trained(kgradcam, my_pictures, backbone, tmp_path) -> None:
+def test_a_dry_run_prints_the_plan(kgradcam, my_pictures, backbone, tmp_path) -> None:
     code, out, err = kgradcam(
         "train", "--dataset", my_pictures, "--model", backbone, "--batch-size", 2, "--dry-run",
         "--image-size", 64, "--out", "never",
@@ -111,7 +112,9 @@ def test_a_dry_run_says_what_would_be_trained(kgradcam, my_pictures, backbone, t
     assert not (tmp_path / "never").exists()
 
 
-def test_a_file_of_options_and_the_command_line(kgradcam, my_pictures, backbone, tmp_path) -> None:
+def test_the_command_line_overrides_a_config_file(
+    kgradcam, my_pictures, backbone, tmp_path
+) -> None:
     (tmp_path / "options.toml").write_text(
         f'dataset = "{my_pictures}"\nbatch-size = 4\nclass = ["cup"]\nhide = 0.5\nflip = false\n'
     )
@@ -124,17 +127,17 @@ def test_a_file_of_options_and_the_command_line(kgradcam, my_pictures, backbone,
     assert "15 epochs of 2 batches" in kgradcam("train", *options, "--batch-size", 2)[1]
 
 
-def test_a_file_of_options_that_is_wrong(kgradcam, tmp_path) -> None:
+def test_an_unknown_option_in_a_config_file_is_rejected(kgradcam, tmp_path) -> None:
     (tmp_path / "options.toml").write_text("epoch = 3")
     code, _, err = kgradcam("train", "--config", "options.toml", "--out", "never")
     assert code == 2
     assert "'epoch' is no option of train. Did you mean 'epochs'" in err
 
 
-def test_resume_takes_no_other_option(kgradcam, tmp_path) -> None:
+def test_resume_rejects_other_options(kgradcam, tmp_path) -> None:
     code, _, err = kgradcam("train", "--resume", "--out", "nowhere", "--epochs", 3)
     assert code == 2
-    assert "--resume goes on with the options of training.json" in err
+    assert "--resume continues with the options in training.json" in err
     assert "--epochs" in err
     code, _, err = kgradcam("train", "--resume", "--out", "nowhere")
     assert code == 1

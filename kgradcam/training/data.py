@@ -1,0 +1,183 @@
+"""The images of a training: opens the splits and derives the classes and the labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kgradcam.data.dataset import DEMO, Dataset, open_dataset
+from kgradcam.data.examples import Example
+from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
+from kgradcam.errors import UserError, did_you_mean
+from kgradcam.models.classifier import find_preprocessing
+from kgradcam.models.model_card import read_card
+from kgradcam.training.batches import LabelledImages, image_labels
+from kgradcam.training.configuration import TrainingConfiguration
+
+HELD_OUT = "0.2"
+"""Fraction of the training images to validate on if the dataset has no validation split."""
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The images of a training.
+
+    Attributes:
+        class_names: The classes, in the order of the outputs.
+        training: Images to train on, with random variations.
+        validation: Images to choose the best epoch on, only resized.
+        test: Images to evaluate at the end, only resized, or `None`.
+    """
+
+    class_names: tuple[str, ...]
+    training: LabelledImages
+    validation: LabelledImages
+    test: LabelledImages | None
+
+    @property
+    def parts(self) -> dict[str, LabelledImages]:
+        """The sets of images by name, without a missing test set."""
+        parts = {"training": self.training, "validation": self.validation, "test": self.test}
+        return {name: images for name, images in parts.items() if images is not None}
+
+    def describe(self) -> dict[str, Any]:
+        """Returns the split, the number of images and the positives of each class, by part."""
+        return {
+            name: {
+                "split": images.dataset.split,
+                "images": len(images.examples),
+                "positives": dict(
+                    zip(self.class_names, (images.labels == 1).sum(axis=0).tolist(), strict=True)
+                ),
+            }
+            for name, images in self.parts.items()
+        }
+
+
+def open_data(configuration: TrainingConfiguration, data_dir: Path | None) -> TrainingData:
+    """Opens the splits of a training.
+
+    Args:
+        configuration: The options.
+        data_dir: Folder of tensorflow-datasets.
+
+    Returns:
+        The images.
+
+    Raises:
+        UserError: A split or class does not exist, two splits overlap, or there is nothing to
+            learn or to validate on.
+    """
+    dataset, examples, validation, held_out = _open_splits(configuration, data_dir)
+    names = _choose_classes(configuration.classes, dataset, examples)
+    common: dict[str, Any] = {
+        "preprocess": find_preprocessing(preprocessing_name(configuration)),
+        "size": configuration.image_size,
+        "batch_size": min(configuration.batch_size, len(examples)),
+    }
+
+    def to_evaluate(dataset: Dataset, examples: Sequence[Example]) -> LabelledImages:
+        labels = image_labels(examples, names)
+        if not (labels == 1).any():
+            raise UserError(
+                f"None of the {len(examples)} images of split {dataset.split!r} to evaluate on "
+                f"shows any of {', '.join(names)}."
+            )
+        return LabelledImages(dataset, examples, labels, **common)
+
+    test = None
+    if configuration.test_split:
+        split = open_dataset(configuration.dataset, configuration.test_split, data_dir)
+        _require_disjoint(examples, dataset.split, split)
+        test = to_evaluate(split, split.examples)
+    training = LabelledImages(
+        dataset,
+        examples,
+        image_labels(examples, names),
+        augmentation=configuration.augmentation,
+        seed=configuration.seed,
+        **common,
+    )
+    return TrainingData(names, training, to_evaluate(validation, held_out), test)
+
+
+def preprocessing_name(configuration: TrainingConfiguration) -> str:
+    """Returns the name of the model whose preprocessing the network uses, or `"none"`."""
+    if configuration.preprocess:
+        return configuration.preprocess
+    if Path(configuration.model).is_dir():
+        return str(read_card(Path(configuration.model))["preprocess"])
+    return "none" if configuration.model.endswith(".keras") else configuration.model
+
+
+def _choose_classes(
+    wanted: Sequence[str], dataset: Dataset, examples: Sequence[Example]
+) -> tuple[str, ...]:
+    """Returns the classes that have a positive label."""
+    present = {name for each in examples for name in each.objects.names}
+    for name in wanted:
+        if name not in present:
+            raise UserError(
+                f"class {name!r} does not occur in split {dataset.split!r} of {dataset.name}."
+                f"{did_you_mean(name, present)} It has: {', '.join(sorted(present)) or 'none'}."
+            )
+    names = wanted or [name for name in dataset.class_names if name in present]
+    positives = (image_labels(examples, names) == 1).sum(axis=0)
+    kept = tuple(name for name, count in zip(names, positives, strict=True) if count)
+    for name in wanted:
+        if name not in kept:
+            raise UserError(f"class {name!r} has difficult objects only, so it cannot be learned.")
+    if not kept:
+        raise UserError(f"No image of split {dataset.split!r} of {dataset.name} has an object.")
+    return kept
+
+
+def _open_splits(
+    configuration: TrainingConfiguration, data_dir: Path | None
+) -> tuple[Dataset, list[Example], Dataset, list[Example]]:
+    """Returns the training set and its images, then the validation set and its images."""
+    split, validation_split = _choose_splits(configuration)
+    dataset = open_dataset(configuration.dataset, split, data_dir)
+    try:
+        share = float(validation_split)
+    except ValueError:
+        validation = open_dataset(configuration.dataset, validation_split, data_dir)
+        _require_disjoint(dataset.examples, split, validation)
+        return dataset, dataset.examples, validation, validation.examples
+    total = len(dataset.examples)
+    count = round(share * total) if 0 < share < 1 else 0
+    if not 0 < count < total:
+        raise UserError(
+            f"validation_split={validation_split} holds out {count} of {total} images. Expected: "
+            "a split, or a fraction between 0 and 1 that leaves images for both parts."
+        )
+    order = np.random.default_rng(configuration.seed).permutation(total)
+    held_out = set(order[:count].tolist())
+    parts: tuple[list[Example], list[Example]] = ([], [])
+    for place, example in enumerate(dataset.examples):
+        parts[place in held_out].append(example)
+    return dataset, parts[0], dataset, parts[1]
+
+
+def _choose_splits(configuration: TrainingConfiguration) -> tuple[str, str]:
+    """Returns the training split, then the validation split or the fraction to hold out."""
+    split, validation = "train", "validation"
+    if configuration.dataset == DEMO:
+        validation = HELD_OUT
+    elif Path(configuration.dataset).is_dir():
+        lists = VocFolder(Path(configuration.dataset)).split_files
+        split = "train" if "train" in lists else WHOLE_FOLDER
+        if configuration.split == WHOLE_FOLDER or not {"val", "validation"} & set(lists):
+            validation = HELD_OUT
+    return configuration.split or split, configuration.validation_split or validation
+
+
+def _require_disjoint(training: Sequence[Example], split: str, other: Dataset) -> None:
+    both = {each.file_name for each in training} & {each.file_name for each in other.examples}
+    if both:
+        raise UserError(
+            f"{len(both)} images are in both {split!r} and {other.split!r}, such as {min(both)}. "
+            "Expected disjoint splits, or a fraction to hold out, such as 0.2."
+        )

@@ -1,0 +1,87 @@
+"""Splits, classes and labels of a training, and mistakes in them."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kgradcam.errors import UserError
+from kgradcam.training import TrainingConfiguration, plan_training, train
+from kgradcam.training.batches import image_labels
+from kgradcam.training.plan import Stage
+
+
+def test_images_with_difficult_objects_only_have_unknown_labels(
+    configuration: TrainingConfiguration,
+) -> None:
+    data = plan_training(configuration).data
+    assert data.class_names == ("large", "small")
+    expected = np.zeros((16, 2))
+    expected[0::4, 1] = 1
+    expected[2::4, 0] = 1
+    expected[14, 0] = -1
+    np.testing.assert_array_equal(data.training.labels, expected)
+    assert data.describe()["validation"] == {
+        "split": "validation",
+        "images": 8,
+        "positives": {"large": 2, "small": 2},
+    }
+
+
+def test_labels_of_chosen_classes(configuration: TrainingConfiguration) -> None:
+    examples = plan_training(configuration).data.training.examples[:1]
+    assert image_labels(examples, ("large", "small", "other")).tolist() == [[0, 1, 0]]
+
+
+def test_a_fraction_is_held_out_without_a_validation_split(
+    configuration: TrainingConfiguration, squares: Path
+) -> None:
+    (squares / "ImageSets" / "Main" / "val.txt").unlink()
+    data = plan_training(configuration).data
+    assert (len(data.training.examples), len(data.validation.examples)) == (13, 3)
+    names = [each.file_name for each in (*data.training.examples, *data.validation.examples)]
+    assert len(set(names)) == 16
+    (squares / "ImageSets" / "Main" / "train.txt").unlink()
+    data = plan_training(configuration).data
+    assert (len(data.training.examples), len(data.validation.examples)) == (19, 5)
+
+
+def test_without_trainable_pretrained_layers_there_is_one_stage(
+    configuration: TrainingConfiguration,
+) -> None:
+    plan = plan_training(replace(configuration, frozen_until="late", epochs=0))
+    assert plan.network.pretrained == ()
+    assert plan.stages == (Stage("head", 2, False),)
+    assert plan_training(configuration).stages == (
+        Stage("head", 2, False),
+        Stage("fine-tune", 4, True),
+    )
+
+
+def test_contradicting_options_are_rejected() -> None:
+    with pytest.raises(UserError, match="cached_views needs frozen_until"):
+        TrainingConfiguration(cached_views=2)
+    with pytest.raises(UserError, match="both 0"):
+        TrainingConfiguration(head_epochs=0, epochs=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"classes": ("smal",)}, r"class 'smal' does not occur .* Did you mean 'small'"),
+        (
+            {"validation_split": "train"},
+            r"16 images are in both 'train' and 'train', such as 00.jpg",
+        ),
+        ({"validation_split": "vall"}, r"split='vall' is not a split .* Did you mean 'val'"),
+        ({"validation_split": "0.99"}, r"validation_split=0.99 holds out 16 of 16 images"),
+        ({"frozen_until": "norn"}, r"no layer 'norn' .* Did you mean 'norm'"),
+    ],
+)
+def test_mistakes_are_reported_before_the_training(
+    configuration: TrainingConfiguration, tmp_path: Path, changes: dict, message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        train(replace(configuration, **changes), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
