@@ -30,8 +30,11 @@ from kgradcam.data.dataset import open_dataset
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.imagenet import VOC_GROUPS
 from kgradcam.runs import detection, run_writer
-from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
-from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
+from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.explaining import load_model, make_explainer
+from kgradcam.runs.run import Run
 
 _DEFAULT = Configuration(model="efficientnet-lite0", weights=None, classes=(CLASS,))
 _PLAIN = replace(_DEFAULT, scales=(1.0,), refine=False)

@@ -12,7 +12,6 @@ import platform
 import resource
 import tempfile
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import cv2
@@ -22,8 +21,10 @@ from report import processor
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo
 from kgradcam.runs.run_writer import write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
@@ -47,14 +48,14 @@ def random_run(folder: Path, images: int) -> Run:
         np.zeros(images, bool),
     )
     with write_run(folder) as writer:
-        info = {
-            "configuration": {},
-            "boxes": asdict(DEFAULT_OPTIONS["single-threshold"]),
-            "thresholds": [0.25],
-            "dataset": {"name": "random", "split": "all"},
-            "model": {"name": "none", "layer": "none"},
-            "counts": {"heatmaps": images},
-        }
+        info = RunInfo(
+            Configuration(boxes=DEFAULT_OPTIONS["single-threshold"]),
+            DatasetInfo("random", "all", images, ""),
+            ModelInfo("none", None, 0, "", {"dog": (0,)}),
+            versions={},
+            determinism="",
+            counts=Counts(images, images, images),
+        )
         writer.begin(info)
         for image in truth.images:
             noise = generator.uniform(0, 1, (12, 16)).astype(np.float32) ** 4

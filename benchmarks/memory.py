@@ -29,7 +29,8 @@ def peak_of_detect(options: dict[str, Any], folder: Path) -> float:
     """Runs `detect` in this process, and returns its peak in MB."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from kgradcam.runs import detection
-    from kgradcam.runs.detection import Configuration, detect
+    from kgradcam.runs.configuration import Configuration
+    from kgradcam.runs.detection import detect
 
     with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_FROM", 2):
         configuration = Configuration(

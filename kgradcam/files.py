@@ -1,9 +1,13 @@
 """Files that appear whole or not at all."""
 
+import json
 import os
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
+
+from kgradcam.errors import UserError
 
 
 def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
@@ -61,3 +65,18 @@ def sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def read_json(path: Path) -> Any:
+    """Reads and parses a JSON file.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"No file {path}.") from None
+    # Deeply nested JSON exhausts the parser's recursion.
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no readable JSON: {error}") from error

@@ -83,7 +83,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
     """Of a run: bright squares, found by a model that sees brightness; dogs are its output 2."""
     from kgradcam.boxes.options import BoxOptions
-    from kgradcam.runs.detection import Configuration
+    from kgradcam.runs.configuration import Configuration
 
     return Configuration(
         **PLAIN,
@@ -101,7 +101,8 @@ def configuration(pets: TinyVoc, tiny_model: Path) -> Any:
 def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
     """A run on `pets`, each heatmap as it is."""
     from kgradcam.boxes.options import BoxOptions
-    from kgradcam.runs.detection import Configuration, detect
+    from kgradcam.runs.configuration import Configuration
+    from kgradcam.runs.detection import detect
 
     configuration = Configuration(
         **PLAIN,

@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import PIL.Image
 
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.run_info import DatasetInfo, ModelInfo, RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 # Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
@@ -52,6 +55,18 @@ class Result:
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
+
+
+def made_up_info(thresholds: Sequence[float] = (0.3, 0.6), **options: Any) -> RunInfo:
+    """The description of a run of no dataset and no model, with the single-threshold rules."""
+    options.setdefault("boxes", BoxOptions("single-threshold", 0, "heat"))
+    return RunInfo(
+        configuration=Configuration(thresholds=tuple(thresholds), **options),
+        dataset=DatasetInfo("made up", "all", 9, "0"),
+        model=ModelInfo("none", "none", 0, "0", {"cat": (0,), "dog": (1,)}),
+        versions={"kgradcam": "0"},
+        determinism="Complete.",
+    )
 
 
 def truth(*rows: tuple[int, int, list[float], bool], images: int = 3) -> GroundTruth:

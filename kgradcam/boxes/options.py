@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from kgradcam.errors import UsageError, did_you_mean
 
+_MAX_RADIUS = 10_000
+
 
 @dataclass(frozen=True)
 class BoxOptions:
@@ -23,7 +25,7 @@ class BoxOptions:
             are dropped.
 
     Raises:
-        UsageError: `rules` or `score` is unknown.
+        UsageError: `rules` or `score` is unknown, or a number is out of range.
     """
 
     rules: str = "levels"
@@ -42,6 +44,14 @@ class BoxOptions:
                     f"{name} must be {' or '.join(known)}. Received: {value!r}."
                     f"{did_you_mean(str(value), known)}"
                 )
+        if not 0 <= self.smooth_radius <= _MAX_RADIUS:
+            raise UsageError(
+                f"smooth_radius must be 0 to {_MAX_RADIUS} pixels. "
+                f"Received: {self.smooth_radius!r}."
+            )
+        for name in ("iou_threshold", "min_relative_score"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} must be in [0, 1]. Received: {getattr(self, name)!r}.")
 
 
 DEFAULT_OPTIONS = {

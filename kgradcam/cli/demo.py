@@ -31,7 +31,8 @@ def demo(
     from kgradcam.models.network import EFFICIENTNET_LITE0
     from kgradcam.pictures.figures import save
     from kgradcam.pictures.run_gallery import visualize_run
-    from kgradcam.runs.detection import Configuration, detect
+    from kgradcam.runs.configuration import Configuration
+    from kgradcam.runs.detection import detect
 
     out.mkdir(parents=True, exist_ok=True)
     configuration = Configuration(dataset=DEMO, classes=(CLASS_NAME,), model=EFFICIENTNET_LITE0)

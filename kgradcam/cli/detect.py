@@ -168,9 +168,9 @@ def detect(
     folder = _run_folder(out, resume)
     import_tensorflow()
     from kgradcam.boxes.options import DEFAULT_THRESHOLDS
-    from kgradcam.runs.detection import Configuration, interrupted_configuration
+    from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect as run_detect
-    from kgradcam.runs.run_writer import is_interrupted
+    from kgradcam.runs.partial_run import interrupted_configuration, is_interrupted
 
     box_options = box_rules(boxes, radius, score)
     plain = boxes == "single-threshold"
@@ -227,16 +227,17 @@ def detect(
         if is_interrupted(folder):
             note(f"What is finished is kept. Go on with `kgradcam detect --resume {folder}`.")
         raise
-    report_skipped(run.info["skipped"])
-    counts = run.info["counts"]
+    skipped = [asdict(each) for each in run.info.skipped]
+    report_skipped(skipped)
+    counts = run.info.counts
     note(
-        f"{counts['images']} images, {counts['heatmaps']} heatmaps of {run.info['model']['layer']} "
-        f"by {method} in {run.info['configuration']['precision']}, "
+        f"{counts.images} images, {counts.heatmaps} heatmaps of {run.info.model.layer} "
+        f"by {method} in {run.info.configuration.precision}, "
         f"{len(run.thresholds)} thresholds.",
         quiet,
     )
     if as_json:
-        print_json({"run": str(folder), "counts": counts, "skipped": run.info["skipped"]})
+        print_json({"run": str(folder), "counts": asdict(counts), "skipped": skipped})
     else:
         typer.echo(folder)
 

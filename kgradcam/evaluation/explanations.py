@@ -21,7 +21,7 @@ from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.faithfulness import measure
-from kgradcam.runs.detection import load_model, make_explainer, read_configuration
+from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Image
@@ -57,11 +57,10 @@ def faithfulness_of_run(
     Raises:
         UserError: The dataset, an image of the run or its model no longer exists.
     """
-    made_by = read_configuration(run.info, run.folder)
-    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet)
     made_by = replace(
-        made_by, layer=run.info["model"]["layer"], precision="float32", trusted=trusted
+        run.info.configuration, layer=run.info.model.layer, precision="float32", trusted=trusted
     )
+    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet)
     explainer = make_explainer(made_by, load_model(made_by))
     images = {image.file_name: image for image in run.ground_truth.images}
     examples = [example for example in dataset.examples if example.file_name in images]
@@ -74,7 +73,7 @@ def faithfulness_of_run(
     examples = [example for example in examples if images[example.file_name].id in records]
     if limit is not None and limit < len(examples):
         examples = random.Random(seed).sample(examples, limit)
-    outputs = [tuple(indices) for indices in run.info["model"]["outputs"].values()]
+    outputs = list(run.info.model.outputs.values())
     found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("measures", len(examples), "images", quiet) as advance:
         for batch, pictures, _ in dataset.batches(examples, made_by.batch_size, made_by.image_size):

@@ -29,7 +29,8 @@ from kgradcam.metrics.bootstrap import (
     interval,
     mean_over_classes,
 )
-from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 
@@ -73,7 +74,7 @@ def evaluate_run(
     thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
     radii = [box_options.smooth_radius] if radii is None else radii
     if drawn is None:
-        with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
+        with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
             drawn = run.detections(thresholds, radii, box_options, advance)
     truth = run.ground_truth
     options: dict[Option, Detections] = {
@@ -115,11 +116,11 @@ def evaluate_run(
 def describe(run: Run) -> dict[str, Any]:
     """Returns the part of a `source` that every result of a run has."""
     return {
-        "dataset": run.info["dataset"]["name"],
-        "split": run.info["dataset"]["split"],
-        "model": run.info["model"]["name"],
-        "layer": run.info["model"]["layer"],
-        "method": run.info["configuration"].get("method", "gradcam"),
+        "dataset": run.info.dataset.name,
+        "split": run.info.dataset.split,
+        "model": run.info.model.name,
+        "layer": run.info.model.layer,
+        "method": run.info.configuration.method,
         "images": len(run.ground_truth.images),
     }
 

@@ -81,7 +81,7 @@ def tune(
     """
     _, iou = parse_metric(metric)
     tried = []
-    with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
+    with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
         drawn = run.detections(thresholds, radii, advance=advance)
     for rows in ROWS:
         result = evaluate_run(
@@ -102,8 +102,8 @@ def tune(
         metric=metric,
         protocol=protocol.name,
         value=value,
-        dataset=run.info["dataset"]["name"],
-        split=run.info["dataset"]["split"],
+        dataset=run.info.dataset.name,
+        split=run.info.dataset.split,
         images=fingerprint(run),
     )
     return choice, result

@@ -140,7 +140,7 @@ def _boxes(
     thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
     radius = box_options.smooth_radius if radius is None else radius
     wanted = list(dict.fromkeys([*thresholds, *searched]))
-    with progress.bar("boxes", run.info["counts"]["heatmaps"], "heatmaps", quiet) as advance:
+    with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
         drawn = run.detections(wanted, [radius], box_options, advance)
     found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in wanted}
     source = {**describe(run), "rows": rows, "score": box_options.score, "radius": radius}
@@ -226,7 +226,7 @@ def _of_pixels(counts: PixelCounts) -> dict[str, float]:
 
 def _mask_folder(run: Run) -> VocFolder | None:
     """The folder of the run's dataset, if the dataset is a folder with masks."""
-    path = Path(run.info["dataset"]["name"])
+    path = Path(run.info.dataset.name)
     if not path.is_dir():
         return None
     folder = VocFolder(path)

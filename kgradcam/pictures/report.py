@@ -9,7 +9,8 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from kgradcam.pictures.charts import draw_charts
 from kgradcam.pictures.figures import to_svg
 from kgradcam.pictures.report_cards import data_uri, describe_gallery, find_cards
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_info import RunInfo, SkippedImage
 
 
 def build_report(
@@ -61,7 +63,7 @@ def build_report(
     cards = find_cards(run, threshold)
     shown = cards[:count]
     gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet)
-    title = f"{run.info['model']['name']} on {evaluation.source['dataset']}"
+    title = f"{run.info.model.name} on {evaluation.source['dataset']}"
     script = _read_part("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
@@ -74,7 +76,7 @@ def build_report(
         "table": _table(*evaluation.table()),
         "charts": _charts(evaluation),
         "configuration": _configuration(run.info),
-        "skipped": _skipped(run.info.get("skipped", [])),
+        "skipped": _skipped(run.info.skipped),
         "version": html.escape(__version__),
         "last_step": str(len(gallery["thresholds"]) - 1),
         "data": _json(gallery),
@@ -100,7 +102,7 @@ def _summary(run: Run, evaluation: Result, shown: int, total: int) -> str:
         chosen = ", the best, selected on the data that it is scored on"
     return (
         f"{len(run.ground_truth.images):,} images, {total:,} heatmaps, "
-        f"{run.info['counts'].get('skipped', 0)} images skipped. The gallery shows {which} "
+        f"{run.info.counts.skipped} images skipped. The gallery shows {which} "
         f"heatmaps, with the boxes of threshold {evaluation.best[2]:g}{chosen}."
     )
 
@@ -126,14 +128,18 @@ def _charts(evaluation: Result) -> str:
     return "\n".join(images)
 
 
-def _configuration(info: Mapping[str, Any]) -> str:
+def _configuration(info: RunInfo) -> str:
     """The content of run.json as definitions, one for each value that is set."""
-    lines = []
-    for part in ("configuration", "boxes", "thresholds", "dataset", "model", "counts", "versions"):
-        value = info.get(part)
-        items = value.items() if isinstance(value, dict) else [("", value)]
-        prefix = "" if part == "configuration" else part
-        lines += [(f"{prefix} {name}".strip(), each) for name, each in items if each is not None]
+    content = asdict(info)
+    boxes = content["configuration"].pop("boxes")
+    parts = {"": content["configuration"], "boxes": boxes}
+    parts |= {name: content[name] for name in ("dataset", "model", "counts", "versions")}
+    lines = [
+        (f"{part} {name}".strip(), value)
+        for part, values in parts.items()
+        for name, value in values.items()
+        if value is not None
+    ]
     return "".join(
         f"<dt>{html.escape(name)}</dt><dd>{html.escape(_text(value))}</dd>\n"
         for name, value in lines
@@ -144,13 +150,8 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _skipped(skipped: Any) -> str:
-    """The skipped images as a list; `run.json` may come from anybody, so its types are checked."""
-    entries = skipped if isinstance(skipped, list) else []
-    pairs = [
-        [html.escape(str(each.get(name))) for name in ("file", "reason")]
-        for each in entries
-        if isinstance(each, dict)
+def _skipped(skipped: Sequence[SkippedImage]) -> str:
+    rows = [
+        f"<li><b>{html.escape(each.file)}</b> {html.escape(each.reason)}</li>" for each in skipped
     ]
-    rows = [f"<li><b>{name}</b> {reason}</li>" for name, reason in pairs]
     return f"<ul>{''.join(rows)}</ul>" if rows else "<p>None.</p>"

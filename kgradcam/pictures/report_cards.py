@@ -16,8 +16,9 @@ from kgradcam import progress
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.pictures.drawing import OPACITY, heat_colors
 from kgradcam.pictures.run_gallery import read_photographs
+from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap
-from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 STEPS = tuple(step / 50 for step in range(51))

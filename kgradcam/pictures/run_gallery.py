@@ -62,8 +62,8 @@ def visualize_run(
                 scores=found.scores[of_found],
             )
         )
-    source = run.info["dataset"]
-    title = f"{run.info['model']['name']}, {source['name']} {source['split']}"
+    source = run.info.dataset
+    title = f"{run.info.model.name}, {source.name} {source.split}"
     return draw_gallery(panels, f"{title}, threshold {threshold:g}")
 
 
@@ -86,8 +86,8 @@ def read_photographs(
     """
     from kgradcam.data.dataset import open_dataset  # imports tensorflow-datasets
 
-    source = run.info["dataset"]
-    dataset = open_dataset(source["name"], source["split"], data_dir, quiet)
+    source = run.info.dataset
+    dataset = open_dataset(source.name, source.split, data_dir, quiet)
     missing = set(file_names)
     examples = [example for example in dataset.examples if example.file_name in missing]
     with progress.bar("pictures", len(missing), "images", quiet) as advance:
@@ -98,7 +98,7 @@ def read_photographs(
             advance(1)
     if missing:
         raise UserError(
-            f"{source['name']} has no readable image {min(missing)}, which the run was made from. "
+            f"{source.name} has no readable image {min(missing)}, which the run was made from. "
             "Restore the file, or run `kgradcam detect` again."
         )
 

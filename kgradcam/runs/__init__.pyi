@@ -2,7 +2,7 @@ from .coco_files import read_detections as read_detections
 from .coco_files import read_ground_truth as read_ground_truth
 from .coco_files import write_detections as write_detections
 from .coco_files import write_ground_truth as write_ground_truth
-from .detection import Configuration as Configuration
+from .configuration import Configuration as Configuration
 from .detection import detect as detect
 from .heatmap_files import ClassHeatmap as ClassHeatmap
 from .run import Run as Run

@@ -16,7 +16,7 @@ import numpy as np
 
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.errors import UserError, errors_in_file
-from kgradcam.files import write_atomically
+from kgradcam.files import read_json, write_atomically
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 
@@ -95,7 +95,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
     Raises:
         UserError: The file is missing, or is not COCO ground truth.
     """
-    content = _read_json(path)
+    content = read_json(path)
     with errors_in_file(path, "COCO ground truth"):
         categories = sorted(content["categories"], key=lambda category: category["id"])
         ids = tuple(int(category["id"]) for category in categories)
@@ -129,7 +129,7 @@ def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
         UserError: The file is missing, is not a list of COCO results, or refers to an unknown
             image or category.
     """
-    rows = _read_json(path)
+    rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError(f"{path} is no list of COCO results: it holds {type(rows).__name__}.")
     with errors_in_file(path, "list of COCO results"):
@@ -180,12 +180,3 @@ def _columns(
 
 def _is_difficult(row: Any) -> bool:
     return bool(row.get("difficult", row.get("ignore") or row.get("iscrowd")))
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"No file {path}.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no readable JSON: {error}") from error

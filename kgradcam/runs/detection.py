@@ -1,12 +1,12 @@
-"""From a dataset to a run: heatmaps once, boxes for every threshold."""
+"""From a dataset to a run folder: one heatmap per image and class, boxes for every threshold."""
 
 import hashlib
 import platform
 import random
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import keras
@@ -16,24 +16,26 @@ import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
-from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
-from kgradcam.data.dataset import Batch, Dataset, open_dataset
+from kgradcam.data.dataset import Dataset, open_dataset
 from kgradcam.data.examples import Example
-from kgradcam.devices import all_gpus
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
-from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
-from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.class_targets import ALL, dataset_targets
-from kgradcam.models.classifier import Classifier, load_classifier
-from kgradcam.models.network import IMAGENET, require_model
-from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.models.classifier import Classifier
+from kgradcam.models.network import require_model
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.explaining import (
+    Targets,
+    classes_to_explain,
+    explain_batch,
+    load_model,
+    make_explainer,
+)
 from kgradcam.runs.run import Run
-from kgradcam.runs.run_writer import read_start, write_run
+from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
+from kgradcam.runs.run_writer import RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
-
-ANNOTATED, PREDICTED = "annotated", "predicted"
 
 FREEZE_FROM = 1000
 """Runs of so many images freeze the weights in float32.
@@ -48,73 +50,6 @@ ResNet50 at 224 px pays off after some 100 images, smaller networks later.
 """
 
 
-@dataclass(frozen=True)
-class Configuration:
-    """What a run is made from; `run.json` keeps it.
-
-    Attributes:
-        dataset: A VOC dataset of tensorflow-datasets, a folder in VOC layout, or `"demo"`.
-        split: Its split. Default: see `datasets.open_dataset`.
-        classes: The dataset's classes to detect: `NAME`, `NAME=TARGET` or `"all"`; see
-            `targets.dataset_targets`.
-        model: See `models.load_classifier`, as for `weights` and `preprocess`.
-        weights: See there.
-        preprocess: See there.
-        method: One of `methods.METHODS`.
-        layer: The layer to explain, or several. Default: see `GradCAM`.
-        precision: See `GradCAM.freeze`; `"auto"` is float32 for fewer than `REDUCE_FROM` images.
-            `run.json` keeps what was used.
-        jit_compile: Whether to compile with XLA. Default: see `GradCAM`.
-        image_size: Side of the squares that images are resized to; `None` keeps native sizes.
-        scales: See `GradCAM`.
-        refine: See there.
-        batch_size: Images of equal shape that go through the model together, at most.
-        thresholds: Heat thresholds in [0, 1] to draw boxes for.
-        boxes: How a heatmap becomes boxes.
-        presence: Which classes an image is asked for: `"annotated"`, those annotated on it
-            (GT-known localization); or `"predicted"`, those that the model believes in, which is
-            detection.
-        presence_threshold: From which probability on the model believes, if it decides.
-        limit: How many images to take, at most, drawn at random.
-        seed: For that draw.
-        strict: Stops at the first image that cannot be read, where it would be left out.
-        trusted: See `models.load_classifier`.
-    """
-
-    dataset: str = "voc/2007"
-    split: str | None = None
-    classes: tuple[str, ...] = ("all",)
-    model: str = "resnet50"
-    weights: str | None = IMAGENET
-    preprocess: str | None = None
-    method: str = "gradcam"
-    layer: str | tuple[str, ...] | None = None
-    precision: str = "float32"
-    jit_compile: bool | None = None
-    image_size: int | None = 448
-    scales: tuple[float, ...] = (1.0, 0.5)
-    refine: bool = True
-    batch_size: int = 16
-    thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS["levels"]
-    boxes: BoxOptions = field(default_factory=BoxOptions)
-    presence: str = ANNOTATED
-    presence_threshold: float = 0.05
-    limit: int | None = None
-    seed: int = 0
-    strict: bool = False
-    trusted: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("classes", "layer", "scales", "thresholds"):  # JSON knows lists only
-            if isinstance(value := getattr(self, name), list):
-                object.__setattr__(self, name, tuple(value))
-        if self.presence not in (ANNOTATED, PREDICTED):
-            raise UsageError(
-                f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
-                f"{did_you_mean(self.presence, (ANNOTATED, PREDICTED))}"
-            )
-
-
 def detect(
     configuration: Configuration,
     folder: Path,
@@ -124,194 +59,111 @@ def detect(
     resume: bool = False,
     quiet: bool = True,
 ) -> Run:
-    """Localizes the annotated classes of each image of a dataset, and writes a run folder.
+    """Localizes classes on each image of a dataset, and writes a run folder.
 
-    By default it answers "given that a dog is there, where is it" (GT-known localization): an image
-    is asked for the classes annotated on it, difficult objects included. With
-    `presence="predicted"` the model also has to find out which classes are there, on every image of
-    the split.
+    By default each image is explained for the classes annotated on it, difficult objects included
+    (GT-known localization). With `presence="predicted"` each image of the split is explained for
+    the classes that the model predicts, as in detection.
 
-    While the model sees a batch, the next are decoded, and boxes of the last are drawn and written.
-    An interrupted run goes on with `resume`, and ends in the same bytes as one that was not.
+    Decoding, the model, and the drawing and writing of boxes run at the same time. A resumed run
+    ends in the same bytes as one without interruption.
 
     Args:
-        configuration: What to run.
-        folder: Where the run shall be; it appears when it is finished.
-        data_dir: Where tensorflow-datasets keeps its data.
-        force: Replaces a run that is already there.
-        resume: Goes on with a run to this folder that was interrupted; see
-            `interrupted_configuration`.
+        configuration: The options.
+        folder: The run folder to be; it appears when the run is finished.
+        data_dir: The folder of tensorflow-datasets.
+        force: Replaces an existing run.
+        resume: Resumes an interrupted run to this folder; see `interrupted_configuration`.
         quiet: Shows no progress on stderr.
 
     Returns:
         The run.
 
     Raises:
-        UserError: Something in the configuration does not exist or does not fit, no image holds
-            the classes, the folder exists, or what is to be resumed was begun otherwise.
+        UserError: An option names something unknown, no image has an object of the classes, the
+            folder exists, or the run to resume has other options.
     """
-    find_method(configuration.method)  # slips in names are told before any work
+    # Mistyped names are reported before any work.
+    find_method(configuration.method)
     require_model(configuration.model)
     with write_run(folder, force=force, resume=resume) as writer:
         if resume:
-            settings = _settings(configuration)
-            del settings["configuration"]["precision"]  # "auto" is known later
-            writer.require_same(settings)
+            options = asdict(configuration)
+            del options["precision"]  # "auto" is resolved only when the images are counted
+            writer.require_same({"configuration": options})
         dataset = open_dataset(configuration.dataset, configuration.split, data_dir, quiet)
         _stop_if_strict(configuration, dataset.skipped)
-        classifier = load_model(configuration)
-        targets = dataset_targets(
-            _expand(configuration.classes, dataset),
-            dataset.class_names,
-            classifier.class_names,
-            classifier.model.output_shape[-1],
-        )
-        examples = _choose(dataset, targets, configuration)
-        images = {
-            example.index: Image(i, example.file_name, example.width, example.height)
-            for i, example in enumerate(examples, start=1)
-        }
-        precision = _choose_precision(configuration.precision, len(examples))
-        # Frozen or not from the first image on: no result depends on where a run was interrupted.
-        cam = make_explainer(
-            replace(configuration, precision=precision), classifier, len(examples) >= FREEZE_FROM
-        )
-        info = _describe(configuration, dataset, classifier, cam, targets)
+        plan = _make_plan(configuration, dataset, load_model(configuration))
+        info = _describe(plan)
         writer.begin(info, data_dir)
-        known = writer.done | set(writer.skipped)
-        waiting = [each for each in examples if images[each.index].id not in known]
-        with progress.bar("heatmaps", len(waiting), "images", quiet) as advance:
-            for batch in dataset.batches(
-                waiting, configuration.batch_size, configuration.image_size
-            ):
-                found = _explain(cam, batch, targets, configuration, images)
-                _stop_if_strict(
-                    configuration, [(each.file_name, why) for each, why in found.skipped]
-                )
-                writer.add(
-                    [images[each.index] for each in found.explained],
-                    found.records,
-                    {images[each.index].id: why for each, why in found.skipped},
-                )
-                advance(len(batch.examples) + len(batch.damaged))
-        writer.end_parts()
-        names = {image.id: image.file_name for image in images.values()}
-        skipped = [*dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
-        if not writer.done:
-            name, reason = skipped[-1]
-            raise UserError(
-                f"None of the {len(examples)} images could be explained. {name}: {reason}"
-            )
-        seen = [each for each in examples if images[each.index].id in writer.done]
-        ground_truth = _ground_truth(seen, list(targets), images)
-        counts = {
-            "images": len(seen),
-            "heatmaps": writer.maps,
-            "objects": len(ground_truth.boxes),
-            "skipped": len(skipped),
-        }
-        left_out = [{"file": name, "reason": why} for name, why in sorted(skipped)]
-        # Some models tell these by their first call only.
-        info["configuration"]["precision"], info["model"]["layer"] = cam.precision, cam.layer
-        return writer.finish({**info, "counts": counts, "skipped": left_out}, ground_truth)
+        _explain_images(plan, writer, quiet)
+        return _finish(plan, info, writer)
 
 
-def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]:
-    """Returns what an interrupted run is made from, and where its data are kept.
+@dataclass(frozen=True)
+class _Plan:
+    """The loaded parts of a run.
 
-    Models are not trusted because a file says so: `trusted` is false.
-
-    Raises:
-        UserError: There is no interrupted run to this folder.
+    Attributes:
+        configuration: The options.
+        dataset: The split.
+        classifier: The model.
+        explainer: Makes the heatmaps.
+        targets: The classes of the run.
+        examples: The images to explain.
+        images: Their entries in `ground_truth.json`, by index in the dataset.
     """
-    start = read_start(folder)
-    data_dir = start["data_dir"]
-    return read_configuration(start["info"], folder), None if data_dir is None else Path(data_dir)
+
+    configuration: Configuration
+    dataset: Dataset
+    classifier: Classifier
+    explainer: Explainer
+    targets: Targets
+    examples: list[Example]
+    images: dict[int, Image]
 
 
-def read_configuration(info: dict[str, Any], folder: Path) -> Configuration:
-    """Returns what a run is made from, as its `run.json` says; its models are not trusted.
-
-    Raises:
-        UserError: It does not say it, or not so that this version could read it.
-    """
-    try:
-        configuration = Configuration(
-            **info["configuration"],
-            thresholds=tuple(info["thresholds"]),
-            boxes=BoxOptions(**info["boxes"]),
-        )
-    except (KeyError, TypeError) as error:
-        raise UserError(f"The run in {folder} does not say how it was made: {error}") from error
-    return replace(configuration, trusted=False)
-
-
-def load_model(configuration: Configuration) -> Classifier:
-    """Loads the classifier of a run on all GPUs, for pictures of the sizes that it will see."""
-    one_size = configuration.image_size if configuration.scales == (1.0,) else None
-    with all_gpus().scope():
-        return load_classifier(
-            configuration.model,
-            configuration.weights,
-            one_size,
-            configuration.preprocess,
-            configuration.trusted,
-        )
-
-
-def make_explainer(
-    configuration: Configuration, classifier: Classifier, freeze: bool = False
-) -> Explainer:
-    """Returns the explainer of a run; frozen if `freeze` is true or the precision is reduced."""
-    explainer = find_method(configuration.method)(
-        classifier.model,
-        configuration.layer,
-        preprocess=classifier.preprocess,
-        scales=configuration.scales,
-        refine=configuration.refine,
-        jit_compile=configuration.jit_compile,
+def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Classifier) -> _Plan:
+    targets = dataset_targets(
+        _expand(configuration.classes, dataset),
+        dataset.class_names,
+        classifier.class_names,
+        classifier.model.output_shape[-1],
     )
-    precision = choose_precision(configuration.precision)
-    if not freeze and precision == "float32":
-        return explainer
-    if explainer.layer is None:  # the model's inputs are known after its first call
-        side = configuration.image_size or 224
-        explainer(np.zeros((1, side, side, 3), np.uint8))
-    return freeze_if_possible(explainer, precision)
-
-
-def _stop_if_strict(configuration: Configuration, skipped: Sequence[tuple[str, str]]) -> None:
-    if configuration.strict and skipped:
-        name, reason = skipped[0]
-        raise UserError(f"--strict: {name}: {reason}")
+    examples = _choose_examples(dataset, targets, configuration)
+    precision = _choose_precision(configuration.precision, len(examples))
+    # Frozen from the first image on or never: no result depends on where a run was interrupted.
+    explainer = make_explainer(
+        replace(configuration, precision=precision), classifier, len(examples) >= FREEZE_FROM
+    )
+    images = {
+        example.index: Image(i, example.file_name, example.width, example.height)
+        for i, example in enumerate(examples, start=1)
+    }
+    return _Plan(configuration, dataset, classifier, explainer, targets, examples, images)
 
 
 def _expand(classes: Sequence[str], dataset: Dataset) -> list[str]:
-    """Replaces "all" by the classes that the split has objects of."""
+    """Replaces "all" by the classes that have an object in the split."""
     present = {name for example in dataset.examples for name in example.objects.names}
     everything = [name for name in dataset.class_names if name in present]
     return [name for each in classes for name in (everything if each == ALL else [each])]
 
 
-def _asked(
-    example: Example, targets: dict[str, tuple[int, ...]], configuration: Configuration
-) -> list[str]:
-    """The classes to explain on an image, in the order of the run's categories."""
-    if configuration.presence == PREDICTED:
-        return list(targets)
-    return [name for name in targets if name in example.objects.names]
-
-
-def _choose(
-    dataset: Dataset, targets: dict[str, tuple[int, ...]], configuration: Configuration
+def _choose_examples(
+    dataset: Dataset, targets: Targets, configuration: Configuration
 ) -> list[Example]:
     for name in targets:
         if not any(name in example.objects.names for example in dataset.examples):
             raise UserError(
-                f"No image of split {dataset.split!r} of {dataset.name} holds an object of class "
+                f"No image of split {dataset.split!r} of {dataset.name} has an object of class "
                 f"{name!r}."
             )
-    examples = [each for each in dataset.examples if _asked(each, targets, configuration)]
+    examples = [
+        example
+        for example in dataset.examples
+        if classes_to_explain(example, targets, configuration)
+    ]
     if configuration.limit is not None and configuration.limit < len(examples):
         examples = random.Random(configuration.seed).sample(examples, configuration.limit)
         examples.sort(key=lambda example: example.index)
@@ -322,70 +174,52 @@ def _choose_precision(precision: str, images: int) -> str:
     return "float32" if precision == "auto" and images < REDUCE_FROM else precision
 
 
-class _Found(NamedTuple):
-    """What a batch came to."""
-
-    explained: list[Example]
-    records: list[ClassHeatmap]
-    skipped: list[tuple[Example, str]]
-
-
-def _explain(
-    cam: Explainer,
-    batch: Batch,
-    targets: dict[str, tuple[int, ...]],
-    configuration: Configuration,
-    images: dict[int, Image],
-) -> _Found:
-    if not batch.examples:
-        return _Found([], [], batch.damaged)
-    names = [_asked(example, targets, configuration) for example in batch.examples]
-    most = max(map(len, names))
-    # All images of a batch need the same number of classes: the last one is repeated, then dropped.
-    padded = [[*each, *each[-1:] * (most - len(each))] for each in names]
-    classes = [[targets[name] for name in row] for row in padded]
-    try:
-        explanation = cam(batch.images, classes_per_image=classes)
-    except tf.errors.InvalidArgumentError as error:
-        height, width = batch.images.shape[1:3]
-        reason = (
-            f"The model does not take images of {width}x{height} at these scales; give "
-            f"--image-size or --scale. TensorFlow says: {error.message.splitlines()[0]}"
-        )
-        return _Found([], [], [*batch.damaged, *((each, reason) for each in batch.examples)])
-    found = _Found([], [], list(batch.damaged))
-    least = configuration.presence_threshold if configuration.presence == PREDICTED else 0.0
-    category_ids = {name: i for i, name in enumerate(targets, start=1)}
-    for i, example in enumerate(batch.examples):
-        records = [
-            ClassHeatmap(
-                image_id=images[example.index].id,
-                category_id=category_ids[name],
-                heatmap=explanation.heatmaps[i, j],
-                score=float(explanation.scores[i, j]),
-                probability=float(explanation.probabilities[i, j]),
+def _explain_images(plan: _Plan, writer: RunWriter, quiet: bool) -> None:
+    """Explains the images that the writer does not have yet."""
+    configuration, images = plan.configuration, plan.images
+    image_ids = {index: image.id for index, image in images.items()}
+    finished = writer.done | set(writer.skipped)
+    remaining = [each for each in plan.examples if image_ids[each.index] not in finished]
+    batches = plan.dataset.batches(remaining, configuration.batch_size, configuration.image_size)
+    with progress.bar("heatmaps", len(remaining), "images", quiet) as advance:
+        for batch in batches:
+            found = explain_batch(plan.explainer, batch, plan.targets, configuration, image_ids)
+            _stop_if_strict(configuration, [(each.file_name, why) for each, why in found.skipped])
+            writer.add(
+                [images[each.index] for each in found.explained],
+                found.heatmaps,
+                {image_ids[each.index]: why for each, why in found.skipped},
             )
-            for j, name in enumerate(names[i])
-            if not explanation.probabilities[i, j] < least  # what is no number is told later
-        ]
-        if reason := _flaw(records, example):
-            found.skipped.append((example, reason))
-        else:
-            found.explained.append(example)
-            found.records.extend(records)
-    return found
+            advance(len(batch.examples) + len(batch.damaged))
+    writer.end_parts()
 
 
-def _flaw(records: Sequence[ClassHeatmap], example: Example) -> str:
-    """Why an image's heatmaps cannot be kept, or nothing."""
-    if any(record.heatmap.size == 0 for record in records):
-        return f"{example.width}x{example.height} leaves no heatmap at this layer."
-    if not all(
-        np.isfinite([record.score, record.probability]).all() and np.isfinite(record.heatmap).all()
-        for record in records
-    ):
-        return "The model's scores or heatmaps are not finite; its weights may hold NaN."
-    return ""
+def _stop_if_strict(configuration: Configuration, skipped: Sequence[tuple[str, str]]) -> None:
+    if configuration.strict and skipped:
+        name, reason = skipped[0]
+        raise UserError(f"--strict: {name}: {reason}")
+
+
+def _finish(plan: _Plan, info: RunInfo, writer: RunWriter) -> Run:
+    names = {image.id: image.file_name for image in plan.images.values()}
+    skipped = [*plan.dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
+    if not writer.done:
+        name, reason = skipped[-1]
+        raise UserError(
+            f"None of the {len(plan.examples)} images could be explained. {name}: {reason}"
+        )
+    explained = [each for each in plan.examples if plan.images[each.index].id in writer.done]
+    ground_truth = _ground_truth(explained, list(plan.targets), plan.images)
+    info = replace(
+        info,
+        # The first batch decides these for some models: the fallback where a model cannot be
+        # frozen, and the layer of a subclassed model.
+        configuration=replace(info.configuration, precision=plan.explainer.precision),
+        model=replace(info.model, layer=plan.explainer.layer),
+        counts=Counts(len(explained), writer.heatmaps, len(ground_truth.boxes), len(skipped)),
+        skipped=tuple(SkippedImage(name, why) for name, why in sorted(skipped)),
+    )
+    return writer.finish(info, ground_truth)
 
 
 def _ground_truth(
@@ -410,33 +244,20 @@ def _ground_truth(
     )
 
 
-def _describe(
-    configuration: Configuration,
-    dataset: Dataset,
-    classifier: Classifier,
-    cam: Explainer,
-    targets: dict[str, tuple[int, ...]],
-) -> dict[str, Any]:
-    """What `run.json` says of a run, besides counts.
-
-    No time and no host: equal runs, equal bytes. Digests tell other weights and annotations.
-    """
-    return {
-        **_settings(replace(configuration, precision=cam.precision)),
-        "dataset": {
-            "name": dataset.name,
-            "split": dataset.split,
-            "images": len(dataset.examples),
-            "digest": dataset.digest(),
-        },
-        "model": {
-            "name": classifier.name,
-            "layer": cam.layer,
-            "parameters": classifier.model.count_params(),
-            "digest": _digest(variable.numpy() for variable in classifier.model.variables),
-            "outputs": {name: list(indices) for name, indices in targets.items()},
-        },
-        "versions": {
+def _describe(plan: _Plan) -> RunInfo:
+    """The content of `run.json` before the first batch."""
+    dataset, classifier = plan.dataset, plan.classifier
+    return RunInfo(
+        configuration=replace(plan.configuration, precision=plan.explainer.precision),
+        dataset=DatasetInfo(dataset.name, dataset.split, len(dataset.examples), dataset.digest()),
+        model=ModelInfo(
+            name=classifier.name,
+            layer=plan.explainer.layer,
+            parameters=classifier.model.count_params(),
+            digest=_digest(variable.numpy() for variable in classifier.model.variables),
+            outputs={name: tuple(indices) for name, indices in plan.targets.items()},
+        ),
+        versions={
             "kgradcam": __version__,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
@@ -445,14 +266,8 @@ def _describe(
             "opencv": cv2.__version__,
             "pillow": PIL.__version__,
         },
-        "determinism": _determinism(),
-    }
-
-
-def _settings(configuration: Configuration) -> dict[str, Any]:
-    described = asdict(configuration)
-    boxes, thresholds = described.pop("boxes"), described.pop("thresholds")
-    return {"configuration": described, "boxes": boxes, "thresholds": thresholds}
+        determinism=_determinism(),
+    )
 
 
 def _determinism() -> str:

@@ -26,7 +26,9 @@ from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
 from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
-from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
+from kgradcam.runs.run_info import SkippedImage
 from kgradcam.runs.tables import Image
 
 DOG = "<annotation>{}<object><name>dog</name>{}</object></annotation>"
@@ -103,11 +105,11 @@ def test_an_unreadable_picture_is_named_and_the_rest_is_unharmed(
     (pets.root / "JPEGImages/x.jpg").write_bytes(content)
     (pets.root / "Annotations/x.xml").write_text(GOOD)
     run = detect(configuration, tmp_path / "run")
-    (skipped,) = run.info["skipped"]
-    assert skipped["file"] == "x.jpg"
-    assert re.search(reason, skipped["reason"]), skipped["reason"]
-    assert len(skipped["reason"].splitlines()) == 1
-    assert run.info["counts"]["skipped"] == 1
+    (skipped,) = run.info.skipped
+    assert skipped.file == "x.jpg"
+    assert re.search(reason, skipped.reason), skipped.reason
+    assert len(skipped.reason.splitlines()) == 1
+    assert run.info.counts.skipped == 1
     for name in ("detections-0.5.json", "ground_truth.json", "heatmaps/00000.npz"):
         assert (run.folder / name).read_bytes() == (whole.folder / name).read_bytes()
     with pytest.raises(UserError, match="--strict: x.jpg: "):
@@ -138,7 +140,7 @@ def test_an_unusual_picture_is_a_picture(
     width, height = image_size(content)
     (pets.root / "Annotations/x.xml").write_text(DOG.format("", BOX.format(1, 1, width, height)))
     run = detect(replace(configuration, strict=True), tmp_path / "run")
-    assert run.info["skipped"] == []
+    assert run.info.skipped == ()
     assert run.ground_truth.images[-1] == Image(5, "x.jpg", width, height)
     (heatmap,) = [record.heatmap for record in run.heatmaps() if record.image_id == 5]
     assert heatmap.shape == (-(-height // 2), -(-width // 2))
@@ -372,15 +374,15 @@ def test_a_picture_that_goes_during_the_run_is_named(
         (pets.root / "JPEGImages/a.jpg").write_bytes(encoded(photograph(7, 7)))
         return original(*arguments)
 
-    from kgradcam.runs import detection
+    from kgradcam.runs import explaining
 
-    original = detection.load_classifier
-    monkeypatch.setattr(detection, "load_classifier", load)
+    original = explaining.load_classifier
+    monkeypatch.setattr(explaining, "load_classifier", load)
     run = detect(configuration, tmp_path / "run")
-    assert run.info["skipped"] == [
-        {"file": "a.jpg", "reason": "The file has changed: its size was 40x30."},
-        {"file": "e.jpg", "reason": "The image cannot be read: No such file or directory."},
-    ]
+    assert run.info.skipped == (
+        SkippedImage("a.jpg", "The file has changed: its size was 40x30."),
+        SkippedImage("e.jpg", "The image cannot be read: No such file or directory."),
+    )
     assert [image.file_name for image in run.ground_truth.images] == ["b.jpg", "c.jpg"]
 
 
@@ -429,10 +431,10 @@ def test_a_picture_too_small_for_the_model_is_left_out(
     pets.add("x", [("dog", (0, 0, 3, 3))], size=(3, 3))
     model = model_of(0.01, tmp_path / "valid.keras", "valid", 5)
     run = detect(replace(configuration, model=model), tmp_path / "run")
-    ((name, reason),) = [tuple(each.values()) for each in run.info["skipped"]]
-    assert name == "x.jpg"
-    assert "3x3" in reason
-    assert run.info["counts"]["images"] == 4
+    (skipped,) = run.info.skipped
+    assert skipped.file == "x.jpg"
+    assert "3x3" in skipped.reason
+    assert run.info.counts.images == 4
 
 
 def test_a_heatmap_of_zeros_is_a_box_around_everything_that_nothing_speaks_for(
@@ -494,7 +496,7 @@ def test_a_run_over_a_cabinet_of_horrors(make_voc: Callable, tiny_model: Path, t
         dataset=str(folder.root), classes=("dog=2",), model=str(tiny_model), thresholds=(0.5,)
     )
     run = detect(configuration, tmp_path / "run")
-    counts = run.info["counts"]
-    assert counts["images"] == len(READABLE)
-    assert counts["skipped"] == len(UNREADABLE) + len(ANNOTATIONS)
-    assert counts["images"] + counts["skipped"] == len(VocFolder(folder.root).image_ids("all"))
+    counts = run.info.counts
+    assert counts.images == len(READABLE)
+    assert counts.skipped == len(UNREADABLE) + len(ANNOTATIONS)
+    assert counts.images + counts.skipped == len(VocFolder(folder.root).image_ids("all"))

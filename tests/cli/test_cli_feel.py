@@ -44,8 +44,9 @@ def test_a_file_holds_the_options_and_flags_win(kgradcam, config: Path, tmp_path
     result = kgradcam("detect", "--config", config, "--radius", 3, "--class", "dog=2", "--out", out)
     assert (result.code, result.out) == (0, f"{out}\n"), result.err
     info = json.loads((out / "run.json").read_text())
-    assert info["thresholds"] == [0.25, 0.5, 0.6, 0.7]
-    assert (info["boxes"]["smooth_radius"], info["boxes"]["rules"]) == (3, "levels")
+    assert info["configuration"]["thresholds"] == [0.25, 0.5, 0.6, 0.7]
+    boxes = info["configuration"]["boxes"]
+    assert (boxes["smooth_radius"], boxes["rules"]) == (3, "levels")
     effective = info["configuration"]
     assert effective["classes"] == ["dog=2"]
     assert (effective["image_size"], effective["batch_size"]) == (24, 2)

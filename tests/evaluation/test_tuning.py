@@ -14,7 +14,8 @@ from kgradcam.evaluation.comparison import compare_runs
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.tuning import read_choice, tune, write_choice
 from kgradcam.metrics.average_precision import PROTOCOLS
-from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
 from kgradcam.runs.run import Run
 
 VOC2010 = PROTOCOLS["voc2010"]

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from helpers import made_up_info
 
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.scores import score_boxes
 from kgradcam.boxes.single_threshold import single_threshold_boxes, single_threshold_boxes_at
 from kgradcam.data.images import image_size, read_image
@@ -18,7 +20,8 @@ from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 from kgradcam.models.torch_checkpoint import read_checkpoint
 from kgradcam.runs.coco_files import read_detections, read_ground_truth
-from kgradcam.runs.run import Run, draw_boxes
+from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.run import Run
 
 FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
 
@@ -88,15 +91,7 @@ TRUTH = {
     "categories": [{"id": 1, "name": "dog"}],
     "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
 }
-INFO = {
-    "schema": 3,
-    "boxes": {"smooth_radius": 2, "score": "heat"},
-    "thresholds": [0.5],
-    "dataset": {"name": "x", "split": "test"},
-    "model": {"name": "x", "layer": "maps"},
-    "counts": {"heatmaps": 1},
-    "configuration": {},
-}
+INFO = made_up_info([0.5], boxes=BoxOptions(smooth_radius=2, score="heat")).to_json()
 
 
 def heatmaps(data: bytes) -> None:

@@ -16,7 +16,8 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.explanations import faithfulness_of_run
 from kgradcam.models.classifier import load_classifier
 from kgradcam.models.keras_file import read_model
-from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
 
 
 def rewrite(source: Path, target: Path, change: Callable[[Any], None], **more: bytes) -> Path:
@@ -155,7 +156,7 @@ def test_a_run_cannot_make_its_model_trusted(lambda_model: Path, pets, tmp_path:
         trusted=True,
     )
     run = detect(configuration, tmp_path / "run")
-    assert run.info["configuration"]["trusted"] is True
+    assert run.info.configuration.trusted is True
     with pytest.raises(UserError, match="holds a Lambda layer"):
         faithfulness_of_run(run, limit=1)
     assert faithfulness_of_run(run, limit=1, trusted=True).rows

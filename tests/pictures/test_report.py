@@ -27,7 +27,8 @@ from kgradcam.metrics.average_precision import find_protocol
 from kgradcam.pictures import report, report_cards
 from kgradcam.pictures.drawing import overlay
 from kgradcam.pictures.report import build_report
-from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 

@@ -20,8 +20,12 @@ from kgradcam.heatmaps.graph_rewriting import CannotFreezeError
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.runs import detection
 from kgradcam.runs.coco_files import read_detections
-from kgradcam.runs.detection import Configuration, detect, load_model, make_explainer
-from kgradcam.runs.run import Run, detections_name, draw_boxes
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
+from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.explaining import load_model, make_explainer
+from kgradcam.runs.run import Run, detections_name
+from kgradcam.runs.run_info import Counts
 
 
 def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:
@@ -153,14 +157,14 @@ def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) 
     run = detect(configuration, tmp_path / "run")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
     assert info["configuration"]["classes"] == ["cat=0", "dog=2"]
-    assert info["boxes"] == {
+    assert info["configuration"]["boxes"] == {
         "rules": "single-threshold",
         "smooth_radius": 0,
         "score": "heat",
         "iou_threshold": 0.35,
         "min_relative_score": 0.05,
     }
-    assert info["thresholds"] == [0.3, 0.5]
+    assert info["configuration"]["thresholds"] == [0.3, 0.5]
     assert info["model"]["layer"] == "maps"
     assert info["model"]["outputs"] == {"cat": [0], "dog": [2]}
     assert info["counts"] == {"images": 3, "heatmaps": 4, "objects": 5, "skipped": 1}
@@ -174,7 +178,7 @@ def test_run_json_says_the_precision_that_was_used(
 ) -> None:
     def used(name: str, precision: str) -> str:
         run = detect(replace(configuration, precision=precision), tmp_path / name)
-        return run.info["configuration"]["precision"]
+        return run.info.configuration.precision
 
     fast = choose_precision("auto")
     assert used("few", "auto") == "float32"
@@ -194,7 +198,7 @@ def test_xla_is_a_choice_and_finds_the_same(configuration: Configuration, tmp_pa
     assert make_explainer(chosen, load_model(chosen))._jit_compile is True
     compiled = detect(chosen, tmp_path / "compiled")
     plain = detect(configuration, tmp_path / "plain")
-    assert compiled.info["configuration"]["jit_compile"] is True
+    assert compiled.info.configuration.jit_compile is True
     for one, other in zip(compiled.heatmaps(), plain.heatmaps(), strict=True):
         np.testing.assert_allclose(one.heatmap, other.heatmap, atol=1e-6)
 
@@ -226,7 +230,7 @@ def test_a_class_of_voc_without_objects_is_named(
     folder.split("test", "x")
     prepare(tmp_path / "VOCdevkit", "2007", tmp_path)
     voc = replace(configuration, dataset="voc/2007", split="test", classes=("cat=0",))
-    with pytest.raises(UserError, match="No image of split 'test' of voc/2007 holds .* 'cat'"):
+    with pytest.raises(UserError, match="No image of split 'test' of voc/2007 has .* 'cat'"):
         detect(voc, tmp_path / "run", data_dir=tmp_path)
     found = detect(replace(voc, classes=("dog=2",)), tmp_path / "run", data_dir=tmp_path)
     assert [image.file_name for image in found.ground_truth.images] == ["x.jpg"]
@@ -277,11 +281,11 @@ def test_other_folders_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run: it holds no run.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(UserError, match=r"run.json cannot be read: KeyError"):
+    with pytest.raises(UserError, match=r"run.json is no description of a run: KeyError"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99, "boxes": {}, "thresholds": []}')
     with pytest.raises(
-        UserError, match="has the schema 99; this version reads 3. Make the run anew"
+        UserError, match="has the schema 99; this version of kgradcam reads 3. Make the run"
     ):
         Run(tmp_path)
 
@@ -313,7 +317,7 @@ def test_by_default_boxes_are_drawn_from_refined_heatmaps(
         dataset=str(pets.root), split="all", classes=("dog=2",), model=str(tiny_model)
     )
     run = detect(configuration, tmp_path / "run")
-    assert run.info["configuration"]["scales"] == [1.0, 0.5]
+    assert run.info.configuration.scales == (1.0, 0.5)
     assert run.options == BoxOptions("levels", 0, "density")
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
     stored = run.detections([0.25])[0, 0.25]
@@ -345,9 +349,7 @@ def test_presence_by_prediction_asks_every_image_for_every_class(
     assert kept == {
         (each.image_id, each.category_id) for each in records if each.probability >= middle
     }
-    assert believed.info["counts"] == {
-        "images": 5, "heatmaps": len(kept), "objects": 6, "skipped": 0
-    }  # fmt: skip
+    assert believed.info.counts == Counts(5, len(kept), 6, 0)
 
 
 def test_nobody_believed_is_a_run_without_boxes(
@@ -377,6 +379,6 @@ def test_other_batches_move_the_heatmaps_of_photographs_by_less_than_is_said(
     )
     one = detect(replace(configuration, batch_size=1), tmp_path / "one")
     other = detect(replace(configuration, batch_size=4), tmp_path / "other")
-    assert "differ by less than 1e-4 of their highest value" in one.info["determinism"]
+    assert "differ by less than 1e-4 of their highest value" in one.info.determinism
     for mine, others in zip(one.heatmaps(), other.heatmaps(), strict=True):
         assert np.abs(mine.heatmap - others.heatmap).max() < 1e-4 * mine.heatmap.max()

@@ -11,7 +11,8 @@ import pytest
 PROGRAM = """
 import json, os, sys
 from pathlib import Path
-from kgradcam.runs.detection import Configuration, detect
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
 from kgradcam.runs.run_writer import RunWriter
 
 rows, add = [], RunWriter.add

@@ -16,23 +16,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers import made_up_info
 
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.runs import detection, run_writer
-from kgradcam.runs.detection import Configuration, detect, interrupted_configuration
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.detection import detect
+from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap
-from kgradcam.runs.run import Run, draw_boxes
-from kgradcam.runs.run_writer import RunWriter, is_interrupted, read_start, write_run
+from kgradcam.runs.partial_run import interrupted_configuration, is_interrupted, read_start
+from kgradcam.runs.run import Run
+from kgradcam.runs.run_info import Counts, SkippedImage
+from kgradcam.runs.run_writer import RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
-INFO: dict[str, Any] = {
-    "configuration": {"batch_size": 2, "layer": None},
-    "boxes": {"rules": "single-threshold", "smooth_radius": 0, "score": "heat"},
-    "thresholds": [0.3, 0.6],
-    "dataset": {"name": "made up", "split": "all"},
-    "model": {"name": "none", "layer": "none"},
-}
+INFO = made_up_info(batch_size=2)
 IMAGES = [Image(i, f"{i}.jpg", 40, 30) for i in range(1, 10)]
 
 
@@ -77,8 +76,9 @@ def write_rest(writer: RunWriter) -> Run:
         np.array([[1.0, 2, 30, 20], [0, 0, 40, 30]]),
         np.array([False, True]),
     )
-    counts = {"heatmaps": writer.maps, "skipped": writer.skipped}
-    return writer.finish({**INFO, "counts": counts}, truth)
+    counts = Counts(len(writer.done), writer.heatmaps, len(truth.boxes), len(writer.skipped))
+    skipped = [SkippedImage(f"{i}.jpg", reason) for i, reason in writer.skipped.items()]
+    return writer.finish(replace(INFO, counts=counts, skipped=tuple(skipped)), truth)
 
 
 @pytest.fixture(autouse=True)
@@ -109,7 +109,8 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
 def test_parts_add_up_to_the_boxes_of_the_whole(tmp_path: Path) -> None:
     with write_run(tmp_path / "run") as writer:
         run = write_rest(writer)
-    assert run.info["counts"] == {"heatmaps": 8, "skipped": {"4": "It is damaged."}}
+    assert run.info.counts == Counts(images=8, heatmaps=8, objects=2, skipped=1)
+    assert run.info.skipped == (SkippedImage("4.jpg", "It is damaged."),)
     assert [record.image_id for record in run.heatmaps()] == [1, 2, 2, 5, 5, 7, 8, 8]
     stored = run.detections([0.3, 0.6])
     drawn = draw_boxes(run.heatmaps(), run.ground_truth.images, [0.3, 0.6], [0], run.options)
@@ -212,7 +213,7 @@ def test_what_is_interrupted_is_neither_lost_nor_mixed_up(
 ) -> None:
     folder = tmp_path / "run"
     interrupt(folder)
-    with pytest.raises(UserError, match=r"was interrupted. Go on with `kgradcam detect --resume"):
+    with pytest.raises(UserError, match=r"was interrupted. Resume it with `kgradcam detect"):
         write_run(folder).__enter__()
     assert is_interrupted(folder)
     with write_run(folder, resume=True) as writer:
@@ -238,12 +239,12 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
 def test_other_options_do_not_go_on(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     interrupt(folder)
-    other = {**INFO, "configuration": {"batch_size": 3, "layer": None}, "thresholds": [0.3]}
+    other = made_up_info(thresholds=[0.3], batch_size=3)
     with (
         pytest.raises(
             UserError,
             match=r"configuration.batch_size: 2 then, 3 now; "
-            r"thresholds: \[0.3, 0.6\] then, \[0.3\] now",
+            r"configuration.thresholds: \[0.3, 0.6\] then, \[0.3\] now",
         ),
         write_run(folder, resume=True) as writer,
     ):
@@ -292,7 +293,7 @@ def test_damaged_notes_are_named(tmp_path: Path, name: str, content: str) -> Non
     interrupt(tmp_path / "run")
     (tmp_path / ".run.partial" / name).write_text(content)
     with (
-        pytest.raises(UserError, match=f"{name} is no (start|part) of a run"),
+        pytest.raises(UserError, match=f"{name} is no (start|part|readable JSON)"),
         write_run(tmp_path / "run", resume=True) as writer,
     ):
         writer.begin(INFO)
@@ -327,13 +328,13 @@ def test_detect_goes_on_where_it_was(
     configuration: Configuration, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
-    explain = detection._explain
+    explain = detection.explain_batch
 
     def watched(cam: Any, batch: Any, *others: Any) -> Any:
         seen.extend(example.file_name for example in batch.examples)
         return explain(cam, batch, *others)
 
-    monkeypatch.setattr(detection, "_explain", watched)
+    monkeypatch.setattr(detection, "explain_batch", watched)
     assert interrupted_configuration(stopped) == (configuration, None)
     detect(configuration, stopped, resume=True)
     assert seen == ["c.jpg", "e.jpg"]
@@ -345,12 +346,12 @@ def test_detect_goes_on_with_the_same_only(
     configuration: Configuration, stopped: Path, pets, tiny_model: Path
 ) -> None:
     def refused(**changes: Any) -> str:
-        with pytest.raises(UserError, match="was begun with something else") as error:
+        with pytest.raises(UserError, match="was begun with other options") as error:
             detect(replace(configuration, **changes), stopped, resume=True)
         return str(error.value)
 
     assert "configuration.batch_size: 1 then, 2 now" in refused(batch_size=2)
-    assert "thresholds: [0.3, 0.5] then, [0.3] now" in refused(thresholds=(0.3,))
+    assert "configuration.thresholds: [0.3, 0.5] then, [0.3] now" in refused(thresholds=(0.3,))
     path = pets.root / "Annotations/d.xml"
     kept = path.read_bytes()
     path.write_text(path.read_text().replace("d.jpg", "other.jpg"))  # says nothing that counts
@@ -368,7 +369,7 @@ def test_detect_goes_on_with_the_same_only(
     assert "model.digest" in refused()
 
 
-COMMAND = "import sys\nfrom kgradcam import run_writer\nrun_writer.PART = 16\n"
+COMMAND = "import sys\nfrom kgradcam.runs import run_writer\nrun_writer.PART = 16\n"
 COMMAND += "from kgradcam.cli import main\nmain()"
 
 
@@ -471,6 +472,6 @@ def test_how_the_command_goes_on(
     result = kgradcam("detect", "--resume", stopped, "--json")
     assert result.code == 0
     assert json.loads(result.out)["counts"]["images"] == 4
-    assert Run(stopped).info["configuration"]["batch_size"] == 1
+    assert Run(stopped).info.configuration.batch_size == 1
     result = kgradcam("detect", "--resume", stopped)
     assert (result.code, "It is finished." in result.err) == (1, True)

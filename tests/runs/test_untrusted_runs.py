@@ -6,18 +6,20 @@ import pickle
 import tracemalloc
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from fuzzing.targets import INFO
+from helpers import made_up_info
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.average_precision import find_protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_info import Counts
 from kgradcam.runs.run_writer import write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
@@ -106,7 +108,7 @@ def measure(folder: Path) -> None:
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A good run of one image."""
-    info = {**INFO, "boxes": {"smooth_radius": 0, "score": "heat"}}
+    info = replace(made_up_info([0.5]), counts=Counts(1, 1, 1, 0))
     truth = GroundTruth(
         images=(Image(1, "a.jpg", 12, 8),),
         categories=("dog",),
@@ -117,7 +119,6 @@ def run(tmp_path: Path) -> Run:
     )
     heatmap = np.arange(6, dtype=np.float32).reshape(2, 3)
     with write_run(tmp_path / "run") as writer:
-        info = {name: value for name, value in info.items() if name != "schema"}
         writer.begin(info)
         writer.add(truth.images, [ClassHeatmap(1, 1, heatmap, 1.0, 0.5)], {})
         return writer.finish(info, truth)
@@ -156,26 +157,45 @@ def change(**parts: Any) -> Callable[[Any], Any]:
     return lambda content: {**content, **parts}
 
 
+def configure(**options: Any) -> Callable[[Any], Any]:
+    return lambda content: {**content, "configuration": {**content["configuration"], **options}}
+
+
+def box(**options: Any) -> Callable[[Any], Any]:
+    return configure(boxes={"score": "heat", **options})
+
+
 RUN_JSON = {
     "a list": lambda content: [],
-    "no thresholds": change(thresholds=[]),
-    "a threshold that is a path": change(thresholds=["../../secret"]),
-    "a threshold that is no number": change(thresholds=[float("nan")]),
-    "a filter as wide as a country": change(boxes={"smooth_radius": 2**40, "score": "heat"}),
-    "a filter of half a pixel": change(boxes={"smooth_radius": 0.5, "score": "heat"}),
-    "an unknown score": change(boxes={"smooth_radius": 1, "score": "__import__('os')"}),
-    "an unknown option": change(boxes={"smooth_radius": 1, "score": "heat", "shell": "true"}),
+    "no configuration": lambda content: {"schema": content["schema"]},
+    "no thresholds": configure(thresholds=[]),
+    "a threshold that is a path": configure(thresholds=["../../secret"]),
+    "a threshold that is no number": configure(thresholds=[float("nan")]),
+    "a threshold that is too high": configure(thresholds=[1.5]),
+    "a batch size that is text": configure(batch_size="16"),
+    "a batch size that is true": configure(batch_size=True),
+    "layers that are numbers": configure(layer=[1, 2]),
+    "an option that is unknown": configure(colour="red"),
+    "a filter as wide as a country": box(smooth_radius=2**40),
+    "a filter of half a pixel": box(smooth_radius=0.5),
+    "an unknown score": configure(boxes={"score": "__import__('os')"}),
+    "an unknown box option": box(shell="true"),
+    "an overlap above 1": box(iou_threshold=7),
     "no model": change(model={}),
     "a model that is none": change(model=None),
+    "outputs that are text": lambda content: {
+        **content, "model": {**content["model"], "outputs": {"dog": ["0"]}}
+    },
     "a dataset that is an object": change(dataset={"name": {}, "split": "x"}),
-}
+    "counts that are text": change(counts={"heatmaps": "1"}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("mend", RUN_JSON.values(), ids=RUN_JSON.keys())
 def test_a_bad_description_is_named(quiet_disk: Path, mend: Callable[[Any], Any]) -> None:
     path = quiet_disk / "run.json"
     path.write_text(json.dumps(mend(json.loads(path.read_text()))))
-    with pytest.raises(UserError, match=r"run.json cannot be read"):
+    with pytest.raises(UserError, match=r"run.json( is no description of a run|: .* must be )"):
         measure(quiet_disk)
 
 

@@ -1,0 +1,80 @@
+"""The options of a run."""
+
+from dataclasses import dataclass
+
+from kgradcam.boxes.options import DEFAULT_OPTIONS, DEFAULT_THRESHOLDS, BoxOptions
+from kgradcam.errors import UsageError, did_you_mean
+
+ANNOTATED, PREDICTED = "annotated", "predicted"
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The options of a run; `run.json` stores them.
+
+    Attributes:
+        dataset: A VOC dataset of tensorflow-datasets, a folder in VOC layout, or `"demo"`.
+        split: Its split. Default: see `open_dataset`.
+        classes: The dataset's classes to detect: `NAME`, `NAME=TARGET` or `"all"`; see
+            `dataset_targets`.
+        model: The classifier; see `load_classifier`.
+        weights: Its weights; see `load_classifier`.
+        preprocess: Its preprocessing; see `load_classifier`.
+        method: One of `METHODS`.
+        layer: The layer to explain, or several. Default: see `GradCAM`.
+        precision: The precision of the forward pass; see `GradCAM`. `"auto"` is float32 for short
+            runs. `run.json` stores the precision that was used.
+        jit_compile: Whether to compile with XLA. Default: see `GradCAM`.
+        image_size: Side in pixels of the squares that images are resized to; `None` keeps their
+            own size.
+        scales: Factors of the image size whose heatmaps are averaged; see `GradCAM`.
+        refine: Whether to spread heat between similar cells; see `GradCAM`.
+        batch_size: Maximum number of images of equal shape in a batch.
+        thresholds: Heat thresholds in [0, 1]; each gives a table of boxes.
+        boxes: How a heatmap becomes boxes.
+        presence: The classes to explain on an image: `"annotated"`, the classes annotated on it
+            (GT-known localization); or `"predicted"`, the classes that the model predicts
+            (detection).
+        presence_threshold: Minimum probability for a class to count as predicted.
+        limit: Maximum number of images, drawn at random. Default: all.
+        seed: The random seed of that draw.
+        strict: Whether an unreadable image ends the run, instead of being skipped.
+        trusted: Whether the model may execute code of its own; see `load_classifier`.
+
+    Raises:
+        UsageError: `presence` is unknown, or a threshold is out of range.
+    """
+
+    dataset: str = "voc/2007"
+    split: str | None = None
+    classes: tuple[str, ...] = ("all",)
+    model: str = "resnet50"
+    weights: str | None = "imagenet"
+    preprocess: str | None = None
+    method: str = "gradcam"
+    layer: str | tuple[str, ...] | None = None
+    precision: str = "float32"
+    jit_compile: bool | None = None
+    image_size: int | None = 448
+    scales: tuple[float, ...] = (1.0, 0.5)
+    refine: bool = True
+    batch_size: int = 16
+    thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS["levels"]
+    boxes: BoxOptions = DEFAULT_OPTIONS["levels"]
+    presence: str = ANNOTATED
+    presence_threshold: float = 0.05
+    limit: int | None = None
+    seed: int = 0
+    strict: bool = False
+    trusted: bool = False
+
+    def __post_init__(self) -> None:
+        if self.presence not in (ANNOTATED, PREDICTED):
+            raise UsageError(
+                f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
+                f"{did_you_mean(self.presence, (ANNOTATED, PREDICTED))}"
+            )
+        if not self.thresholds or not all(0 <= each <= 1 for each in self.thresholds):
+            raise UsageError(
+                f"thresholds must be one or more numbers in [0, 1]. Received: {self.thresholds!r}."
+            )

@@ -1,0 +1,89 @@
+"""Draws the boxes of many heatmaps, for many options, on all cores."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
+
+import cv2
+import numpy as np
+
+from kgradcam.boxes.find import boxes_by_option
+from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.overlap import Boxes
+from kgradcam.boxes.scores import Scores
+from kgradcam.progress import Advance, ignore
+from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.runs.tables import Detections, Image, join
+
+_BLOCK = 512
+
+_Row = tuple[int, int, Boxes, Scores]
+"""Image id, category id, and the boxes and scores of one heatmap."""
+
+
+def draw_boxes(
+    heatmaps: Iterable[ClassHeatmap],
+    images: Iterable[Image],
+    thresholds: Sequence[float],
+    radii: Sequence[int],
+    options: BoxOptions,
+    advance: Advance = ignore,
+) -> dict[tuple[int, float], Detections]:
+    """Draws the boxes of heatmaps for every pair of smoothing radius and threshold, in one pass.
+
+    Args:
+        heatmaps: Any number of heatmaps; they are never all in memory.
+        images: Their images.
+        thresholds: Heat thresholds in [0, 1].
+        radii: Smoothing radii in pixels; they replace `options.smooth_radius`.
+        options: How a heatmap becomes boxes.
+        advance: Called with 1 after each heatmap.
+
+    Returns:
+        Detections by smoothing radius and threshold, ordered by image and class.
+    """
+    sizes = {image.id: (image.width, image.height) for image in images}
+    pairs = [(radius, threshold) for radius in radii for threshold in thresholds]
+    rows: dict[tuple[int, float], list[_Row]] = {pair: [] for pair in pairs}
+
+    def draw(record: ClassHeatmap) -> list[_Row]:
+        size = sizes[record.image_id]
+        found = boxes_by_option(
+            record.heatmap, size, record.probability, thresholds, radii, options
+        )
+        return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
+
+    remaining = iter(heatmaps)
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _single_threaded_opencv():
+        while block := list(islice(remaining, _BLOCK)):
+            for found in pool.map(draw, block):
+                for pair, row in zip(pairs, found, strict=True):
+                    rows[pair].append(row)
+                advance(1)
+    return {pair: _to_table(rows[pair]) for pair in pairs}
+
+
+@contextmanager
+def _single_threaded_opencv() -> Iterator[None]:
+    """Turns off OpenCV's own threads, which compete with the pool and double the time."""
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _to_table(rows: list[_Row]) -> Detections:
+    counts = [len(boxes) for _, _, boxes, _ in rows]
+    ids = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
+    image_ids, category_ids = np.repeat(ids, counts, axis=0).T
+    found = Detections(
+        image_ids=image_ids,
+        category_ids=category_ids,
+        boxes=np.concatenate([np.zeros((0, 4)), *(boxes for _, _, boxes, _ in rows)]),
+        scores=np.concatenate([np.zeros(0), *(scores for _, _, _, scores in rows)]),
+    )
+    return join([found])

@@ -1,0 +1,157 @@
+"""From the options of a run to its explainer, and from a batch of images to heatmaps."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import tensorflow as tf
+
+from kgradcam.data.dataset import Batch
+from kgradcam.data.examples import Example
+from kgradcam.devices import all_gpus
+from kgradcam.heatmaps.explainer import Explainer
+from kgradcam.heatmaps.frozen import freeze_if_possible
+from kgradcam.heatmaps.methods import find_method
+from kgradcam.heatmaps.precision import choose_precision
+from kgradcam.models.classifier import Classifier, load_classifier
+from kgradcam.runs.configuration import PREDICTED, Configuration
+from kgradcam.runs.heatmap_files import ClassHeatmap
+
+Targets = Mapping[str, tuple[int, ...]]
+"""For each class, in the order of the run's categories, the model's outputs that stand for it."""
+
+
+def load_model(configuration: Configuration) -> Classifier:
+    """Loads the classifier of a run on all GPUs.
+
+    Networks of fixed input size are built for the image size of the run, if it has only one.
+    """
+    one_size = configuration.image_size if configuration.scales == (1.0,) else None
+    with all_gpus().scope():
+        return load_classifier(
+            configuration.model,
+            configuration.weights,
+            one_size,
+            configuration.preprocess,
+            configuration.trusted,
+        )
+
+
+def make_explainer(
+    configuration: Configuration, classifier: Classifier, freeze: bool = False
+) -> Explainer:
+    """Returns the explainer of a run; frozen if `freeze` is true or the precision is reduced."""
+    explainer = find_method(configuration.method)(
+        classifier.model,
+        configuration.layer,
+        preprocess=classifier.preprocess,
+        scales=configuration.scales,
+        refine=configuration.refine,
+        jit_compile=configuration.jit_compile,
+    )
+    precision = choose_precision(configuration.precision)
+    if not freeze and precision == "float32":
+        return explainer
+    if explainer.layer is None:  # the model's inputs are known after its first call
+        side = configuration.image_size or 224
+        explainer(np.zeros((1, side, side, 3), np.uint8))
+    return freeze_if_possible(explainer, precision)
+
+
+@dataclass(frozen=True)
+class ExplainedBatch:
+    """The results of one batch.
+
+    Attributes:
+        explained: The images that were explained.
+        heatmaps: Their heatmaps.
+        skipped: The images that were not, and the reasons.
+    """
+
+    explained: list[Example] = field(default_factory=list)
+    heatmaps: list[ClassHeatmap] = field(default_factory=list)
+    skipped: list[tuple[Example, str]] = field(default_factory=list)
+
+
+def classes_to_explain(
+    example: Example, targets: Targets, configuration: Configuration
+) -> list[str]:
+    """Returns the classes to explain on an image, in the order of the run's categories."""
+    if configuration.presence == PREDICTED:
+        return list(targets)
+    return [name for name in targets if name in example.objects.names]
+
+
+def explain_batch(
+    explainer: Explainer,
+    batch: Batch,
+    targets: Targets,
+    configuration: Configuration,
+    image_ids: Mapping[int, int],
+) -> ExplainedBatch:
+    """Explains the images of one batch.
+
+    Args:
+        explainer: Makes the heatmaps.
+        batch: Images of one shape.
+        targets: The classes of the run.
+        configuration: The options of the run.
+        image_ids: The ids of the images by their index in the dataset.
+
+    Returns:
+        The heatmaps, and the images that could not be explained.
+    """
+    found = ExplainedBatch(skipped=list(batch.damaged))
+    if not batch.examples:
+        return found
+    names = [classes_to_explain(each, targets, configuration) for each in batch.examples]
+    try:
+        explanation = explainer(batch.images, classes_per_image=_padded(names, targets))
+    except tf.errors.InvalidArgumentError as error:
+        height, width = batch.images.shape[1:3]
+        reason = (
+            f"The model does not take images of {width}x{height} at these scales; give "
+            f"--image-size or --scale. TensorFlow reports: {error.message.splitlines()[0]}"
+        )
+        found.skipped.extend((example, reason) for example in batch.examples)
+        return found
+    lowest = configuration.presence_threshold if configuration.presence == PREDICTED else 0.0
+    category_ids = {name: i for i, name in enumerate(targets, start=1)}
+    for i, example in enumerate(batch.examples):
+        heatmaps = [
+            ClassHeatmap(
+                image_id=image_ids[example.index],
+                category_id=category_ids[name],
+                heatmap=explanation.heatmaps[i, j],
+                score=float(explanation.scores[i, j]),
+                probability=float(explanation.probabilities[i, j]),
+            )
+            for j, name in enumerate(names[i])
+            # Not "probability >= lowest": a NaN has to reach the check below.
+            if not explanation.probabilities[i, j] < lowest
+        ]
+        if reason := _unusable(heatmaps, example):
+            found.skipped.append((example, reason))
+        else:
+            found.explained.append(example)
+            found.heatmaps.extend(heatmaps)
+    return found
+
+
+def _padded(names: Sequence[Sequence[str]], targets: Targets) -> list[list[tuple[int, ...]]]:
+    """The targets of each image; the last one is repeated until all have the same number."""
+    most = max(map(len, names))
+    rows = [[*each, *[each[-1]] * (most - len(each))] for each in names]
+    return [[targets[name] for name in row] for row in rows]
+
+
+def _unusable(heatmaps: Sequence[ClassHeatmap], example: Example) -> str:
+    """The reason why the heatmaps of an image cannot be stored, or an empty string."""
+    if any(each.heatmap.size == 0 for each in heatmaps):
+        return f"{example.width}x{example.height} leaves no heatmap at this layer."
+    if not all(
+        np.isfinite([each.score, each.probability]).all() and np.isfinite(each.heatmap).all()
+        for each in heatmaps
+    ):
+        return "The model's scores or heatmaps are not finite; its weights may hold NaN."
+    return ""

@@ -1,0 +1,92 @@
+"""The hidden folder that holds a run until it is finished.
+
+A run to `NAME` is written into `.NAME.partial` beside it:
+
+==============  ===================================================================================
+`start.json`    the options of the run; it is resumed with the same ones only
+`lock`          held by the process that writes
+`parts/`        for each finished part: its images and their boxes
+`run/`          the files of the run so far; it is renamed to `NAME` at the end
+==============  ===================================================================================
+"""
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from kgradcam.errors import UserError, errors_in_file
+from kgradcam.files import read_json, write_atomically
+from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.run_info import RunInfo
+
+
+@dataclass(frozen=True)
+class Start:
+    """The content of `start.json`.
+
+    Attributes:
+        info: The content of `run.json` so far.
+        force: Whether the run may replace another one.
+        data_dir: The folder of tensorflow-datasets, if one was given.
+    """
+
+    info: RunInfo
+    force: bool
+    data_dir: Path | None
+
+
+def partial_folder(folder: Path) -> Path:
+    """Returns the path of the hidden folder of a run."""
+    absolute = Path(os.path.abspath(folder))  # "." has no name of its own
+    return absolute.with_name(f".{absolute.name}.partial")
+
+
+def is_interrupted(folder: Path) -> bool:
+    """Returns whether a run to `folder` is unfinished and has a finished part."""
+    partial = partial_folder(folder)
+    return (partial / "run").is_dir() and any((partial / "parts").glob("*.json"))
+
+
+def write_start(folder: Path, start: Start) -> None:
+    """Writes `start.json`, which makes the run resumable."""
+    content = {
+        "info": start.info.to_json(),
+        "force": start.force,
+        "data_dir": None if start.data_dir is None else str(start.data_dir),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(partial_folder(folder) / "start.json", text)
+
+
+def read_start(folder: Path) -> Start:
+    """Reads the options of an interrupted run.
+
+    Raises:
+        UserError: There is no interrupted run to `folder`, or `start.json` is damaged.
+    """
+    partial = partial_folder(folder)
+    path = partial / "start.json"
+    if not ((partial / "run").is_dir() and path.is_file()):
+        done = " It is finished." if (folder / "run.json").is_file() else ""
+        raise UserError(f"There is no interrupted run to {folder} to resume.{done}")
+    content = read_json(path)
+    with errors_in_file(path, "start of a run"):
+        data_dir = content["data_dir"]
+        return Start(
+            RunInfo.from_json(content["info"]),
+            bool(content["force"]),
+            None if data_dir is None else Path(data_dir),
+        )
+
+
+def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]:
+    """Returns the options of an interrupted run, and its folder of tensorflow-datasets.
+
+    `trusted` is false whatever the file holds, since the file may come from anyone.
+
+    Raises:
+        UserError: There is no interrupted run to `folder`, or `start.json` is damaged.
+    """
+    start = read_start(folder)
+    return replace(start.info.configuration, trusted=False), start.data_dir

@@ -1,0 +1,159 @@
+"""The content of `run.json`: how a run was made, and what it holds."""
+
+import math
+import types
+import typing
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, Self
+
+from kgradcam.errors import UserError
+from kgradcam.runs.configuration import Configuration
+
+SCHEMA = 3
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """The dataset of a run.
+
+    Attributes:
+        name: The name, or the folder.
+        split: The split.
+        images: The number of images in the split.
+        digest: A hash of the annotations.
+    """
+
+    name: str
+    split: str
+    images: int
+    digest: str
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """The model of a run.
+
+    Attributes:
+        name: The name, or the file.
+        layer: The explained layer, or layers; `None` before the first batch of some models.
+        parameters: The number of parameters.
+        digest: A hash of the weights.
+        outputs: For each class the indices of the model's outputs that stand for it.
+    """
+
+    name: str
+    layer: str | tuple[str, ...] | None
+    parameters: int
+    digest: str
+    outputs: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The size of a run.
+
+    Attributes:
+        images: Images that were explained.
+        heatmaps: Heatmaps of all images and classes.
+        objects: Annotated boxes.
+        skipped: Images that could not be used.
+    """
+
+    images: int = 0
+    heatmaps: int = 0
+    objects: int = 0
+    skipped: int = 0
+
+
+@dataclass(frozen=True)
+class SkippedImage:
+    """An image that could not be used.
+
+    Attributes:
+        file: Its file name.
+        reason: One line.
+    """
+
+    file: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The content of `run.json`.
+
+    It holds no time and no host name, so equal runs have equal files.
+
+    Attributes:
+        configuration: The options.
+        dataset: The dataset that was read.
+        model: The model that was loaded.
+        versions: The version of kgradcam, of Python, and of each library that affects results.
+        determinism: How far another run may differ, in one sentence.
+        counts: The size of the run; zeros until it is finished.
+        skipped: The images that could not be used, in order of their file names.
+    """
+
+    configuration: Configuration
+    dataset: DatasetInfo
+    model: ModelInfo
+    versions: dict[str, str]
+    determinism: str
+    counts: Counts = Counts()
+    skipped: tuple[SkippedImage, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `run.json`, ready for `json.dumps`."""
+        return {"schema": SCHEMA, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Checks and converts the parsed content of a `run.json` of this schema.
+
+        Raises:
+            KeyError: There is no schema.
+            TypeError: A field is missing, unknown or of another type.
+            UserError: The schema is another one, or an option is out of range.
+        """
+        if content["schema"] != SCHEMA:
+            raise UserError(
+                f"it has the schema {content['schema']!r}; this version of kgradcam reads "
+                f"{SCHEMA}. Make the run anew with `kgradcam detect`, or read it with the version "
+                "that wrote it."
+            )
+        fields = {name: value for name, value in content.items() if name != "schema"}
+        return _convert(cls, fields, "run.json")
+
+
+def _convert(kind: Any, value: Any, name: str) -> Any:
+    """Converts parsed JSON to a type, strictly: JSON lists become tuples, objects dataclasses.
+
+    Args:
+        kind: A dataclass, `tuple[X, ...]`, `dict[str, X]`, a union, or a type of plain values.
+        value: The parsed JSON.
+        name: The path of the value, for messages.
+    """
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if is_dataclass(kind) and isinstance(value, dict):
+        kinds = typing.get_type_hints(kind)
+        if unknown := set(value) - set(kinds):
+            raise TypeError(f"{name} has the unknown field {min(unknown)!r}")
+        fields = {key: _convert(kinds[key], each, f"{name}.{key}") for key, each in value.items()}
+        return kind(**fields)  # type: ignore[operator]
+    if origin is tuple and isinstance(value, list):
+        return tuple(_convert(arguments[0], each, name) for each in value)
+    if origin is dict and isinstance(value, dict):
+        return {key: _convert(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+    if origin is types.UnionType:
+        matching = [each for each in arguments if _matches(each, value)]
+        if matching:
+            return _convert(matching[0], value, name)
+    if kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    if type(value) is kind:
+        return value
+    raise TypeError(f"{name} must be {getattr(kind, '__name__', kind)}; it is {value!r}")
+
+
+def _matches(kind: Any, value: Any) -> bool:
+    return isinstance(value, list if typing.get_origin(kind) is tuple else kind)
