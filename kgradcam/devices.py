@@ -1,4 +1,4 @@
-"""Several GPUs at once: a model has its weights on each, and every batch is shared among them."""
+"""Several GPUs: each holds the weights of the model, and a part of every batch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import tensorflow as tf
 
 
 def all_gpus() -> Any:
-    """Returns the strategy whose scope puts a model on all GPUs, or the default one below two."""
+    """Returns the strategy that places a model on all GPUs; the default strategy below two GPUs."""
     if len(tf.config.list_logical_devices("GPU")) > 1:
         return tf.distribute.MirroredStrategy()
     return tf.distribute.get_strategy()
@@ -16,23 +16,22 @@ def all_gpus() -> Any:
 def compile_for_replicas(
     function: Callable[..., Any], signature: Sequence[Any], strategy: Any, jit_compile: bool
 ) -> Any:
-    """Compiles a function of a model, and shares its batches among the replicas of the model.
+    """Compiles a function of a model, and splits its batches among the model's replicas.
 
-    Each replica takes equally many images, neighbours together. Where they do not come out even,
-    the last image is repeated, and what was found for the repetitions is dropped: the replicas
-    run at the same time, so these cost none.
+    Each replica gets a run of consecutive images, all of equal length. The last image is repeated
+    to fill them, and the results of the repetitions are dropped. The replicas run at the same time,
+    so repetitions take no longer.
 
     Args:
-        function: Maps tensors to tensors, all with the batch first. Arguments with a single row
-            mean it for the whole batch.
+        function: Maps tensors to tensors, all with the batch first. An argument with one row
+            applies to the whole batch.
         signature: The specs of its arguments; the first axis of the first is the batch.
-        strategy: The one that the model was made under. `tf.distribute.MirroredStrategy` shares;
-            under any other the function runs on one device.
-        jit_compile: Whether XLA compiles it, for each device by itself.
+        strategy: The strategy of the model. Batches are split under
+            `tf.distribute.MirroredStrategy`; under any other the function runs on one device.
+        jit_compile: Whether XLA compiles it, separately for each device.
 
     Returns:
-        A `tf.function` of the same arguments and results, that traces `function` once for each
-        replica.
+        A `tf.function` with the same arguments and results; it traces `function` once a replica.
     """
     compiled = tf.function(
         function, input_signature=signature, jit_compile=jit_compile, autograph=False
@@ -53,8 +52,8 @@ def compile_for_replicas(
             )
 
         parts = strategy.experimental_distribute_values_from_function(part)
-        # As a function that MirroredStrategy does not know for one: else it would compile all
-        # replicas as a whole, which XLA cannot.
+        # Wrapped in a lambda so that MirroredStrategy does not see a tf.function: it would compile
+        # all replicas as one program, which XLA cannot.
         found = strategy.run(lambda given: compiled(*given), (parts,))
         return tf.nest.map_structure(
             lambda tensor: tf.concat(strategy.experimental_local_results(tensor), 0)[:batch], found

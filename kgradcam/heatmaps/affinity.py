@@ -1,9 +1,9 @@
-"""From the part that gives a class away to the whole object: heat spreads to what looks alike.
+"""Refinement: heat spreads from the decisive part of an object to regions with similar features.
 
-A heatmap is hot where the network decides, on a muzzle rather than on a dog. Earlier feature maps
-know no class, but they know what belongs together: places whose features point the same way share
-their heat. It is one step of a random walk, as in Ahn & Kwak, "Learning Pixel-level Semantic
-Affinity" (CVPR 2018), with affinities that nobody has trained.
+A heatmap is hot where the network decides, on the muzzle rather than on the whole dog. The features
+of earlier layers do not depend on a class, and are similar within an object. One step of a random
+walk over their similarities spreads the heat, as in Ahn & Kwak, "Learning Pixel-level Semantic
+Affinity" (CVPR 2018), but with similarities that are not trained.
 """
 
 from collections.abc import Sequence
@@ -13,14 +13,14 @@ import tensorflow as tf
 
 
 def affinities(feature_maps: Sequence[Any]) -> Any:
-    """Returns how alike the cells of feature maps are.
+    """Returns the pairwise similarities of the cells of feature maps.
 
     Args:
         feature_maps: float32 `[batch, height, width, channels]` each, on one grid.
 
     Returns:
-        float32 `[batch, cells, cells]` in [0, 1], symmetric: the product over the feature maps of
-        the cosines of the features, each less its mean over the cells, and 0 where one is negative.
+        float32 `[batch, cells, cells]` in [0, 1], symmetric: the product, over all feature maps, of
+        the cosine of two cells' features minus their mean over all cells, clamped at 0.
     """
     product = None
     for each in feature_maps:
@@ -33,11 +33,12 @@ def affinities(feature_maps: Sequence[Any]) -> Any:
 
 
 def propagate(heatmaps: Any, affinity: Any) -> Any:
-    """Gives each cell the mean heat of all cells, weighed by how alike they are.
+    """Gives each cell the mean heat of all cells, weighted by their affinity.
 
-    The weights are the affinities A with rows and columns scaled to sum to about 1 (Sinkhorn,
-    twice), lest large even areas soak up the heat: the mean of `diag(u) A diag(v)` and its
-    transpose. They are never written down: A is large, and products with it are cheap.
+    The weights are the affinities A, balanced so that rows and columns sum to about 1 (two Sinkhorn
+    iterations): the mean of `diag(u) A diag(v)` and its transpose. Without balancing, large uniform
+    areas would absorb the heat. The balanced matrix is never stored: A is large, and products with
+    it are cheap.
 
     Args:
         heatmaps: float32 `[batch, height, width, classes]`.

@@ -1,4 +1,4 @@
-"""Which channels speak for a class, which against (Selvaraju et al., IJCV 2020, section 6)."""
+"""Channels that raise or lower the score of a class (Selvaraju et al., IJCV 2020, section 6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,8 @@ class NeuronImportance:
     Attributes:
         layer: The path of the layer.
         class_name: The class, as given.
-        alphas: float32 `[channels]`, in units of the score for a unit of the channel at each place.
+        alphas: float32 `[channels]`: the derivative of the score by the channel, averaged over the
+            places of the feature map.
         names: A name for each channel.
     """
 
@@ -30,17 +31,17 @@ class NeuronImportance:
     names: tuple[str, ...]
 
     def highest(self, count: int = 5) -> list[tuple[str, float]]:
-        """Returns the channels that speak most for the class: names and alphas, all positive."""
+        """Returns the channels that raise the score most: names and alphas, all positive."""
         order = np.argsort(-self.alphas, kind="stable")[:count]
         return [(self.names[i], float(self.alphas[i])) for i in order if self.alphas[i] > 0]
 
     def lowest(self, count: int = 5) -> list[tuple[str, float]]:
-        """Returns the channels that speak most against it: names and alphas, all negative."""
+        """Returns the channels that lower the score most: names and alphas, all negative."""
         order = np.argsort(self.alphas, kind="stable")[:count]
         return [(self.names[i], float(self.alphas[i])) for i in order if self.alphas[i] < 0]
 
     def table(self, count: int = 5) -> tuple[list[str], list[list[str]]]:
-        """Returns a header and lines of text: the highest channels, then the lowest."""
+        """Returns a header and rows of text: the highest channels, then the lowest."""
         lines = [*self.highest(count), *reversed(self.lowest(count))]
         return ["channel", "alpha"], [[name, f"{alpha:+.4g}"] for name, alpha in lines]
 
@@ -48,7 +49,7 @@ class NeuronImportance:
         """Returns the textual explanation of the paper's section 6.1."""
         positive = _listed([name for name, _ in self.highest(count)])
         negative = _listed([name for name, _ in self.lowest(count)])
-        return f"{self.class_name}: {positive} speak for it, {negative} against it."
+        return f"{self.class_name}: {positive} raise the score, {negative} lower it."
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -66,24 +67,26 @@ def neuron_importance(
     class_name: str | None = None,
     **options: Any,
 ) -> NeuronImportance:
-    """Weighs the channels of a layer for a class: alpha_k = mean over space of d y^c / d A^k.
+    """Computes the weights of a layer's channels: alpha_k = mean over space of d y^c / d A^k.
 
     Args:
         model: Any model that `GradCAM` takes.
         image: `[height, width, channels]`; for a model of several inputs, their list or dict.
         target: A class index or a group of them.
-        names: What the channels respond to, as far as it is known, as Network Dissection finds it:
-            one name each, or by channel. The others are called by their number.
-        class_name: What to call the class. Default: its index.
-        options: `layer`, `output`, `preprocess` and the like; see `GradCAM`.
+        names: Names of the patterns that channels respond to, as Network Dissection finds them: a
+            list, or a dict by channel index. Other channels are named by their index.
+        class_name: The name of the class. Default: its index.
+        options: Arguments of `GradCAM`, as `layer`, `output` and `preprocess`.
 
     Returns:
         A `NeuronImportance`, with `table()` and `sentence()`.
 
     Raises:
-        UserError: As `GradCAM`.
+        UserError: The same as `GradCAM` and its call.
 
     Example:
+        >>> import keras
+        >>> import numpy as np
         >>> model = keras.Sequential([
         ...     keras.Input((8, 8, 3)),
         ...     keras.layers.Conv2D(2, 3, activation="relu"),
@@ -93,7 +96,7 @@ def neuron_importance(
         >>> neuron_importance(
         ...     model, np.zeros((8, 8, 3)), 0, names=["ears", "wheels"], class_name="cat"
         ... ).sentence()
-        'cat: ears speak for it, wheels against it.'
+        'cat: ears raise the score, wheels lower it.'
     """
     explainer = GradCAM(model, method=channel_weights, relu=False, **options)
     batch = tf.nest.map_structure(lambda each: np.asarray(each)[np.newaxis], image)

@@ -1,11 +1,11 @@
-"""Where in the image the cells of a feature map look.
+"""The centres of receptive fields, and resampling by them.
 
-A cell sees the pixels of its receptive field, and speaks of their centre. Resizing a heatmap as if
-its cells tiled the image is half a cell wrong where strided layers pad on one side only, as
-TensorFlow's `same` does: 15.5 pixels up and left in EfficientNet at 224 pixels. The centres follow
-from the strides, kernels and paddings of the operations on the way (Araujo et al., "Computing
-Receptive Fields of Convolutional Neural Networks", Distill 2019), and so does a resampling that
-puts the heat where it belongs.
+A cell of a feature map depends on the pixels of its receptive field; its heat belongs to their
+centre. Strided layers may pad on one side only, as TensorFlow's `same` does. There, resizing a
+heatmap as if its cells tiled the image shifts it by up to half a cell: 15.5 pixels up and left in
+EfficientNet at 224 pixels. The centres follow from the strides, kernels and paddings of the
+operations before the layer (Araujo et al., "Computing Receptive Fields of Convolutional Neural
+Networks", Distill 2019).
 """
 
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ _PADS = ("Pad", "PadV2", "MirrorPad")
 
 @dataclass(frozen=True)
 class _Window:
-    """What a strided operation does along one axis: kernel size, stride, and padding.
+    """The kernel size, stride and padding of an operation along one axis.
 
-    A padding of `None` is TensorFlow's `same`, which depends on the size.
+    A padding of `None` is TensorFlow's `same`, which depends on the input size.
     """
 
     kernel_size: int
@@ -32,7 +32,7 @@ class _Window:
 
 
 def stride(feature_maps: Any) -> int:
-    """Returns how many input pixels lie between two cells: 32 at the end of most networks.
+    """Returns the distance of two cells in input pixels: 32 at the end of most networks.
 
     Args:
         feature_maps: A symbolic tensor `[batch, height, width, channels]` of a model's trace.
@@ -49,9 +49,9 @@ def cell_centres(feature_maps: Any, size: Any, axis: int) -> Any:
         axis: 0 for height, 1 for width.
 
     Returns:
-        float32 `[cells]`: the centres in pixels of the input, the middle of its first one at 0.5.
-        Where the way from the input cannot be followed (tokens, unknown operations), the cells are
-        taken to tile the input.
+        float32 `[cells]`: the centres in pixels of the input; the centre of its first pixel is 0.5.
+        Where an operation before the layer is unknown, or has no grid (tokens), the cells are
+        assumed to tile the input.
     """
     cells = tf.shape(feature_maps)[1 + axis]
     length, first, pitch = size, 0.5, 1
@@ -73,12 +73,12 @@ def cell_centres(feature_maps: Any, size: Any, axis: int) -> Any:
 def resample(maps: Any, centres: tuple[Any, Any], size: tuple[Any, Any], cells: Any) -> Any:
     """Resamples maps to cells that tile the image.
 
-    Linear between the centres, the outermost values beyond them; where cells get larger, a wider
-    triangle averages what falls into each.
+    Values are linear between the centres, and constant beyond the outermost. Where the new cells
+    are larger, a wider triangle averages the old cells inside each.
 
     Args:
         maps: float32 `[batch, height, width, channels]`.
-        centres: Where the rows and the columns of `maps` are, as `cell_centres` returns them.
+        centres: The centres of the rows and of the columns of `maps`, from `cell_centres`.
         size: Height and width of the image, in the same pixels.
         cells: int32 `[2]`, rows and columns of the result.
 
@@ -91,7 +91,7 @@ def resample(maps: Any, centres: tuple[Any, Any], size: tuple[Any, Any], cells: 
 
 
 def _weights(centres: Any, size: Any, cells: Any) -> Any:
-    """How much each source counts for each cell, `[cells, sources]`; rows sum to 1."""
+    """The weight of each old cell in each new one, `[cells, sources]`; rows sum to 1."""
     count = tf.shape(centres)[0]
     pitch = (centres[-1] - centres[0]) / tf.cast(tf.maximum(count - 1, 1), tf.float32)
     pitch = tf.where(count > 1, pitch, 1.0)
@@ -105,13 +105,13 @@ def _weights(centres: Any, size: Any, cells: Any) -> Any:
 
 
 def _windows(feature_maps: Any) -> tuple[list[_Window], list[_Window]]:
-    """The windows from the input to the feature maps, down and across; empty where unknown."""
+    """The windows from the input to the feature maps, by rows and by columns; empty if unknown."""
     down: list[_Window] = []
     across: list[_Window] = []
     tensor = feature_maps
     while tensor.op.inputs:
         operation = tensor.op
-        if operation.type == "BatchToSpaceND":  # a dilated convolution keeps its place
+        if operation.type == "BatchToSpaceND":  # TensorFlow's form of a dilated convolution
             while operation.type != "SpaceToBatchND":
                 operation = operation.inputs[0].op
         windows = _of_operation(operation)
@@ -125,7 +125,7 @@ def _windows(feature_maps: Any) -> tuple[list[_Window], list[_Window]]:
 
 
 def _image_like(operation: Any) -> Any:
-    """The first input with rows, columns and channels: not a kernel, a shape or a gate."""
+    """The first input with rows, columns and channels; kernels, shapes and gates have none."""
     inputs = operation.inputs[:1] if operation.type in _CONVOLUTIONS else operation.inputs
     for tensor in inputs:
         if tensor.shape.rank == 4 and set(tensor.shape[1:3]) != {1}:
@@ -142,7 +142,7 @@ def _of_operation(operation: Any) -> tuple[_Window, _Window] | None:
         return _Window(1, 1, tuple(paddings[1])), _Window(1, 1, tuple(paddings[2]))
     if kind not in _CONVOLUTIONS + _POOLS:
         return None
-    # Height and width stand behind the channels in the order of channels first.
+    # With channels first, height and width are the axes 2 and 3.
     place = 2 if operation.get_attr("data_format") == b"NCHW" else 1
     strides = operation.get_attr("strides")[place : place + 2]
     if kind in _POOLS:

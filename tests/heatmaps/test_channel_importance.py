@@ -1,4 +1,4 @@
-"""Which channels speak for a class: alphas by hand, names, table and sentence."""
+"""The weights of channels for a class: alphas by hand, names, table and sentence."""
 
 import keras
 import numpy as np
@@ -47,8 +47,8 @@ def test_a_table_and_a_sentence(model: keras.Model) -> None:
     found = neuron_importance(
         model, np.zeros((6, 5, 3)), 0, names={0: "ears", 2: "wheels"}, class_name="cat"
     )
-    assert found.sentence() == "cat: ears and channel 1 speak for it, wheels against it."
-    assert found.sentence(1) == "cat: ears speak for it, wheels against it."
+    assert found.sentence() == "cat: ears and channel 1 raise the score, wheels lower it."
+    assert found.sentence(1) == "cat: ears raise the score, wheels lower it."
     header, lines = found.table()
     assert header == ["channel", "alpha"]
     assert lines == [["ears", "+0.06667"], ["channel 1", "+0.01667"], ["wheels", "-0.1"]]
@@ -57,7 +57,7 @@ def test_a_table_and_a_sentence(model: keras.Model) -> None:
 def test_no_channel_on_one_side(model: keras.Model) -> None:
     model.get_layer("head").kernel.assign(np.abs(WEIGHTS))
     found = neuron_importance(model, np.zeros((6, 5, 3)), 1, names=list("abcd"))
-    assert found.sentence() == "class 1: c, a and d speak for it, no channels against it."
+    assert found.sentence() == "class 1: c, a and d raise the score, no channels lower it."
 
 
 def test_options_are_those_of_the_explainer(model: keras.Model) -> None:
