@@ -66,23 +66,30 @@ def _boxes_at_levels(
     The levels are the thresholds, and those of `LEVELS` above the lowest threshold.
     """
     lowest = min(thresholds)
-    boxes, levels = [np.zeros((0, 4))], [np.zeros(0)]
+    boxes, levels, corner = [np.zeros((0, 4))], [np.zeros(0)], np.zeros(2)
     for level in sorted({*thresholds, *(each for each in LEVELS if each > lowest)}):
         mask = (canvas > np.float32(level)).astype(np.uint8)
+        x, y, width, height = cv2.boundingRect(mask)
+        if not width:
+            break
+        # Masks are nested: the next, hotter one lies inside the bounding box of this one.
+        within = np.s_[y : y + height, x : x + width]
+        canvas, mask, corner = canvas[within], mask[within], corner + np.array([x, y])
         _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-        left, top, width, height = stats[1:, :4].T.astype(np.float64)  # row 0 is the background
-        boxes.append(np.stack([left, top, left + width, top + height], axis=1))
+        low = stats[1:, :2] + corner  # row 0 is the background
+        boxes.append(np.concatenate([low, low + stats[1:, 2:4]], axis=1).astype(np.float64))
         levels.append(np.full(len(stats) - 1, level))
     return np.concatenate(boxes), np.concatenate(levels)
 
 
 def _suppress(boxes: Boxes, scores: Scores, options: BoxOptions) -> npt.NDArray[np.int64]:
     """Greedy non-maximum suppression: the rows to keep, best first; ties keep their order."""
-    lowest = options.min_relative_score * scores.max(initial=0.0)
     candidates = np.argsort(-scores, kind="stable")
+    lowest = options.min_relative_score * scores.max(initial=0.0)
+    candidates = candidates[scores[candidates] >= lowest]
     kept = []
     # Row by row: a noisy heatmap has so many boxes that a matrix of all pairs would not fit.
-    while len(candidates) and scores[candidates[0]] >= lowest:
+    while len(candidates):
         best, others = candidates[0], candidates[1:]
         kept.append(best)
         iou = box_iou(boxes[[best]], boxes[others])[0]
