@@ -123,3 +123,28 @@ def test_every_heading_of_troubleshooting_is_a_message() -> None:
         # Values: `...`, N, WxH, and numbers.
         for part in re.split(r"'\.\.\.'|\.\.\.|\bN\b|WxH|[\d,x]{5,}", heading):
             assert part in source, heading
+
+
+def named_files(text: str) -> set[str]:
+    return set(re.findall(r"`((?:\w+/)+\w+\.py)`", text))
+
+
+def test_every_file_of_the_development_page_exists() -> None:
+    found = named_files((ROOT / "docs/development.md").read_text("utf-8"))
+    assert len(found) > 20
+    for name in found:
+        assert (ROOT / name).exists() or (ROOT / "kgradcam" / name).exists(), name
+
+
+def test_every_use_of_a_private_part_is_listed() -> None:
+    page = (ROOT / "docs/development.md").read_text("utf-8")
+    section = page.partition("## Private parts")[2].partition("\n## ")[0]
+    listed = set(re.findall(r"^\| `([\w/]+\.py)`", section, re.MULTILINE))
+    private = re.compile(r"compat\.v1|tensorflow\.(python|core)|keras\.src|\.__call__ =")
+    package = ROOT / "kgradcam"
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if private.search(path.read_text("utf-8"))
+    }
+    assert found == listed
