@@ -258,6 +258,20 @@ def test_the_page_asks_nobody_for_anything(hostile: Run) -> None:
     assert f"script-src 'sha256-{digest}'" in policy
 
 
+def test_images_controls_and_scrolling_regions_have_names(run: Run) -> None:
+    page = Page(build_report(run, [0.3, 0.5], [0.5], VOC2010))
+    labels = {attributes.get("for") for tag, attributes in page.tags if tag == "label"}
+    for tag, attributes in page.tags:
+        if tag == "img":
+            assert attributes["alt"]
+        if tag == "select" or attributes.get("type") == "range":
+            assert attributes["id"] in labels
+        if "scroll" in (attributes.get("class") or ""):  # scrolled by keyboard once focused
+            assert attributes["tabindex"] == "0"
+            assert attributes["role"] == "region"
+            assert attributes["aria-label"]
+
+
 def test_the_program_adds_text_and_no_markup() -> None:
     ways = r"innerHTML|outerHTML|insertAdjacent|document\.write|eval\(|Function\("
     assert not re.search(ways, report._read_part("report.js"))
