@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tensorflow_datasets as tfds
+from typing_extensions import override
 
 from kgradcam import progress
 from kgradcam.data import voc
@@ -186,9 +187,11 @@ def prepare(
     class DevkitBuilder(tfds.builder_cls("voc"), skip_registration=True):  # type: ignore[misc, call-arg]
         name = "voc"
 
+        @override
         def _split_generators(self, dl_manager: Any) -> Any:
             return {split: self._generate_examples(name) for split, name in splits.items()}
 
+        @override
         def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             # VOC does not publish the annotations of the test images of 2012.
             annotated = list_name != "test" or self.builder_config.has_test_annotations

@@ -1,4 +1,6 @@
 from .charts import draw_charts as draw_charts
+from .drawing import ExplanationRow as ExplanationRow
+from .drawing import Panel as Panel
 from .drawing import draw_explanations as draw_explanations
 from .drawing import draw_gallery as draw_gallery
 from .drawing import overlay as overlay
