@@ -20,8 +20,8 @@ kgradcam detect --dataset demo --split test --class cat --model efficientnet-lit
 kgradcam tune runs/results/train --metric ap@0.5 --out results/demo/options.json
 kgradcam evaluate runs/results/test --box-options results/demo/options.json --iou 0.3:0.7:0.1 --baselines --bootstrap 1000 --out results/demo/chosen
 kgradcam evaluate runs/results/test --thresholds 0.02:0.60:0.02 --radii 0,5,10,20,40 --iou 0.3:0.7:0.1 --baselines --out results/demo/grid
-kgradcam evaluate runs/results/test --box-options results/demo/options.json --protocol wsol --markdown > results/demo/wsol.md
-kgradcam evaluate runs/results/test --explanation-metrics --markdown > results/demo/explanations.md
+kgradcam wsol runs/results/test --box-options results/demo/options.json --markdown > results/demo/wsol.md
+kgradcam faithfulness runs/results/test --markdown > results/demo/explanations.md
 endef
 export RESULTS
 

@@ -20,7 +20,7 @@ from report import processor
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.metrics.protocol import find_protocol
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run

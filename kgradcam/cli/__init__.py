@@ -10,12 +10,14 @@ import typer
 
 from kgradcam import __version__
 from kgradcam.cli import (
+    coco,
     compare,
     demo,
     detect,
     env,
     evaluate,
     explain,
+    faithfulness,
     layers,
     prepare,
     report,
@@ -23,6 +25,7 @@ from kgradcam.cli import (
     train,
     tune,
     visualize,
+    wsol,
 )
 
 app = typer.Typer(
@@ -40,6 +43,9 @@ for _command in (
     detect.detect,
     visualize.visualize,
     evaluate.evaluate,
+    wsol.wsol,
+    coco.coco,
+    faithfulness.faithfulness,
     tune.tune,
     compare.compare,
     report.report,

@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli.options import (
-    ApProtocol,
     AsJson,
     AsMarkdown,
     Ious,
     MaxPixels,
+    Protocol,
     Quiet,
     Radii,
     Thresholds,
 )
 from kgradcam.cli.output import note, print_result
-from kgradcam.cli.parsing import joined, output_form, protocol_rules, whole_numbers
+from kgradcam.cli.parsing import joined, output_form, whole_numbers
 from kgradcam.errors import UsageError
 
 
@@ -25,7 +25,7 @@ def compare(
     threshold: Thresholds = None,
     radius: Radii = None,
     iou: Ious = None,
-    protocol: ApProtocol = "voc2010",
+    protocol: Protocol = "voc2010",
     bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
     seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
     max_pixels: MaxPixels = None,
@@ -38,6 +38,7 @@ def compare(
     [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
     """
     from kgradcam.evaluation.comparison import compare_runs
+    from kgradcam.metrics.protocol import find_protocol
     from kgradcam.runs.run import Run
 
     form = output_form(json=as_json, markdown=as_markdown)
@@ -46,7 +47,7 @@ def compare(
     result = compare_runs(
         [Run(folder) for folder in runs],
         joined(iou) or [0.3, 0.4, 0.5],
-        protocol_rules(protocol),
+        find_protocol(protocol),
         joined(threshold) or None,
         whole_numbers(radius),
         bootstrap,

@@ -27,7 +27,7 @@ def demo(
     from kgradcam.data.dataset import DEMO
     from kgradcam.data.demo_scenes import CLASS_NAME
     from kgradcam.evaluation.grid import evaluate_run
-    from kgradcam.metrics.average_precision import find_protocol
+    from kgradcam.metrics.protocol import find_protocol
     from kgradcam.models.network import EFFICIENTNET_LITE0
     from kgradcam.pictures.figures import save
     from kgradcam.pictures.run_gallery import visualize_run

@@ -9,8 +9,6 @@ from kgradcam.cli.config_file import read_config
 from kgradcam.cli.parsing import Numbers, fractions, pixels
 
 DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
-
-
 MODEL = (
     "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras file, or a "
     "folder that train has written."
@@ -18,8 +16,6 @@ MODEL = (
 
 
 WEIGHTS = "imagenet, or a weights file. Files and folders of models bring their own."
-
-
 PREPROCESS = (
     "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
 )
@@ -29,8 +25,6 @@ LAYER = (
     "The layer to explain; repeat to fuse several. Default: the last one with space; see "
     "`kgradcam layers`."
 )
-
-
 METHOD = (
     "gradcam, guided-gradcam, cam, gradcam++, xgradcam, hirescam, layercam, counterfactual, "
     "eigencam, scorecam or ablationcam."
@@ -53,20 +47,14 @@ def limit_pixels(count: int | None) -> int | None:
 
 
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
-
-
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
 
 
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
-
-
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
 
 
 Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
-
-
 MaxPixels = Annotated[
     int | None,
     typer.Option(
@@ -85,8 +73,6 @@ ImageSize = Annotated[
         help="native keeps the picture's size; N resizes it to N x N pixels.", metavar="native|N"
     ),
 ]
-
-
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Where datasets are kept.", envvar="TFDS_DATA_DIR", show_default=False),
@@ -99,14 +85,10 @@ TrustModel = Annotated[
         "--trust-model", help="Let a .keras file run code of its own, as Lambda layers do."
     ),
 ]
-
-
 Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
 
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
-
-
 Thresholds = Annotated[
     list[Numbers] | None,
     typer.Option(
@@ -129,8 +111,6 @@ Radii = Annotated[
         show_default=False,
     ),
 ]
-
-
 Ious = Annotated[
     list[Numbers] | None,
     typer.Option(
@@ -144,13 +124,8 @@ Ious = Annotated[
 
 
 Protocol = Annotated[
-    str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010|coco|wsol")
+    str, typer.Option(help="Rules of matching and of AP.", metavar="2021|voc2007|voc2010")
 ]
-
-
-ApProtocol = Annotated[str, typer.Option(help="How AP is defined.", metavar="seed|voc2007|voc2010")]
-
-
 Config = Annotated[
     Path | None,
     typer.Option(
@@ -161,12 +136,17 @@ Config = Annotated[
         show_default=False,
     ),
 ]
-
-
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 
 
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table.")]
-
-
+AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values.")]
+ResultFolder = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder for evaluation.json, .csv, .md, and charts if there are any.",
+        metavar="DIR",
+        show_default=False,
+    ),
+]
 RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]

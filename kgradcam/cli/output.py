@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,23 @@ def print_result(result: Any, form: str) -> None:
         print_table(result.title, *result.table())
     else:
         typer.echo(getattr(result, f"to_{form}")().rstrip("\n"))
+
+
+def write_result(folder: Path, result: Any, charts: Mapping[str, Any] | None = None) -> None:
+    """Writes a result as evaluation.json, .csv and .md, and charts as PNG by name."""
+    from kgradcam.files import write_atomically
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if charts:
+        from kgradcam.pictures.figures import save
+
+        for name, figure in charts.items():
+            save(figure, folder / f"{name}.png")
+    write_atomically(folder / "evaluation.csv", result.to_csv())
+    write_atomically(folder / "evaluation.md", result.to_markdown() + "\n")
+    # Last, since its presence marks a complete folder.
+    write_atomically(folder / "evaluation.json", result.to_json() + "\n")
+    note(str(folder))
 
 
 def require_absent(out: Path, force: bool) -> None:

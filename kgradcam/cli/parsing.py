@@ -85,40 +85,6 @@ def output_form(**wanted: bool) -> str:
     return given[0] if given else "table"
 
 
-def refuse(options: dict[str, Any], asked: str) -> None:
-    """What would have no effect is a mistake."""
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise UsageError(f"{asked} knows nothing of {' or '.join(given)}.")
-
-
-def protocol_rules(
-    protocol: str,
-    difficult: str | None = None,
-    ap: str | None = None,
-    inclusive: bool | None = None,
-    match: str | None = None,
-) -> Any:
-    """Returns a protocol by name, with what other options change of it; a slip is a usage error."""
-    from kgradcam.metrics.average_precision import PROTOCOLS, find_protocol
-
-    names = [*PROTOCOLS, "coco", "wsol"]
-    if protocol not in names:
-        raise UsageError(
-            f"--protocol {protocol!r} is none of {', '.join(names)}.{did_you_mean(protocol, names)}"
-        )
-    for name, value, options in (
-        ("--difficult", difficult, ("ignore", "count")),
-        ("--ap", ap, ("11", "area", "101")),
-        ("--match", match, ("devkit", "coco")),
-    ):
-        if value is not None and value not in options:
-            raise UsageError(f"{name} must be {' or '.join(options)}. Received: {value!r}.")
-    return find_protocol(protocol).changed(
-        difficult=difficult, ap=ap, inclusive=inclusive, match=match
-    )
-
-
 def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
     """Returns the box options of `--boxes`, with what other options change of them."""
     from kgradcam.boxes.options import DEFAULT_OPTIONS

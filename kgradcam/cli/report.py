@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli.options import (
-    ApProtocol,
     DataDir,
     Force,
     Ious,
     MaxPixels,
+    Protocol,
     Quiet,
     RunFolder,
     Thresholds,
 )
 from kgradcam.cli.output import require_absent
-from kgradcam.cli.parsing import joined, protocol_rules
+from kgradcam.cli.parsing import joined
 from kgradcam.cli.startup import import_tensorflow
 
 
@@ -25,7 +25,7 @@ def report(
     out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
     threshold: Thresholds = None,
     iou: Ious = None,
-    protocol: ApProtocol = "voc2010",
+    protocol: Protocol = "voc2010",
     count: Annotated[
         int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
     ] = 1000,
@@ -43,6 +43,7 @@ def report(
     """
     import_tensorflow()
     from kgradcam.files import write_atomically
+    from kgradcam.metrics.protocol import find_protocol
     from kgradcam.pictures.report import build_report
     from kgradcam.runs.run import Run
 
@@ -51,7 +52,7 @@ def report(
         Run(run),
         joined(threshold) or None,
         joined(iou) or [0.3, 0.4, 0.5],
-        protocol_rules(protocol),
+        find_protocol(protocol),
         count=count,
         picture_size=picture_size,
         data_dir=data_dir,

@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli.options import (
-    ApProtocol,
     AsJson,
     Force,
     MaxPixels,
+    Protocol,
     Quiet,
     Radii,
     RunFolder,
     Thresholds,
 )
 from kgradcam.cli.output import note, require_absent
-from kgradcam.cli.parsing import joined, numbers, protocol_rules, whole_numbers
+from kgradcam.cli.parsing import joined, numbers, whole_numbers
 
 
 def tune(
@@ -27,7 +27,7 @@ def tune(
     ] = "ap@0.5",
     threshold: Thresholds = None,
     radius: Radii = None,
-    protocol: ApProtocol = "voc2010",
+    protocol: Protocol = "voc2010",
     max_pixels: MaxPixels = None,
     as_json: AsJson = False,
     force: Force = False,
@@ -39,6 +39,7 @@ def tune(
     """
     from kgradcam.evaluation.tuning import tune as choose
     from kgradcam.evaluation.tuning import write_choice
+    from kgradcam.metrics.protocol import find_protocol
     from kgradcam.runs.run import Run
 
     require_absent(out, force)
@@ -48,7 +49,7 @@ def tune(
         metric,
         thresholds,
         whole_numbers(radius) or [0, 5, 10, 20, 40],
-        protocol_rules(protocol),
+        find_protocol(protocol),
         quiet,
     )
     write_choice(out, choice)

@@ -10,8 +10,9 @@ import numpy.typing as npt
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.results import DIFFERENCE, MEAN, Result, Row, best_option
-from kgradcam.metrics.average_precision import Protocol, evaluate
+from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
+from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
 
 

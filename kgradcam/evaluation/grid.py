@@ -21,7 +21,7 @@ from kgradcam.evaluation.results import (
     best_option,
     shortened,
 )
-from kgradcam.metrics.average_precision import ClassResult, Protocol, evaluate
+from kgradcam.metrics.average_precision import ClassResult, evaluate
 from kgradcam.metrics.bootstrap import (
     Samples,
     draw_samples,
@@ -29,6 +29,7 @@ from kgradcam.metrics.bootstrap import (
     interval,
     mean_over_classes,
 )
+from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows

@@ -13,7 +13,7 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.results import HEATMAP, Result, parse_metric
 from kgradcam.files import write_atomically
-from kgradcam.metrics.average_precision import Protocol
+from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
 
 ROWS = ("all", "largest", "top")

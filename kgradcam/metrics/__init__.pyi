@@ -1,6 +1,3 @@
-from .average_precision import PROTOCOLS as PROTOCOLS
-from .average_precision import Protocol as Protocol
-from .average_precision import find_protocol as find_protocol
 from .faithfulness import average_drop as average_drop
 from .faithfulness import deletion as deletion
 from .faithfulness import insertion as insertion
@@ -9,6 +6,9 @@ from .faithfulness import occlusion_correlation as occlusion_correlation
 from .faithfulness import randomization_correlation as randomization_correlation
 from .pointing_game import energy_inside as energy_inside
 from .pointing_game import pointing_hit as pointing_hit
+from .protocol import PROTOCOLS as PROTOCOLS
+from .protocol import Protocol as Protocol
+from .protocol import find_protocol as find_protocol
 from .wsol import corloc as corloc
 from .wsol import gt_known_loc as gt_known_loc
 from .wsol import max_box_acc as max_box_acc

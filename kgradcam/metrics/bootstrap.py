@@ -10,11 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.metrics.average_precision import (
-    AveragePrecision,
-    ClassResult,
-    weighted_average_precision,
-)
+from kgradcam.metrics.average_precision import ClassResult, weighted_average_precision
+from kgradcam.metrics.protocol import AveragePrecision
 
 Samples = npt.NDArray[np.int64]
 LEVEL = 0.95

@@ -7,7 +7,8 @@ class; one that holds only difficult objects of it counts neither way.
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.metrics.average_precision import AveragePrecision, average_precision
+from kgradcam.metrics.average_precision import average_precision
+from kgradcam.metrics.protocol import AveragePrecision
 
 UNKNOWN = -1.0
 """The label of a class on an image that says neither yes nor no."""

@@ -18,7 +18,7 @@ from typing import Any
 from kgradcam import __version__
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.results import Result
-from kgradcam.metrics.average_precision import Protocol
+from kgradcam.metrics.protocol import Protocol
 from kgradcam.pictures.charts import draw_charts
 from kgradcam.pictures.figures import to_svg
 from kgradcam.pictures.report_cards import data_uri, describe_gallery, find_cards

@@ -135,8 +135,8 @@ def test_evaluate_prints_a_table_that_no_pipe_cuts(
     assert "Protocol voc2010, percent" in result.out
     assert "recall@0.5" in result.out
     assert "…" not in result.out
-    markdown = kgradcam("evaluate", run_folder, "--markdown", "--protocol", "seed").out
-    assert markdown.startswith("Protocol seed, percent.\n\n| class | threshold |")
+    markdown = kgradcam("evaluate", run_folder, "--markdown", "--protocol", "2021").out
+    assert markdown.startswith("Protocol 2021, percent.\n\n| class | threshold |")
 
 
 def test_evaluate_given_coco_files(run_folder: Path, kgradcam) -> None:
@@ -194,16 +194,19 @@ def test_evaluate_writes_files_and_charts(run_folder: Path, kgradcam, tmp_path: 
     assert kgradcam(*command, "--force").code == 0
 
 
-def test_rules_are_options_and_named(run_folder: Path, kgradcam) -> None:
-    result = kgradcam(
-        "evaluate", run_folder, "--difficult", "count", "--ap", "101", "--exclusive", "--match",
-        "coco", "--json",
-    )  # fmt: skip
-    protocol = json.loads(result.out)["protocol"]
-    assert protocol["name"] == "voc2010 difficult=count ap=101 inclusive=False match=coco"
-    assert (protocol["ap"], protocol["inclusive"]) == ("101", False)
-    cat = json.loads(result.out)["rows"][0]
-    assert cat["ground_truths"] == 2  # the difficult one counts
+def test_coco_ignores_difficult_objects_on_request(run_folder: Path, kgradcam) -> None:
+    """Without the box of the difficult cat: one of two cats is found, or the only one."""
+    truth = json.loads((run_folder / "ground_truth.json").read_text())
+    (hard,) = (each["image_id"] for each in truth["annotations"] if each["difficult"])
+    path = run_folder / "detections-0.5.json"
+    found = json.loads(path.read_text())
+    path.write_text(json.dumps([each for each in found if each["image_id"] != hard]))
+    recalls = []
+    for options in ((), ("--ignore-difficult",)):
+        result = kgradcam("coco", run_folder, "--json", *options)
+        assert result.code == 0, result.err
+        recalls.append(json.loads(result.out)["rows"][0]["AR100"])
+    assert recalls == [0.5, 1]
 
 
 def test_tuned_options_go_to_another_run(run_folder: Path, kgradcam, tmp_path: Path) -> None:
@@ -240,11 +243,11 @@ def test_compare_prints_differences(run_folder: Path, kgradcam) -> None:
 
 
 @pytest.mark.parametrize(("protocol", "measure"), [("coco", "AP75"), ("wsol", "MaxBoxAccV2")])
-def test_other_protocols(
+def test_measures_with_commands_of_their_own(
     run_folder: Path, kgradcam, tmp_path: Path, protocol: str, measure: str
 ) -> None:
     out = tmp_path / "out"
-    result = kgradcam("evaluate", run_folder, "--protocol", protocol, "--json", "--out", out)
+    result = kgradcam(protocol, run_folder, "--json", "--out", out)
     assert result.code == 0, result.err
     content = json.loads(result.out)
     assert (content["schema"], content["protocol"]) == (2, {"name": protocol})
@@ -327,15 +330,14 @@ def test_explain_measures(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> N
     assert all(-1 <= float(cell) <= 1 for cell in cells[4:])
 
 
-def test_evaluate_measures_explanations(run_folder: Path, kgradcam) -> None:
-    result = kgradcam("evaluate", run_folder, "--explanation-metrics", "--json", "--limit", 2)
+def test_faithfulness_of_a_run(run_folder: Path, kgradcam, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = kgradcam("faithfulness", run_folder, "--json", "--limit", 2, "--out", out)
     assert result.code == 0, result.err
-    rows = json.loads(result.out)["rows"]
-    assert {"insertion", "randomized", "energy"} < set(rows[0])
-    result = kgradcam(
-        "evaluate", "--explanation-metrics", "--detections", "x.json", "--ground-truth", "y.json"
-    )
-    assert (result.code, "--explanation-metrics need RUN" in result.err) == (2, True)
+    content = json.loads(result.out)
+    assert content["source"]["images"] == 2
+    assert {"insertion", "randomized", "energy"} < set(content["rows"][0])
+    assert json.loads((out / "evaluation.json").read_text()) == content
 
 
 def test_layers_marks_the_default(tiny_model: Path, kgradcam) -> None:
@@ -389,17 +391,14 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["evaluate"], 2, "Give either RUN, or --detections FILE and --ground-truth FILE"),
         (["evaluate", "nowhere"], 1, "nowhere is no run: it holds no run.json"),
         (["evaluate", "x", "--json", "--markdown"], 2, "one of --json and --markdown"),
-        (["evaluate", "x", "--protocol", "cocoo"], 2, "Did you mean 'coco'"),
+        (["evaluate", "x", "--protocol", "voc207"], 2, "Did you mean 'voc2007'"),
+        (["evaluate", "x", "--protocol", "coco"], 2, "use `kgradcam coco`"),
+        (["wsol", "x", "--radii", "0,5"], 2, "Give one --radius"),
+        (["coco", "--detections", "x.json"], 2, "Give either RUN, or --detections FILE"),
         (
-            ["evaluate", "x", "--protocol", "coco", "--iou", "0.5", "--ap", "11"],
+            ["wsol", "--detections", "x", "--ground-truth", "y", "--threshold", "0.5"],
             2,
-            "--protocol coco knows nothing of --iou or --ap",
-        ),
-        (["evaluate", "x", "--protocol", "wsol", "--radii", "0,5"], 2, "of several --radii"),
-        (
-            ["evaluate", "x", "--explanation-metrics", "--csv"],
-            2,
-            "--explanation-metrics knows nothing of --csv",
+            "--box-options need RUN",
         ),
         (["detect", "--out", "x", "--method", "gradcan"], 2, "Did you mean 'gradcam'"),
         (["detect", "--out", "x", "--model", "resnet5"], 1, "Did you mean 'resnet50'"),
@@ -413,7 +412,6 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["evaluate", "x", "--threshold", "0.1,x"], 2, "'x' is no number and no START:STOP:STEP"),
         (["evaluate", "x", "--iou", "0:1:0.00001"], 2, "more than 10,000 numbers"),
         (["evaluate", "x", "--radii", "2.5"], 2, "2.5 is not a whole number of pixels"),
-        (["evaluate", "x", "--ap", "12"], 2, "--ap must be 11 or area or 101"),
         (["evaluate", "x", "--box-options", "no.json"], 1, "No file no.json"),
         (["tune", "x", "--out", "o.json", "--metric", "map"], 1, "x is no run"),
         (["compare", "x"], 2, "Give two runs or more"),

@@ -12,7 +12,7 @@ from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_detections, evaluate_run
 from kgradcam.evaluation.results import Row
-from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
 from kgradcam.runs.run import Run

@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from kgradcam.metrics.average_precision import PROTOCOLS, evaluate
+from kgradcam.metrics.average_precision import evaluate
+from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.coco_files import read_detections, read_ground_truth
 from kgradcam.runs.tables import keep_rows
 
 RESULTS = Path(__file__).resolve().parents[2] / "results" / "2021"
-PROTOCOL = "seed"
+PROTOCOL = "2021"
 
 # AP at IoU 0.3, 0.4 and 0.5, then recall. Published: the last stored box of each image.
 PUBLISHED = {

@@ -9,7 +9,7 @@ import pytest
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.results import Result, Row, parse_metric
-from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.metrics.protocol import PROTOCOLS
 
 NAN = float("nan")
 
@@ -47,7 +47,6 @@ def test_json_is_one_object_and_undefined_is_null() -> None:
         "ap": "area",
         "difficult": "ignore",
         "inclusive": True,
-        "match": "devkit",
         "mixed_pixels": False,
     }
     assert content["rows"][0] == {

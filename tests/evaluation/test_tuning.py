@@ -13,7 +13,7 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.comparison import compare_runs
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.tuning import read_choice, tune, write_choice
-from kgradcam.metrics.average_precision import PROTOCOLS
+from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
 from kgradcam.runs.run import Run

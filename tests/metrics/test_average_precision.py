@@ -10,15 +10,11 @@ from hypothesis import strategies as st
 
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
-from kgradcam.metrics.average_precision import (
-    PROTOCOLS,
-    average_precision,
-    evaluate,
-    find_protocol,
-)
+from kgradcam.metrics.average_precision import average_precision, evaluate
+from kgradcam.metrics.protocol import PROTOCOLS, find_protocol
 from kgradcam.runs.tables import Detections, GroundTruth
 
-VOC2010, VOC2007, SEED = (PROTOCOLS[name] for name in ("voc2010", "voc2007", "seed"))
+VOC2010, VOC2007, OF_2021 = (PROTOCOLS[name] for name in ("voc2010", "voc2007", "2021"))
 A, B = [0.0, 0, 10, 10], [20.0, 20, 30, 30]
 
 
@@ -98,26 +94,26 @@ def test_images_and_classes_do_not_mix() -> None:
     assert dogs.hits.tolist() == [False]
 
 
-def test_equal_overlap_counts_for_voc_and_not_for_the_seed() -> None:
+def test_equal_overlap_counts_for_voc_and_not_in_2021() -> None:
     # Half-open 10x10 against 10x5: exactly 1/2.
     result = measure(truth((1, 1, A, False)), found((1, 1, [0, 0, 10, 5], 1)))
     assert result.ap == 1
     ground_truth = truth((1, 1, [0, 0, 8, 8], False))  # integers 1..8: 8x8 with the +1
     half = found((1, 1, [1, 1, 8, 4], 1))  # 8x4 with the +1: exactly 1/2
-    assert measure(ground_truth, half, SEED).ap == 0
-    assert measure(ground_truth, half, SEED, iou=0.49).ap == 1
+    assert measure(ground_truth, half, OF_2021).ap == 0
+    assert measure(ground_truth, half, OF_2021, iou=0.49).ap == 1
 
 
-def test_difficult_objects_are_ignored_by_voc_and_ordinary_for_the_seed() -> None:
+def test_difficult_objects_are_ignored_by_voc_and_ordinary_in_2021() -> None:
     """AP unlike the devkit: review_object_detection_metrics #48, Object-Detection-Metrics #88."""
     ground_truth = truth((1, 1, A, True), (1, 1, B, False))
     detections = found((1, 1, A, 0.9), (1, 1, A, 0.85), (1, 1, B, 0.8))
     voc = measure(ground_truth, detections)
     assert voc.hits.tolist() == [True]  # both hits of the difficult one are neither true nor false
     assert (voc.ap, voc.ground_truths, voc.detections) == (1, 1, 3)
-    seed = measure(ground_truth, detections, SEED)
-    assert seed.hits.tolist() == [True, False, True]
-    assert seed.ground_truths == 2
+    of_2021 = measure(ground_truth, detections, OF_2021)
+    assert of_2021.hits.tolist() == [True, False, True]
+    assert of_2021.ground_truths == 2
 
 
 def test_a_miss_beside_a_difficult_object_is_false() -> None:
@@ -140,8 +136,14 @@ def test_eleven_points_and_area_are_those_of_the_protocols() -> None:
 
 
 def test_an_unknown_protocol_gets_a_hint() -> None:
-    with pytest.raises(UserError, match=r"'voc207' is none of .* Did you mean 'voc2007'"):
+    with pytest.raises(UserError, match=r"Received: 'voc207'. Did you mean 'voc2007'"):
         find_protocol("voc207")
+
+
+@pytest.mark.parametrize("name", ["coco", "wsol"])
+def test_protocols_with_other_measures_name_their_command(name: str) -> None:
+    with pytest.raises(UserError, match=f"use `kgradcam {name}`"):
+        find_protocol(name)
 
 
 def naive(ground_truth, detections, protocol, iou):

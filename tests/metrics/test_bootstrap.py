@@ -4,11 +4,10 @@ import numpy as np
 import pytest
 from helpers import some_boxes
 
-from kgradcam.metrics.average_precision import PROTOCOLS, Protocol, evaluate
+from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
+from kgradcam.metrics.protocol import PROTOCOLS, Protocol
 from kgradcam.runs.tables import Detections, GroundTruth, Image
-
-RULES = [*PROTOCOLS.values(), Protocol("101", ap="101", match="coco")]
 
 
 def copied(
@@ -41,7 +40,7 @@ def copied(
     )
 
 
-@pytest.mark.parametrize("rules", RULES, ids=lambda rules: rules.name)
+@pytest.mark.parametrize("rules", PROTOCOLS.values(), ids=lambda rules: rules.name)
 def test_a_sample_is_a_table_of_copies(rules: Protocol) -> None:
     for seed in range(8):
         ground_truth, detections = some_boxes(seed, ties=False, difficult=True)

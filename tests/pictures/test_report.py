@@ -23,7 +23,7 @@ from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.metrics.protocol import find_protocol
 from kgradcam.pictures import report, report_cards
 from kgradcam.pictures.drawing import overlay
 from kgradcam.pictures.report import build_report

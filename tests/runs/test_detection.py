@@ -300,7 +300,7 @@ def test_results_are_read_by_their_own_reader(configuration: Configuration, tmp_
 def test_a_run_on_real_photographs(shared: Path, tmp_path: Path) -> None:
     """Forty large dogs: the localization that the network is known to give."""
     from kgradcam.evaluation.grid import evaluate_run
-    from kgradcam.metrics.average_precision import find_protocol
+    from kgradcam.metrics.protocol import find_protocol
 
     configuration = Configuration(
         dataset=str(shared / "data" / "dogs40"), classes=("dog",), model="efficientnet-lite0"

@@ -16,7 +16,7 @@ from helpers import made_up_info
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.metrics.protocol import find_protocol
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import Counts

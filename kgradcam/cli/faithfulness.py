@@ -1,0 +1,61 @@
+"""`kgradcam faithfulness`: measures how faithful the heatmaps of a run are to its model."""
+
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli.options import (
+    AsCsv,
+    AsJson,
+    AsMarkdown,
+    DataDir,
+    Force,
+    MaxPixels,
+    Quiet,
+    ResultFolder,
+    RunFolder,
+    TrustModel,
+)
+from kgradcam.cli.output import note, print_result, require_absent, write_result
+from kgradcam.cli.parsing import output_form
+from kgradcam.cli.startup import import_tensorflow
+
+
+def faithfulness(
+    run: RunFolder,
+    limit: Annotated[
+        int | None, typer.Option(help="Measure at most N images, drawn at random.", min=1)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of --limit.")] = 0,
+    trust_model: TrustModel = False,
+    data_dir: DataDir = None,
+    max_pixels: MaxPixels = None,
+    out: ResultFolder = None,
+    as_json: AsJson = False,
+    as_csv: AsCsv = False,
+    as_markdown: AsMarkdown = False,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure how faithful heatmaps are to the model: deletion, insertion, occlusion, and more.
+
+    Runs the model again, about 70 times for each heatmap.
+
+    [dim]kgradcam faithfulness runs/cat --limit 20[/dim]
+    """
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    if out is not None:
+        require_absent(out / "evaluation.json", force)
+    import_tensorflow()
+    from kgradcam.evaluation.explanations import faithfulness_of_run
+    from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.runs.run import Run
+
+    result = faithfulness_of_run(
+        Run(run), limit=limit, seed=seed, data_dir=data_dir, trusted=trust_model, quiet=quiet
+    )
+    for name, meaning in MEASURES.items():
+        note(f"{name}: {meaning}", quiet)
+    print_result(result, form)
+    if out is not None:
+        write_result(out, result)
