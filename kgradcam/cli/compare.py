@@ -26,14 +26,16 @@ def compare(
     radius: Radii = None,
     iou: Ious = None,
     protocol: Protocol = "voc2010",
-    bootstrap: Annotated[int, typer.Option(help="Samples of the images to draw.", min=10)] = 1000,
-    seed: Annotated[int, typer.Option(help="For the samples.")] = 0,
+    bootstrap: Annotated[
+        int, typer.Option(help="Number of paired bootstrap samples.", min=10)
+    ] = 1000,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
     max_pixels: MaxPixels = None,
     as_json: AsJson = False,
     as_markdown: AsMarkdown = False,
     quiet: Quiet = False,
 ) -> None:
-    """Hold runs on the same images against the first: which differ really?
+    """Compare the AP of runs on the same images with the first, with confidence intervals.
 
     [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
     """
@@ -55,4 +57,4 @@ def compare(
     )
     print_result(result, form)
     if len(joined(threshold)) != 1:
-        note("Each run has its best threshold, selected on the data it is scored on.", quiet)
+        note("Each run takes its best threshold, selected on the data it is scored on.", quiet)

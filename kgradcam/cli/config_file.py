@@ -10,7 +10,7 @@ from kgradcam.errors import UsageError, UserError, did_you_mean
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
-    """Makes the values of a TOML file the defaults of a command; what is given goes first."""
+    """Makes the values of a TOML file the defaults of a command."""
     if path is None:
         return None
     try:
@@ -18,7 +18,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
     except (OSError, ValueError) as error:
-        raise UserError(f"{path} is no readable TOML: {error}") from error
+        raise UserError(f"{path} is not valid TOML: {error}") from error
     options: Any = context.command.params
     names = {
         option.removeprefix("--"): each.name
@@ -31,12 +31,12 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
         name = key.replace("_", "-")
         if name not in names:
             raise UsageError(
-                f"{path}: {key!r} is no option of {context.command.name}."
+                f"{path}: {key!r} is not an option of {context.command.name}."
                 f"{did_you_mean(name, names)} Options: {', '.join(sorted(names))}."
             )
         if isinstance(value, dict):
             raise UsageError(f"{path}: {key!r} must be a value or a list. Received: a table.")
-        # As the command line has them, so that one parser reads both.
+        # Values become text, so that the parser of the command line reads them too.
         repeats = any(each.name == names[name] and each.multiple for each in options)
         texts = [*map(str, value)] if isinstance(value, list) else [str(value)]
         defaults[names[name]] = texts if repeats else ",".join(texts)
@@ -45,6 +45,6 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
 
 
 def given_options(context: typer.Context) -> list[str]:
-    """The options that somebody has typed, written into a file, or set in the environment."""
+    """Returns the options set on the command line, in a file or in the environment."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source and source.name != "DEFAULT"]

@@ -11,7 +11,7 @@ from kgradcam.cli.startup import import_tensorflow
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder to write.", metavar="DIR")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")] = Path("demo"),
     data_dir: DataDir = None,
     as_json: AsJson = False,
     force: Force = False,

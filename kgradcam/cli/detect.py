@@ -36,12 +36,12 @@ def detect(
     context: typer.Context,
     out: Annotated[
         Path | None,
-        typer.Option(help="The run folder to write.", metavar="DIR", show_default=False),
+        typer.Option(help="Run folder to write.", metavar="DIR", show_default=False),
     ] = None,
     resume: Annotated[
         Path | None,
         typer.Option(
-            help="Go on with the interrupted run to this folder, as it was begun.",
+            help="Continue the interrupted run to this folder, with its options.",
             metavar="RUN",
             show_default=False,
         ),
@@ -54,8 +54,8 @@ def detect(
         list[str] | None,
         typer.Option(
             "--class",
-            help="A class of the dataset; repeat for several; all for each. NAME=TARGET says which "
-            'outputs of the model stand for it: kangaroo=104, dog=151-268, cat=tabby,"tiger cat".',
+            help="A class of the dataset, or all; repeat for several. NAME=TARGET maps it to "
+            'outputs of the model: kangaroo=104, dog=151-268, cat=tabby,"tiger cat".',
             metavar="NAME[=TARGET]",
             show_default="all",
         ),
@@ -70,7 +70,7 @@ def detect(
         bool | None,
         typer.Option(
             "--xla/--no-xla",
-            help="Compile with XLA, once for each shape.",
+            help="Compile with XLA, once for each image shape.",
             show_default="xla on a GPU, for images of one size",
         ),
     ] = None,
@@ -84,12 +84,12 @@ def detect(
     ] = "levels",
     fast: Annotated[
         bool,
-        typer.Option("--fast", help="One scale of 416 pixels: a third less work."),
+        typer.Option("--fast", help="One scale of 416 pixels: a third less computation."),
     ] = False,
     image_size: Annotated[
         str | None,
         typer.Option(
-            help="native keeps the picture's size; N resizes it to N x N pixels.",
+            help="native keeps the image's size; N resizes to N x N pixels.",
             metavar="native|N",
             show_default="448; 416 with --fast, native with --boxes single-threshold",
         ),
@@ -97,7 +97,7 @@ def detect(
     scale: Annotated[
         list[float] | None,
         typer.Option(
-            help="Show the model the pictures at this factor of their size; repeat to average.",
+            help="Scale factor of the images for the model; repeat to average heatmaps.",
             metavar="FACTOR",
             show_default="1 and 0.5; 1 with --fast or --boxes single-threshold",
         ),
@@ -106,23 +106,23 @@ def detect(
         bool | None,
         typer.Option(
             "--refine/--no-refine",
-            help="Spread heat to what looks alike.",
+            help="Spread heat to pixels of similar colour and features.",
             show_default="refine; no-refine with --boxes single-threshold",
         ),
     ] = None,
     presence: Annotated[
         str,
         typer.Option(
-            help="Which classes a picture is asked for: those annotated on it, or those that the "
-            "model believes in.",
+            help="Classes to localize in an image: the annotated ones, or those that the model "
+            "predicts.",
             metavar="annotated|predicted",
         ),
     ] = "annotated",
     presence_threshold: Annotated[
         float,
-        typer.Option(help="From which probability on it believes.", min=0.0, max=1.0),
+        typer.Option(help="Minimum probability of a predicted class.", min=0.0, max=1.0),
     ] = 0.05,
-    batch_size: Annotated[int, typer.Option(help="Images of one shape at a time.", min=1)] = 16,
+    batch_size: Annotated[int, typer.Option(help="Images of equal shape in a batch.", min=1)] = 16,
     threshold: Thresholds = None,
     radius: Annotated[
         int | None,
@@ -135,15 +135,15 @@ def detect(
     score: Annotated[
         str | None,
         typer.Option(
-            help="How boxes are ranked: by their heat and its density, by their heat, or not.",
+            help="Confidence of boxes: heat and its density, heat alone, or constant.",
             metavar="density|heat|constant",
             show_default="density; heat with --boxes single-threshold",
         ),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(help="Take only so many images, drawn by --seed.", min=1)
+        int | None, typer.Option(help="Take at most N images, drawn at random.", min=1)
     ] = None,
-    seed: Annotated[int, typer.Option(help="For the draw of --limit.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of --limit.")] = 0,
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
@@ -154,14 +154,14 @@ def detect(
     dry_run: Annotated[
         bool,
         typer.Option(
-            "--dry-run", help="Read the dataset, show the configuration, and write nothing."
+            "--dry-run", help="Read the dataset and print the configuration; write nothing."
         ),
     ] = False,
     as_json: AsJson = False,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Localize the classes of a VOC dataset: heatmaps once, boxes for every threshold.
+    """Localize the classes of a dataset: heatmaps once, boxes for every threshold.
 
     [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
     """
@@ -212,7 +212,7 @@ def detect(
         if not set(given_options(context)) - _BESIDE_RESUME:
             configuration = replace(begun, trusted=trust_model)
     if dry_run:
-        _rehearse(configuration, folder, data_dir, force)
+        _dry_run(configuration, folder, data_dir, force)
         return
     try:
         run = run_detect(
@@ -225,7 +225,7 @@ def detect(
         )
     except BaseException:
         if is_interrupted(folder):
-            note(f"What is finished is kept. Go on with `kgradcam detect --resume {folder}`.")
+            note(f"Finished images are kept. Continue with `kgradcam detect --resume {folder}`.")
         raise
     skipped = [asdict(each) for each in run.info.skipped]
     report_skipped(skipped)
@@ -247,11 +247,11 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
         return out
     if resume and not out:
         return resume
-    raise UsageError("Give one of --out RUN, for a new run, and --resume RUN, to go on with one.")
+    raise UsageError("Give either --out RUN for a new run, or --resume RUN to continue one.")
 
 
-def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
-    """Reads all that detect reads but the model, and prints the configuration as JSON."""
+def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
+    """Reads the dataset but not the model, and prints the configuration as JSON."""
     from kgradcam.data.dataset import open_dataset
 
     require_absent(out, force)
@@ -259,6 +259,6 @@ def _rehearse(configuration: Any, out: Path, data_dir: Path | None, force: bool)
     report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
     note(
         f"{dataset.name} {dataset.split}: {len(dataset.examples)} images, classes "
-        f"{', '.join(dataset.class_names)}. Nothing is written."
+        f"{', '.join(dataset.class_names)}. Nothing was written."
     )
     print_json(asdict(configuration))

@@ -28,8 +28,8 @@ from kgradcam.errors import UserError, did_you_mean
 
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Pictures.", metavar="IMAGE...")],
-    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
+    images: Annotated[list[Path], typer.Argument(help="Images to explain.", metavar="IMAGE...")],
+    out: Annotated[Path, typer.Option(help="Image file to write.", metavar="FILE.png")],
     model: Annotated[str, typer.Option(help=MODEL)] = "resnet50",
     weights: Weights = "imagenet",
     preprocess: Preprocess = None,
@@ -49,14 +49,14 @@ def explain(
     compare: Annotated[
         list[str] | None,
         typer.Option(
-            help="Draw another method or model beside; repeat for more. MODEL=FILE says which "
+            help="Also draw another method or model; repeat for more. MODEL=FILE sets the model's "
             "weights.",
             metavar="METHOD|MODEL[=FILE]",
             show_default=False,
         ),
     ] = None,
     metrics: Annotated[
-        bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are.")
+        bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are to the model.")
     ] = False,
     trust_model: TrustModel = False,
     max_pixels: MaxPixels = None,
@@ -64,7 +64,7 @@ def explain(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Show where a model sees a class in any picture.
+    """Draw where a model sees a class in an image.
 
     [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
     """
@@ -80,7 +80,7 @@ def explain(
     from kgradcam.pictures.figures import save
 
     require_absent(out, force)
-    # To optimize a graph for a few pictures takes longer than to run it.
+    # Optimizing a graph takes longer than running it on a few images.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     size = side_length(image_size)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
@@ -88,12 +88,12 @@ def explain(
         if not is_model(name):
             options = [*METHODS, *model_names()]
             raise UserError(
-                f"--compare {name!r} is no method, no model by name, no .keras file and no "
-                "model folder."
+                f"--compare must be a method, a model name, a .keras file or a model folder. "
+                f"Received: {name!r}."
                 f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
             )
     require_model(model)
-    for image in images:  # before a model is loaded, or its weights
+    for image in images:  # fails before the model and its weights are loaded
         picture_extent(image)
     classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]
     classifiers += [
@@ -136,8 +136,8 @@ def explain(
         )
     else:
         for each in findings:
-            what = f"{each.model} {each.method} {each.class_name}" if compare else each.class_name
-            note(f"{each.image}: {what} {each.probability:.1%}", quiet)
+            subject = f"{each.model} {each.method} " if compare else ""
+            note(f"{each.image}: {subject}{each.class_name} {each.probability:.1%}", quiet)
     precisions = sorted({each.precision for each in findings})
     note(f"Computed in {', '.join(precisions)}.", quiet)
     typer.echo(out)

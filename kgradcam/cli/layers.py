@@ -12,12 +12,13 @@ from kgradcam.cli.startup import import_tensorflow
 def layers(
     model: Annotated[str, typer.Argument(help=MODEL)],
     weights: Annotated[
-        str | None, typer.Option(help="Only the shapes count, so none are loaded by default.")
+        str | None,
+        typer.Option(help="Weights to load. Default: none, since only shapes are listed."),
     ] = None,
     trust_model: TrustModel = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers of a model that can be explained; the default is marked.
+    """List the layers of a model that can be explained, and mark the default.
 
     [dim]kgradcam layers resnet50[/dim]
     """

@@ -11,34 +11,26 @@ from kgradcam.cli.parsing import Numbers, fractions, pixels
 DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
 MODEL = (
     "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras file, or a "
-    "folder that train has written."
+    "model folder of train."
 )
-
-
-WEIGHTS = "imagenet, or a weights file. Files and folders of models bring their own."
-PREPROCESS = (
-    "Use the preprocessing of this model; none for RGB in 0..255. Default: the model's own."
-)
-
-
+WEIGHTS = "imagenet, or a weights file. A .keras file or model folder has its own weights."
+PREPROCESS = "Preprocess as this model does; none passes RGB in 0..255. Default: the model's own."
 LAYER = (
-    "The layer to explain; repeat to fuse several. Default: the last one with space; see "
-    "`kgradcam layers`."
+    "Layer to explain; repeat to fuse several. Default: the last layer with spatial dimensions; "
+    "`kgradcam layers` lists them."
 )
 METHOD = (
-    "gradcam, guided-gradcam, cam, gradcam++, xgradcam, hirescam, layercam, counterfactual, "
-    "eigencam, scorecam or ablationcam."
+    "Method of the heatmap: gradcam, guided-gradcam, cam, gradcam++, xgradcam, hirescam, layercam, "
+    "counterfactual, eigencam, scorecam or ablationcam."
 )
-
-
 PRECISION = (
-    "Of the forward pass up to the layer: float32, bfloat16, float16, or auto for the reduced one "
-    "that this machine has (detect: from 500 images on)."
+    "Precision of the forward pass up to the layer: float32, bfloat16, float16, or auto. auto "
+    "reduces it where the machine supports that (detect: from 500 images on)."
 )
 
 
 def limit_pixels(count: int | None) -> int | None:
-    """Sets the limit for the whole process; Pillow keeps it, and no command needs it again."""
+    """Sets Pillow's limit on image pixels for the whole process."""
     if count is not None:
         import PIL.Image
 
@@ -48,64 +40,52 @@ def limit_pixels(count: int | None) -> int | None:
 
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
-
-
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
-
-
 Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
 MaxPixels = Annotated[
     int | None,
     typer.Option(
-        help="Pictures of more are refused. Default: Pillow's limit, 89 million.",
+        help="Refuse images with more pixels. Default: Pillow's limit, 89 million.",
         min=1,
         envvar="KGRADCAM_MAX_PIXELS",
         show_default=False,
         callback=limit_pixels,
     ),
 ]
-
-
 ImageSize = Annotated[
     str,
     typer.Option(
-        help="native keeps the picture's size; N resizes it to N x N pixels.", metavar="native|N"
+        help="native keeps the image's size; N resizes to N x N pixels.", metavar="native|N"
     ),
 ]
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where datasets are kept.", envvar="TFDS_DATA_DIR", show_default=False),
+    typer.Option(help="Folder of datasets.", envvar="TFDS_DATA_DIR", show_default=False),
 ]
-
-
 TrustModel = Annotated[
     bool,
     typer.Option(
-        "--trust-model", help="Let a .keras file run code of its own, as Lambda layers do."
+        "--trust-model", help="Allow the model file to execute code, as Lambda layers do."
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is already at --out.")]
-
-
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress; only the result.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite --out if it exists.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the result, no progress.")]
 Thresholds = Annotated[
     list[Numbers] | None,
     typer.Option(
         *("--threshold", "--thresholds"),
-        help="Heat threshold; several: 0.1,0.2 or 0.01:0.60:0.01, or repeat.",
+        help="Heat threshold in 0..1. Several: 0.1,0.2, or a range 0.01:0.60:0.01, or repeat.",
         parser=fractions,
         metavar="NUMBERS",
         show_default=False,
     ),
 ]
-
-
 Radii = Annotated[
     list[Numbers] | None,
     typer.Option(
         *("--radius", "--radii"),
-        help="Smoothing radius in pixels, likewise. Default: the run's.",
+        help="Smoothing radius in pixels. Several: 0,20, or a range. Default: the run's.",
         parser=pixels,
         metavar="NUMBERS",
         show_default=False,
@@ -115,21 +95,19 @@ Ious = Annotated[
     list[Numbers] | None,
     typer.Option(
         *("--iou", "--ious"),
-        help="IoU at which a box is right, likewise.",
+        help="IoU from which a box is correct. Several: 0.3,0.5, or a range.",
         parser=fractions,
         metavar="NUMBERS",
         show_default="0.3,0.4,0.5",
     ),
 ]
-
-
 Protocol = Annotated[
     str, typer.Option(help="Rules of matching and of AP.", metavar="2021|voc2007|voc2010")
 ]
 Config = Annotated[
     Path | None,
     typer.Option(
-        help="Options by their long names, in TOML; those given here go first.",
+        help="TOML file of options by their long names; options given here take precedence.",
         metavar="FILE.toml",
         is_eager=True,
         callback=read_config,
@@ -137,8 +115,6 @@ Config = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
-
-
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values.")]
 ResultFolder = Annotated[
@@ -149,4 +125,4 @@ ResultFolder = Annotated[
         show_default=False,
     ),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="A folder that detect has written.", metavar="RUN")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder of detect.", metavar="RUN")]

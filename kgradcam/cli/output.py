@@ -1,4 +1,4 @@
-"""Prints results on stdout, and all else on stderr."""
+"""Prints results on stdout, and messages on stderr."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from kgradcam.errors import UserError
 
 
 def print_result(result: Any, form: str) -> None:
-    """Prints a result in the form that was asked for."""
+    """Prints a `Result` as `table`, `json`, `csv` or `markdown`."""
     if form == "table":
         print_table(result.title, *result.table())
     else:
@@ -37,15 +37,15 @@ def write_result(folder: Path, result: Any, charts: Mapping[str, Any] | None = N
 
 
 def require_absent(out: Path, force: bool) -> None:
-    """Says so before the work, not after it."""
+    """Fails early if the output exists and --force is not given."""
     if out.exists() and not force:
         raise UserError(
-            f"{out} is already there. Choose another --out, or replace it with --force."
+            f"{out} already exists. Choose another --out, or overwrite it with --force."
         )
 
 
 def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
-    """Names each image that was left out, a line each, and their number."""
+    """Lists the skipped images, one line each, and their number."""
     for each in skipped:
         note(f"skipped {each['file']}: {' '.join(each['reason'].split())}")
     if skipped:
@@ -53,13 +53,13 @@ def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
 
 
 def note(text: str, quiet: bool = False) -> None:
-    """Says something beside the result, on stderr."""
+    """Prints a message on stderr."""
     if not quiet:
         typer.echo(plain(text), err=True)
 
 
 def plain(text: str) -> str:
-    """Escapes what commands a terminal or is no character: names may come from anybody's files."""
+    """Escapes control characters: a name from an untrusted file must not control the terminal."""
     return "".join(
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
@@ -72,7 +72,7 @@ def print_json(content: Any) -> None:
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
-    """Prints a table on stdout that no pipe cuts."""
+    """Prints a table on stdout; into a pipe, at its full width."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -81,8 +81,8 @@ def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]
     for i, name in enumerate(header):
         table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
     for line in lines:
-        # Names from data are text, never markup.
+        # Names from data are plain text, never markup.
         table.add_row(*(Text(plain(cell)) for cell in line))
-    # A pipe has no width of its own: take what the table needs, so that no cell is cut.
+    # A pipe has no width, so the table takes the width it needs and no cell is cut.
     width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
     Console(width=width).print(table)

@@ -1,4 +1,4 @@
-"""Reads the values of options: numbers, ranges, sizes, and the names of rules."""
+"""Parses the values of options: numbers, ranges, sizes, and names of rules."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,11 +11,11 @@ from kgradcam.errors import UsageError, did_you_mean
 
 
 class Numbers(list[float]):
-    """What an option of numbers takes: one, several by commas, or START:STOP:STEP."""
+    """The parsed value of an option of numbers."""
 
 
 def numbers(text: str | Numbers) -> Numbers:
-    """Reads what an option of numbers takes."""
+    """Parses a number, several with commas, or a range START:STOP:STEP with both ends."""
     if isinstance(text, Numbers):
         return text
     found = Numbers()
@@ -24,27 +24,27 @@ def numbers(text: str | Numbers) -> Numbers:
             start, *rest = map(Decimal, item.split(":"))
             stop, step = rest or (start, Decimal(1))
         except (ArithmeticError, ValueError):
-            raise typer.BadParameter(f"{item!r} is no number and no START:STOP:STEP.") from None
+            raise typer.BadParameter(f"{item!r} is neither a number nor START:STOP:STEP.") from None
         if not (start.is_finite() and stop.is_finite() and step > 0 and start <= stop):
-            raise typer.BadParameter(f"{item!r} is no range upwards.")
+            raise typer.BadParameter(f"{item!r} is not an increasing range with a positive step.")
         count = int((stop - start) / step) + 1
         if count > 10_000:
-            raise typer.BadParameter(f"{item!r} is more than 10,000 numbers.")
-        # Decimal, so that 0.1:0.3:0.1 ends in 0.3 and not in 0.30000000000000004.
+            raise typer.BadParameter(f"{item!r} has more than 10,000 numbers.")
+        # Decimal arithmetic: 0.1:0.3:0.1 must end in 0.3, not in 0.30000000000000004.
         found += [float(start + i * step) for i in range(count)]
     return found
 
 
 def fractions(text: str | Numbers) -> Numbers:
-    """Reads numbers in [0, 1]."""
+    """Parses numbers in [0, 1]."""
     found = numbers(text)
     if not all(0 <= each <= 1 for each in found):
-        raise typer.BadParameter(f"{text} is not in 0 to 1.")
+        raise typer.BadParameter(f"{text} is not in the range 0 to 1.")
     return found
 
 
 def pixels(text: str | Numbers) -> Numbers:
-    """Reads whole numbers from 0 up."""
+    """Parses non-negative integers."""
     found = numbers(text)
     if not all(each >= 0 and each == int(each) for each in found):
         raise typer.BadParameter(f"{text} is not a whole number of pixels.")
@@ -52,24 +52,24 @@ def pixels(text: str | Numbers) -> Numbers:
 
 
 def joined(lists: Sequence[Numbers] | None) -> list[float]:
-    """All numbers of a repeated option, each once, in the order given."""
+    """Returns the numbers of a repeated option without duplicates, in the order given."""
     return list(dict.fromkeys(each for given in lists or () for each in given))
 
 
 def whole_numbers(lists: Sequence[Numbers] | None) -> list[int] | None:
-    """All numbers of a repeated option as integers, or `None` if there are none."""
+    """Returns the numbers of a repeated option as integers, or `None` if it is absent."""
     return [int(each) for each in joined(lists)] or None
 
 
 def layer_paths(names: Sequence[str] | None) -> str | tuple[str, ...] | None:
-    """Reads `--layer`: none, one, or several to be fused."""
+    """Parses `--layer`: none, one, or several layers to fuse."""
     if not names:
         return None
     return names[0] if len(names) == 1 else tuple(names)
 
 
 def side_length(text: str) -> int | None:
-    """Reads `--image-size`."""
+    """Parses `--image-size`; `None` is the native size."""
     if text == "native":
         return None
     if text.isdigit() and int(text) > 0:
@@ -78,7 +78,7 @@ def side_length(text: str) -> int | None:
 
 
 def output_form(**wanted: bool) -> str:
-    """Which form of output is asked for; a table, if none."""
+    """Returns the only requested form of output; a table by default."""
     given = [name for name, is_wanted in wanted.items() if is_wanted]
     if len(given) > 1:
         raise UsageError(f"Give one of --{' and --'.join(given)}.")
@@ -86,7 +86,7 @@ def output_form(**wanted: bool) -> str:
 
 
 def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
-    """Returns the box options of `--boxes`, with what other options change of them."""
+    """Returns the default box options of `--boxes`, with radius and score replaced if given."""
     from kgradcam.boxes.options import DEFAULT_OPTIONS
 
     if boxes not in DEFAULT_OPTIONS:

@@ -11,8 +11,8 @@ from kgradcam.cli.startup import import_tensorflow
 
 
 def prepare(
-    devkit: Annotated[Path, typer.Option(help="An unpacked VOCdevkit.", metavar="DIR")],
-    year: Annotated[str, typer.Option(help="2007 or 2012.")],
+    devkit: Annotated[Path, typer.Option(help="Folder of the unpacked VOCdevkit.", metavar="DIR")],
+    year: Annotated[str, typer.Option(help="Year of VOC: 2007 or 2012.")],
     data_dir: DataDir = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")

@@ -22,22 +22,22 @@ from kgradcam.cli.startup import import_tensorflow
 
 def report(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The page to write.", metavar="FILE.html")],
+    out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE.html")],
     threshold: Thresholds = None,
     iou: Ious = None,
     protocol: Protocol = "voc2010",
     count: Annotated[
-        int, typer.Option(help="How many heatmaps the gallery shows, the worst first.", min=0)
+        int, typer.Option(help="Number of heatmaps in the gallery, the worst first.", min=0)
     ] = 1000,
     picture_size: Annotated[
-        int, typer.Option(help="Longer side of their pictures in pixels.", min=16, max=2048)
+        int, typer.Option(help="Longer side of the gallery's images in pixels.", min=16, max=2048)
     ] = 256,
     data_dir: DataDir = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Write a run as one page: tables, curves, and a gallery with a slider for the threshold.
+    """Write a run as one HTML page: tables, curves, and a gallery with a threshold slider.
 
     [dim]kgradcam report runs/cat --out report.html[/dim]
     """

@@ -15,12 +15,11 @@ from kgradcam.errors import UsageError, UserError
 
 
 def import_tensorflow() -> None:
-    """Imports TensorFlow in silence, and without looking for garbage.
+    """Imports TensorFlow without its messages and without garbage collection.
 
-    What it says while it is imported heeds no setting (tensorflow issue 100442), so stderr looks
-    away for that long; an exception comes through all the same. The million objects that it makes
-    stay for good: to look through them again and again, and once more at the exit, takes a third of
-    the time.
+    Its import messages ignore the log level (tensorflow issue 100442), so stderr is redirected
+    during the import. Exceptions still propagate. The import creates about a million objects that
+    live until the exit: scanning them repeatedly would take a third of the start-up time.
     """
     if "tensorflow" in sys.modules:
         return
@@ -42,7 +41,7 @@ def import_tensorflow() -> None:
 
 def run(app: typer.Typer) -> None:
     """Runs the command line; a user's mistake becomes one line on stderr and an exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: in order
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops in order, like Ctrl-C
     sys.unraisablehook = _interrupt_later
     try:
         app()
@@ -51,11 +50,10 @@ def run(app: typer.Typer) -> None:
     except UserError as error:
         _fail(str(error), 1)
     except OSError as error:
-        told = f"{error.filename}: {error.strerror}." if error.filename else str(error)
-        _fail(told, 1)
+        _fail(f"{error.filename}: {error.strerror}." if error.filename else str(error), 1)
     except SystemExit as exit_:
         if exit_.code == 130:
-            typer.echo("kgradcam: interrupted; nothing half-written is left behind.", err=True)
+            typer.echo("kgradcam: interrupted; no partial file is left behind.", err=True)
         raise
 
 
@@ -65,7 +63,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 def _interrupt_later(unraisable: Any) -> None:
-    """What Ctrl-C raises in a destructor is lost: it is raised again, when that has ended."""
+    """Raises KeyboardInterrupt again if Ctrl-C hit a destructor, where Python ignores it."""
     if unraisable.exc_type is not KeyboardInterrupt:
         sys.__unraisablehook__(unraisable)
         return

@@ -21,9 +21,9 @@ from kgradcam.cli.parsing import joined, numbers, whole_numbers
 
 def tune(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The options to write.", metavar="FILE.json")],
+    out: Annotated[Path, typer.Option(help="File of box options to write.", metavar="FILE.json")],
     metric: Annotated[
-        str, typer.Option(help="What to maximize, in the mean over classes.", metavar="ap@IOU")
+        str, typer.Option(help="Measure to maximize, as the mean over classes.", metavar="ap@IOU")
     ] = "ap@0.5",
     threshold: Thresholds = None,
     radius: Radii = None,
@@ -33,7 +33,7 @@ def tune(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Choose box options on one run, to evaluate another with them.
+    """Choose box options on one run, for the evaluation of another.
 
     [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
     """

@@ -12,9 +12,9 @@ from kgradcam.cli.startup import import_tensorflow
 
 def visualize(
     run: RunFolder,
-    out: Annotated[Path, typer.Option(help="The picture to write.", metavar="FILE.png")],
-    count: Annotated[int, typer.Option(help="How many images.", min=1)] = 10,
-    seed: Annotated[int, typer.Option(help="For the choice of the images.")] = 0,
+    out: Annotated[Path, typer.Option(help="Image file to write.", metavar="FILE.png")],
+    count: Annotated[int, typer.Option(help="Number of images.", min=1)] = 10,
+    seed: Annotated[int, typer.Option(help="Random seed of the choice of images.")] = 0,
     threshold: Annotated[
         float | None,
         typer.Option(

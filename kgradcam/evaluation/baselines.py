@@ -1,4 +1,4 @@
-"""Boxes that need no explanation, to hold others against."""
+"""Baselines: boxes and heatmaps that need no model."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
@@ -16,7 +16,7 @@ def full_frame(ground_truth: GroundTruth) -> Detections:
 
 
 def centre_box(ground_truth: GroundTruth) -> Detections:
-    """Returns the box of half the image's area and of its shape, in its centre."""
+    """Returns the centred box of half the image's area and its aspect ratio, for every class."""
     return _one_box_each(ground_truth, inset=(1 - np.sqrt(0.5)) / 2)
 
 
@@ -38,10 +38,10 @@ def random_heatmaps(records: Iterable[ClassHeatmap], seed: int = 0) -> Iterator[
 
     Args:
         records: Heatmaps.
-        seed: For the draw.
+        seed: The random seed.
 
     Yields:
-        For each one with the same power spectrum and random phases, cut off at 0 like a heatmap.
+        A heatmap for each, with the same power spectrum and random phases, clamped to 0 from below.
     """
     generator = np.random.default_rng(seed)
     for record in records:

@@ -1,8 +1,8 @@
-"""Intervals by bootstrap: how far would a measure move with other images of the same kind?
+"""Bootstrap confidence intervals over images.
 
-A sample is as many images as there are, drawn with replacement. The boxes of an image stay
-together, and the same samples serve all classes, so that their mean has an interval too, and all
-runs on the same images, so that differences have.
+A sample has as many images as the data set, drawn with replacement. All boxes of an image stay
+together. The same samples serve all classes, so the mean over classes has an interval. They also
+serve all runs on the same images, so differences of runs have one (paired bootstrap).
 """
 
 from collections.abc import Sequence
@@ -18,15 +18,16 @@ LEVEL = 0.95
 
 
 def draw_samples(images: int, samples: int, seed: int = 0) -> Samples:
-    """Draws how often each image is in each sample.
+    """Draws bootstrap samples.
 
     Args:
-        images: How many images there are.
-        samples: How many samples to draw.
-        seed: For the draw.
+        images: The number of images.
+        samples: The number of samples to draw.
+        seed: The random seed.
 
     Returns:
-        int64 `[samples, images]`, each row with the sum `images`.
+        int64 `[samples, images]`: the multiplicity of each image in each sample. Each row sums to
+        `images`.
     """
     generator = np.random.default_rng(seed)
     return generator.multinomial(images, np.full(images, 1 / images), size=samples)
@@ -35,16 +36,16 @@ def draw_samples(images: int, samples: int, seed: int = 0) -> Samples:
 def evaluate_samples(
     result: ClassResult, image_ids: Sequence[int], samples: Samples, ap: AveragePrecision
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Measures a class on each sample.
+    """Measures a class on each bootstrap sample.
 
     Args:
-        result: The class on all images.
-        image_ids: The images in the order of the samples' columns.
+        result: The measures of the class on all images.
+        image_ids: The image ids in the order of the columns of `samples`.
         samples: See `draw_samples`.
-        ap: As in `Protocol`.
+        ap: See `Protocol.ap`.
 
     Returns:
-        AP and recall, `[samples]` each; NaN where a sample has no object of the class.
+        AP and recall, float64 `[samples]` each; NaN where a sample has no object of the class.
     """
     order = np.argsort(image_ids)
     known = np.asarray(image_ids)[order]
@@ -57,7 +58,7 @@ def evaluate_samples(
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the range of the middle `LEVEL` of some values, those that are not NaN."""
+    """Returns the central `LEVEL` quantile range of values; NaN are left out."""
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
@@ -66,7 +67,7 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
 
 
 def mean_over_classes(arrays: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Returns the mean of arrays, place by place, over those that are not NaN there."""
+    """Returns the element-wise mean of arrays over those that are not NaN there."""
     stacked = np.stack(arrays)
     known = ~np.isnan(stacked)
     total = np.where(known, stacked, 0.0).sum(axis=0)

@@ -1,7 +1,7 @@
 """Average precision of image classification, as VOC defines it (Everingham et al., IJCV 2010).
 
-For each class the images are ranked by their score. An image is a hit if it holds an object of the
-class; one that holds only difficult objects of it counts neither way.
+For each class, images are ranked by their score. An image is a hit if it shows a non-difficult
+object of the class. An image that shows only difficult objects of the class is left out.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from kgradcam.metrics.average_precision import average_precision
 from kgradcam.metrics.protocol import AveragePrecision
 
 UNKNOWN = -1.0
-"""The label of a class on an image that says neither yes nor no."""
+"""The label of a class on an image that does not count for it."""
 
 
 def classification_ap(
@@ -20,13 +20,14 @@ def classification_ap(
     """Returns the average precision of each class.
 
     Args:
-        labels: float32 `[images, classes]`: 1 where the class is there, 0 where it is not,
+        labels: float32 `[images, classes]`: 1 where the class is present, 0 where it is absent,
             `UNKNOWN` where the image does not count for it.
-        scores: `[images, classes]`, higher for a surer yes; of equals, the earlier image leads.
-        ap: `"area"`, as VOC from 2010 on, or `"11"`, as VOC2007; see `metrics.boxes.Protocol`.
+        scores: `[images, classes]`, higher for a more confident presence. Ties keep the order of
+            the images.
+        ap: `"area"`, as VOC from 2010 on, or `"11"`, as VOC2007; see `Protocol.ap`.
 
     Returns:
-        float64 `[classes]`, 0 to 1; NaN for a class that no image holds.
+        float64 `[classes]` in [0, 1]; NaN for a class that no image shows.
 
     Example:
         >>> labels = np.array([[1, 0], [0, 0], [1, -1]], np.float32)

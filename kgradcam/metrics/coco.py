@@ -1,4 +1,4 @@
-"""COCO's own evaluation, through pycocotools."""
+"""COCO's evaluation, computed by pycocotools."""
 
 import contextlib
 import io
@@ -21,17 +21,16 @@ MEASURES = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 def evaluate_coco(
     ground_truth: GroundTruth, detections: Detections, ignore_difficult: bool = False
 ) -> dict[str, dict[str, float]]:
-    """Evaluates as COCO does.
+    """Measures detections with pycocotools.
 
     Args:
         ground_truth: The annotated boxes.
-        detections: The predicted ones.
-        ignore_difficult: Whether difficult objects are COCO's crowds, which count neither way;
-            COCO itself knows nothing of them.
+        detections: The predicted boxes.
+        ignore_difficult: Whether difficult objects are passed as COCO's crowds, which are ignored.
+            COCO has no difficult objects, so they count like others by default.
 
     Returns:
-        By class, and `"mean"` over the classes where there are several: `MEASURES`, 0 to 1; NaN
-        without an object.
+        `MEASURES` in [0, 1] by class, and as `"mean"` over several classes; NaN without objects.
 
     Raises:
         UserError: pycocotools is not installed.
@@ -40,10 +39,8 @@ def evaluate_coco(
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
     except ImportError:
-        raise UserError(
-            "protocol='coco' needs pycocotools: pip install 'kgradcam[coco]'."
-        ) from None
-    # Its own readers, so that what is measured is what anyone measures on these files.
+        raise UserError("COCO's measures need pycocotools: pip install 'kgradcam[coco]'.") from None
+    # Through files and COCO's own readers, so that others measure the same on these files.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder)
         write_ground_truth(path / "truth.json", replace(ground_truth, file_category_ids=()))
@@ -59,7 +56,8 @@ def evaluate_coco(
         evaluation = COCOeval(truth, found, "bbox")
         evaluation.evaluate()
         evaluation.accumulate()
-    # Precision [IoU, recall, class, area, detections]; recall without the second.
+    # precision is [IoU, recall, class, area, detections], recall is [IoU, class, area, detections];
+    # -1 is undefined.
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     recall = evaluation.eval["recall"][:, :, 0, :]
     by_class = {}

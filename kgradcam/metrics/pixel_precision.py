@@ -1,4 +1,4 @@
-"""Heatmaps against masks of the objects, pixel by pixel."""
+"""Precision and recall of heatmap pixels against masks of objects."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,11 +11,11 @@ BINS = 1000
 
 @dataclass
 class PixelCounts:
-    """How many pixels of how much heat lie on an object, and how many beside it.
+    """Histograms of heat over all images, on and off the objects.
 
     Attributes:
-        inside: int64 `[BINS]`, by heat in steps of 1 / `BINS`.
-        outside: Likewise.
+        inside: int64 `[BINS]`, pixels on an object by heat, in steps of 1 / `BINS`.
+        outside: int64 `[BINS]`, pixels beside all objects by heat.
     """
 
     inside: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(BINS, np.int64))
@@ -31,18 +31,19 @@ class PixelCounts:
 
         Args:
             heatmap: `[height, width]` in [0, 1].
-            mask: bool `[height, width]`, where the object is.
-            void: bool `[height, width]`, what does not count, as the rims of VOC's objects.
+            mask: bool `[height, width]`, the pixels of the object.
+            void: bool `[height, width]`, pixels that do not count, such as the rims of VOC's
+                objects.
         """
         steps = np.minimum((np.asarray(heatmap) * BINS).astype(np.int64), BINS - 1)
         self.inside += np.bincount(steps[mask & ~void], minlength=BINS)
         self.outside += np.bincount(steps[~mask & ~void], minlength=BINS)
 
     def pixel_ap(self) -> float:
-        """Returns PxAP (Choe et al., CVPR 2020): the area under precision over recall of pixels.
+        """Returns PxAP (Choe et al., CVPR 2020), the area under the pixels' precision-recall curve.
 
         Returns:
-            0 to 1; NaN if there is no object.
+            A value in [0, 1]; NaN without objects.
         """
         found, seen = self._above()
         if not found[-1]:
@@ -52,11 +53,11 @@ class PixelCounts:
         return float((precision * np.diff(recall, prepend=0.0)).sum())
 
     def best_iou(self) -> tuple[float, float]:
-        """Returns the highest IoU of thresholded heat with the objects, all pixels together.
+        """Returns the highest IoU of a thresholded heatmap with the masks, over all pixels.
 
         Returns:
-            The IoU, 0 to 1, and the threshold: heat from there on is taken for the object. NaN if
-            there is no object.
+            The IoU in [0, 1], and its threshold: the lowest heat of object pixels. NaN without
+            objects.
         """
         found, seen = self._above()
         if not found[-1]:
@@ -66,6 +67,6 @@ class PixelCounts:
         return float(iou[best]), (BINS - 1 - best) / BINS
 
     def _above(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Pixels on objects, and all pixels, from the hottest step downwards."""
+        """Cumulated pixels on objects, and of all pixels, from the hottest bin downwards."""
         found = np.cumsum(self.inside[::-1])
         return found, found + np.cumsum(self.outside[::-1])

@@ -1,4 +1,4 @@
-"""Heatmaps against annotated regions: does the hottest place, does the heat lie inside?"""
+"""The pointing game and the energy-based pointing game: heat inside annotated regions."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def region_mask(region: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray
         bool `[height, width]`.
 
     Raises:
-        UserError: The region is neither.
+        UserError: The region has another shape or dtype.
     """
     if region.dtype == bool and region.shape == shape:
         return region
@@ -40,12 +40,12 @@ def pointing_hit(
     """Plays the pointing game (Zhang et al., IJCV 2018) on one heatmap.
 
     Args:
-        heatmap: `[height, width]` at the image's size; its first hottest pixel points.
+        heatmap: `[height, width]` at the image's size; the first of its hottest pixels counts.
         region: Boxes or a mask; see `region_mask`.
-        tolerance: A hit lies less than so many pixels from a pixel of the region.
+        tolerance: The distance in pixels from the region below which the pixel is a hit.
 
     Returns:
-        Whether it hits. A heatmap without heat points nowhere.
+        Whether the hottest pixel is a hit. A heatmap without heat is a miss.
 
     Example:
         >>> pointing_hit(np.eye(3)[::-1], np.array([[0, 0, 1, 1]]), tolerance=3)
@@ -62,11 +62,11 @@ def energy_inside(heatmap: npt.NDArray[Any], region: npt.NDArray[Any]) -> float:
     """Returns the share of the heat that lies in a region (Wang et al., CVPR workshops 2020).
 
     Args:
-        heatmap: `[height, width]` at the image's size, not negative.
+        heatmap: `[height, width]` at the image's size, non-negative.
         region: Boxes or a mask; see `region_mask`.
 
     Returns:
-        0 to 1; 0 without heat.
+        A value in [0, 1]; 0 without heat.
 
     Example:
         >>> energy_inside(np.array([[1.0, 3.0]]), np.array([[1, 0, 2, 1]]))

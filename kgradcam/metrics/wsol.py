@@ -1,7 +1,7 @@
-"""Measures of weakly supervised localization: is there a box in the right place, image by image?
+"""Measures of weakly supervised localization: the share of images with a box that hits an object.
 
-An image counts for a class if it has an object of it that is not difficult. A box hits if its
-overlap with any such object suffices.
+An image counts for a class if it shows a non-difficult object of the class. A box hits if its IoU
+with any such object reaches the threshold.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,15 +18,15 @@ MAX_BOX_IOUS = (0.3, 0.5, 0.7)
 def best_overlaps(
     ground_truth: GroundTruth, detections: Detections, category_id: int
 ) -> npt.NDArray[np.float64]:
-    """Returns for each image that counts the highest overlap of any box with any object.
+    """Returns the highest IoU of any box with any object, for each image that counts.
 
     Args:
         ground_truth: The annotated boxes.
-        detections: The predicted ones.
+        detections: The predicted boxes.
         category_id: The class.
 
     Returns:
-        `[images]`, in the order of their ids; 0 where there is no box.
+        float64 `[images]` in the order of their ids; 0 without a box.
     """
     objects = (ground_truth.category_ids == category_id) & ~ground_truth.difficult
     boxes = detections.category_ids == category_id
@@ -47,10 +47,10 @@ def _share(overlaps: npt.NDArray[np.float64], iou: float) -> float:
 def corloc(
     ground_truth: GroundTruth, detections: Detections, category_id: int, iou: float = 0.5
 ) -> float:
-    """Correct localization (Deselaers et al., 2012): does the most confident box hit?
+    """Returns correct localization (Deselaers et al., 2012): hits of the most confident box.
 
     Returns:
-        The share of the images that count, 0 to 1; NaN if there are none.
+        The share of images in [0, 1]; NaN if none counts.
     """
     top = keep_rows(detections, "top")
     return _share(best_overlaps(ground_truth, top, category_id), iou)
@@ -59,10 +59,10 @@ def corloc(
 def gt_known_loc(
     ground_truth: GroundTruth, detections: Detections, category_id: int, iou: float = 0.5
 ) -> float:
-    """GT-known localization accuracy: does the largest box hit?
+    """Returns GT-known localization accuracy: hits of the largest box.
 
     Returns:
-        The share of the images that count, 0 to 1; NaN if there are none.
+        The share of images in [0, 1]; NaN if none counts.
     """
     largest = keep_rows(detections, "largest")
     return _share(best_overlaps(ground_truth, largest, category_id), iou)
@@ -71,15 +71,15 @@ def gt_known_loc(
 def max_box_acc(
     ground_truth: GroundTruth, by_threshold: Mapping[float, Detections], category_id: int
 ) -> tuple[float, float]:
-    """MaxBoxAcc (Choe et al., CVPR 2020): GT-known localization at the best of many thresholds.
+    """Returns MaxBoxAcc (Choe et al., CVPR 2020): GT-known localization at the best threshold.
 
     Args:
         ground_truth: The annotated boxes.
-        by_threshold: The predicted ones for each heat threshold.
+        by_threshold: The predicted boxes for each heat threshold.
         category_id: The class.
 
     Returns:
-        The accuracy, 0 to 1, and the threshold that has it, the lowest of equals.
+        The accuracy in [0, 1], and its threshold; the lowest of equals.
     """
     found = {
         threshold: gt_known_loc(ground_truth, detections, category_id)
@@ -95,16 +95,16 @@ def max_box_acc_v2(
     category_id: int,
     ious: Sequence[float] = MAX_BOX_IOUS,
 ) -> float:
-    """MaxBoxAccV2 (Choe et al., TPAMI 2022): any box may hit; the mean over three overlaps.
+    """Returns MaxBoxAccV2 (Choe et al., TPAMI 2022): hits of any box, the mean over three IoU.
 
     Args:
         ground_truth: The annotated boxes.
-        by_threshold: The predicted ones for each heat threshold.
+        by_threshold: The predicted boxes for each heat threshold.
         category_id: The class.
-        ious: The overlaps; for each the best threshold is taken.
+        ious: IoU thresholds, each taken at its best heat threshold.
 
     Returns:
-        0 to 1; NaN if no image counts.
+        The accuracy in [0, 1]; NaN if no image counts.
     """
     overlaps = [
         best_overlaps(ground_truth, detections, category_id) for detections in by_threshold.values()

@@ -190,7 +190,7 @@ def test_evaluate_writes_files_and_charts(run_folder: Path, kgradcam, tmp_path: 
         with PIL.Image.open(path) as image:
             assert image.width > 600
     again = kgradcam(*command)
-    assert (again.code, "is already there" in again.err) == (1, True)
+    assert (again.code, "already exists" in again.err) == (1, True)
     assert kgradcam(*command, "--force").code == 0
 
 
@@ -265,7 +265,7 @@ def test_visualize_draws_the_run(run_folder: Path, kgradcam, tmp_path: Path) -> 
         assert image.width > 1000
     again = kgradcam("visualize", run_folder, "--out", out)
     assert (again.code, again.out) == (1, "")
-    assert "is already there" in again.err
+    assert "already exists" in again.err
     assert kgradcam("visualize", run_folder, "--out", out, "--force").code == 0
 
 
@@ -377,7 +377,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["detect"], 2, "Give one of --out RUN, for a new run, and --resume RUN"),
+        (["detect"], 2, "Give either --out RUN for a new run, or --resume RUN"),
         (["dtect"], 2, "No such command 'dtect'"),
         (["detect", "--out", "x", "--threshold", "2"], 2, "Invalid value for '--threshold'"),
         (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native or"),
@@ -408,8 +408,16 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
             "mean 'efficientnet-lite0'",
         ),
         (["explain", "no.jpg", "--out", "x.png"], 1, "No image no.jpg."),  # and no model is loaded
-        (["evaluate", "x", "--threshold", "0.1:0.5:0"], 2, "'0.1:0.5:0' is no range upwards"),
-        (["evaluate", "x", "--threshold", "0.1,x"], 2, "'x' is no number and no START:STOP:STEP"),
+        (
+            ["evaluate", "x", "--threshold", "0.1:0.5:0"],
+            2,
+            "'0.1:0.5:0' is not an increasing range",
+        ),
+        (
+            ["evaluate", "x", "--threshold", "0.1,x"],
+            2,
+            "'x' is neither a number nor START:STOP:STEP",
+        ),
         (["evaluate", "x", "--iou", "0:1:0.00001"], 2, "more than 10,000 numbers"),
         (["evaluate", "x", "--radii", "2.5"], 2, "2.5 is not a whole number of pixels"),
         (["evaluate", "x", "--box-options", "no.json"], 1, "No file no.json"),

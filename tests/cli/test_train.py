@@ -131,7 +131,7 @@ def test_an_unknown_option_in_a_config_file_is_rejected(kgradcam, tmp_path) -> N
     (tmp_path / "options.toml").write_text("epoch = 3")
     code, _, err = kgradcam("train", "--config", "options.toml", "--out", "never")
     assert code == 2
-    assert "'epoch' is no option of train. Did you mean 'epochs'" in err
+    assert "'epoch' is not an option of train. Did you mean 'epochs'" in err
 
 
 def test_resume_rejects_other_options(kgradcam, tmp_path) -> None:

@@ -441,8 +441,8 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
         survived += 1
         assert process.returncode == (-sent if sent == signal.SIGKILL else 130), said
         if sent != signal.SIGKILL:
-            assert f"Go on with `kgradcam detect --resume {run}`" in said
-            assert "kgradcam: interrupted; nothing half-written is left behind." in said
+            assert f"Continue with `kgradcam detect --resume {run}`" in said
+            assert "kgradcam: interrupted; no partial file is left behind." in said
     begun = (partial / "start.json").exists()
     finish(start("--resume", run) if begun else start(*options, "--out", run))
     assert files(run) == files(tmp_path / "whole")
@@ -455,7 +455,7 @@ def test_how_the_command_goes_on(
     common = ["--dataset", pets.root, "--class", "dog=2", "--model", tiny_model]
     result = kgradcam("detect", *common, "--out", stopped)
     assert (result.code, result.out) == (1, "")
-    assert f"Go on with `kgradcam detect --resume {stopped}`" in result.err
+    assert f"Continue with `kgradcam detect --resume {stopped}`" in result.err
     result = kgradcam("detect", *common, "--resume", stopped)
     assert (result.code, result.out) == (1, "")
     assert "configuration.batch_size: 1 then, 16 now" in result.err
@@ -468,7 +468,7 @@ def test_how_the_command_goes_on(
     assert (result.code, json.loads(result.out)["batch_size"]) == (0, 1)
     for wrong in (["--out", stopped, "--resume", stopped], []):
         result = kgradcam("detect", *wrong)
-        assert (result.code, "Give one of --out RUN" in result.err) == (2, True)
+        assert (result.code, "Give either --out RUN" in result.err) == (2, True)
     result = kgradcam("detect", "--resume", stopped, "--json")
     assert result.code == 0
     assert json.loads(result.out)["counts"]["images"] == 4
