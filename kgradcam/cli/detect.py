@@ -122,6 +122,13 @@ def detect(
         float,
         typer.Option(help="Minimum probability of a predicted class.", min=0.0, max=1.0),
     ] = 0.05,
+    heatmap_dtype: Annotated[
+        str,
+        typer.Option(
+            help="How heatmaps are stored: exactly, or rounded in half the size.",
+            metavar="float32|float16",
+        ),
+    ] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images of equal shape in a batch.", min=1)] = 16,
     threshold: Thresholds = None,
     radius: Annotated[
@@ -196,6 +203,7 @@ def detect(
         image_size=side_length(image_size),
         scales=scales,
         refine=not plain if refine is None else refine,
+        heatmap_dtype=heatmap_dtype,
         batch_size=batch_size,
         thresholds=tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         boxes=box_options,

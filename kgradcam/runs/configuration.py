@@ -29,6 +29,7 @@ class Configuration:
             own size.
         scales: Factors of the image size whose heatmaps are averaged; see `GradCAM`.
         refine: Whether to spread heat between similar cells; see `GradCAM`.
+        heatmap_dtype: How heatmaps are stored: `"float32"`, exact; or `"float16"`, half the size.
         batch_size: Maximum number of images of equal shape in a batch.
         thresholds: Heat thresholds in [0, 1]; each gives a table of boxes.
         boxes: How a heatmap becomes boxes.
@@ -42,7 +43,7 @@ class Configuration:
         trusted: Whether the model may execute code of its own; see `load_classifier`.
 
     Raises:
-        UsageError: `presence` is unknown, or a threshold is out of range.
+        UsageError: `presence` or `heatmap_dtype` is unknown, or a threshold is out of range.
     """
 
     dataset: str = "voc/2007"
@@ -58,6 +59,7 @@ class Configuration:
     image_size: int | None = 448
     scales: tuple[float, ...] = (1.0, 0.5)
     refine: bool = True
+    heatmap_dtype: str = "float32"
     batch_size: int = 16
     thresholds: tuple[float, ...] = DEFAULT_THRESHOLDS["levels"]
     boxes: BoxOptions = DEFAULT_OPTIONS["levels"]
@@ -69,11 +71,16 @@ class Configuration:
     trusted: bool = False
 
     def __post_init__(self) -> None:
-        if self.presence not in (ANNOTATED, PREDICTED):
-            raise UsageError(
-                f"presence must be {ANNOTATED} or {PREDICTED}. Received: {self.presence!r}."
-                f"{did_you_mean(self.presence, (ANNOTATED, PREDICTED))}"
-            )
+        for name, known in (
+            ("presence", (ANNOTATED, PREDICTED)),
+            ("heatmap_dtype", ("float32", "float16")),
+        ):
+            value = getattr(self, name)
+            if value not in known:
+                raise UsageError(
+                    f"{name} must be {' or '.join(known)}. Received: {value!r}."
+                    f"{did_you_mean(value, known)}"
+                )
         if not self.thresholds or not all(0 <= each <= 1 for each in self.thresholds):
             raise UsageError(
                 f"thresholds must be one or more numbers in [0, 1]. Received: {self.thresholds!r}."

@@ -1,7 +1,9 @@
-"""Heatmap files: the maps of some hundred pictures, whatever their shapes, in flat arrays.
+"""Heatmap files: the heatmaps of some hundred images, of any shapes, in flat arrays.
 
-`image_id`, `category_id`, `height`, `width` (int64), `score` and `probability` (float32) have one
-entry a map; `values` (float32) holds the maps one after another in row order.
+`image_id`, `category_id`, `height`, `width` (int64), `score`, `probability` and `scale` (float32)
+have one entry a heatmap. `values` (float32 or float16) holds the heatmaps one after another in row
+order, each divided by its `scale`. In float32 the scale is 1. In float16 it is the largest absolute
+value, so that an error is at most 2^-12 of it, whatever the units of the heatmap.
 """
 
 import io
@@ -16,9 +18,10 @@ import numpy.typing as npt
 
 from kgradcam.errors import UserError
 
-_ARRAYS = {
-    **dict.fromkeys(("image_id", "category_id", "height", "width"), "int64"),
-    **dict.fromkeys(("score", "probability", "values"), "float32"),
+_TYPES = {
+    **dict.fromkeys(("image_id", "category_id", "height", "width"), ("int64",)),
+    **dict.fromkeys(("score", "probability", "scale"), ("float32",)),
+    "values": ("float32", "float16"),
 }
 
 
@@ -41,16 +44,28 @@ class ClassHeatmap:
     probability: float
 
 
-def pack_heatmaps(records: Sequence[ClassHeatmap]) -> bytes:
-    """Returns the content of a heatmap file."""
+def pack_heatmaps(heatmaps: Sequence[ClassHeatmap], dtype: str = "float32") -> bytes:
+    """Returns the content of a heatmap file.
+
+    Args:
+        heatmaps: One or more heatmaps of finite values.
+        dtype: `"float32"`, exact; or `"float16"`, half the size.
+    """
+    maps = [each.heatmap for each in heatmaps]
+    scales = np.ones(len(maps), np.float32)
+    if dtype == "float16":
+        largest = np.array([np.abs(each).max() for each in maps], np.float32)
+        scales = np.where(largest > 0, largest, scales)
+    values = [each.ravel() / scale for each, scale in zip(maps, scales, strict=True)]
     arrays: dict[str, Any] = {
-        "image_id": np.array([record.image_id for record in records], np.int64),
-        "category_id": np.array([record.category_id for record in records], np.int64),
-        "height": np.array([record.heatmap.shape[0] for record in records], np.int64),
-        "width": np.array([record.heatmap.shape[1] for record in records], np.int64),
-        "score": np.array([record.score for record in records], np.float32),
-        "probability": np.array([record.probability for record in records], np.float32),
-        "values": np.concatenate([record.heatmap.ravel() for record in records]),
+        "image_id": np.array([each.image_id for each in heatmaps], np.int64),
+        "category_id": np.array([each.category_id for each in heatmaps], np.int64),
+        "height": np.array([each.shape[0] for each in maps], np.int64),
+        "width": np.array([each.shape[1] for each in maps], np.int64),
+        "score": np.array([each.score for each in heatmaps], np.float32),
+        "probability": np.array([each.probability for each in heatmaps], np.float32),
+        "scale": scales,
+        "values": np.concatenate(values).astype(dtype),
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -58,17 +73,17 @@ def pack_heatmaps(records: Sequence[ClassHeatmap]) -> bytes:
 
 
 def read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
-    """Reads a heatmap file that may be anybody's.
+    """Reads a heatmap file, which may come from anyone.
 
-    No more memory is taken than the file has bytes: arrays must be stored as `np.savez` does, not
-    compressed, and of the type and the number of entries that they shall have.
+    It takes memory in proportion to the file's size: arrays must be stored uncompressed, as by
+    `np.savez`, and have the expected types and numbers of entries.
 
     Raises:
-        UserError: It is damaged, or something else.
+        UserError: The file is damaged, or is no heatmap file.
     """
     try:
         with zipfile.ZipFile(path) as file:
-            arrays = {name: _read_array(file, name, kind) for name, kind in _ARRAYS.items()}
+            arrays = {name: _read_array(file, name, types) for name, types in _TYPES.items()}
     except Exception as error:  # zipfile and NumPy raise many kinds on damaged input
         raise UserError(f"{path} is no readable heatmap file: {error}") from error
     values = arrays.pop("values")
@@ -76,26 +91,30 @@ def read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
     sides = np.concatenate([height, width])
     if (
         len({len(array) for array in arrays.values()}) != 1
-        # Bounded one by one first, so that no product leaves int64.
+        # Each side is bounded first, so that no product overflows int64.
         or not ((sides > 0) & (sides <= len(values))).all()
         or (height.astype(np.float64) * width).sum() != len(values)
     ):
         raise UserError(f"{path} is no readable heatmap file: its arrays do not fit together.")
-    scores = (arrays["score"], arrays["probability"])
-    if not all(np.isfinite(each).all() for each in (values, *scores)):
+    scales = (arrays["score"], arrays["probability"], arrays["scale"])
+    if not all(np.isfinite(each).all() for each in (values, *scales)):
         raise UserError(f"{path} holds NaN or infinite values.")
     ends = np.cumsum(height * width)
     for i, part in enumerate(np.split(values, ends[:-1]) if len(ends) else []):
+        with np.errstate(over="ignore"):
+            heatmap = part.reshape(height[i], width[i]).astype(np.float32) * arrays["scale"][i]
+        if not np.isfinite(heatmap).all():
+            raise UserError(f"{path} holds values that overflow float32.")
         yield ClassHeatmap(
             image_id=int(arrays["image_id"][i]),
             category_id=int(arrays["category_id"][i]),
-            heatmap=part.reshape(height[i], width[i]),
+            heatmap=heatmap,
             score=float(arrays["score"][i]),
             probability=float(arrays["probability"][i]),
         )
 
 
-def _read_array(file: zipfile.ZipFile, name: str, kind: str) -> npt.NDArray[Any]:
+def _read_array(file: zipfile.ZipFile, name: str, types: Sequence[str]) -> npt.NDArray[Any]:
     entry = file.getinfo(f"{name}.npy")
     if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > file.start_dir:
         raise ValueError(f"{name} is compressed, or larger than the file.")
@@ -103,6 +122,7 @@ def _read_array(file: zipfile.ZipFile, name: str, kind: str) -> npt.NDArray[Any]
     np.lib.format.read_magic(content)
     shape, _, dtype = np.lib.format.read_array_header_1_0(content)
     data = content.read()
-    if dtype != np.dtype(kind) or shape != (len(data) // dtype.itemsize,):
-        raise ValueError(f"{name} must be a row of {kind}. It is {dtype} of shape {shape}.")
+    if dtype not in map(np.dtype, types) or shape != (len(data) // dtype.itemsize,):
+        expected = " or ".join(types)
+        raise ValueError(f"{name} must be a row of {expected}. It is {dtype} of shape {shape}.")
     return np.frombuffer(data, dtype, shape[0])

@@ -1,6 +1,8 @@
 """The content of `run.json`: how a run was made, and what it holds."""
 
+import json
 import math
+import re
 import types
 import typing
 from dataclasses import asdict, dataclass, is_dataclass
@@ -105,6 +107,13 @@ class RunInfo:
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `run.json`, ready for `json.dumps`."""
         return {"schema": SCHEMA, **asdict(self)}
+
+    def to_text(self) -> str:
+        """Returns the text of `run.json`: indented, each list of plain values on one line."""
+        text = json.dumps(self.to_json(), indent=2, ensure_ascii=False)
+        # Strings in JSON hold no line break, so this changes nothing inside them.
+        lists = re.compile(r"\[\n\s+([^\[\]{}]*?)\n\s+\]")
+        return lists.sub(lambda each: "[" + re.sub(r"\n\s+", " ", each[1]) + "]", text) + "\n"
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Self:

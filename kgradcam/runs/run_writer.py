@@ -20,7 +20,7 @@ from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import move, read_json, write_atomically
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
-from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps
+from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps, read_heatmaps
 from kgradcam.runs.partial_run import (
     Start,
     is_interrupted,
@@ -149,8 +149,7 @@ class RunWriter:
         """
         self.end_parts()
         run = self._partial / "run"
-        text = json.dumps(info.to_json(), indent=2, ensure_ascii=False) + "\n"
-        write_atomically(run / "run.json", text)
+        write_atomically(run / "run.json", info.to_text())
         write_ground_truth(run / "ground_truth.json", ground_truth)
         thresholds = self._configuration.thresholds
         tables: list[list[Detections]] = [[] for _ in thresholds]
@@ -206,7 +205,9 @@ class RunWriter:
         options, thresholds = self._configuration.boxes, self._configuration.thresholds
         if heatmaps:
             path = self._partial / "run/heatmaps" / f"{number:05}.npz"
-            write_atomically(path, pack_heatmaps(heatmaps))
+            write_atomically(path, pack_heatmaps(heatmaps, self._configuration.heatmap_dtype))
+            # Rounded to float16 or not: boxes are drawn from the heatmaps that are stored.
+            heatmaps = list(read_heatmaps(path))
         radius = options.smooth_radius
         drawn = draw_boxes(heatmaps, images, thresholds, [radius], options)
         part["boxes"] = [_to_rows(drawn[radius, threshold]) for threshold in thresholds]

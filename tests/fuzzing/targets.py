@@ -101,7 +101,8 @@ def heatmaps(data: bytes) -> None:
     _file(data, "run/heatmaps/0.npz")
     run = Run(FOLDER / "run")
     records = list(run.heatmaps())
-    assert sum(record.heatmap.nbytes for record in records) <= len(data)
+    # Two bytes of float16 become four.
+    assert sum(record.heatmap.nbytes for record in records) <= 2 * len(data)
     ((boxes),) = draw_boxes(records, run.ground_truth.images, [0.5], [2], run.options).values()
     assert (boxes.boxes >= 0).all()
     assert ((boxes.scores >= 0) & (boxes.scores <= 1)).all() or not records
