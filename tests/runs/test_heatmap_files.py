@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.errors import UsageError
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.metrics.average_precision import find_protocol
+from kgradcam.metrics.protocol import find_protocol
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps, read_heatmaps
