@@ -12,16 +12,15 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import EigenCAM
-from kgradcam.metrics.faithfulness import (
-    MEASURES,
+from kgradcam.metrics.faithfulness import MEASURES, measure
+from kgradcam.metrics.perturbation import (
     average_drop,
     deletion,
     insertion,
-    measure,
     occlusion_correlation,
-    randomization_correlation,
-    rank_correlation,
 )
+from kgradcam.metrics.randomization import randomization_correlation
+from kgradcam.metrics.rank_correlation import rank_correlation
 
 
 def summing(height: int, width: int, channels: int = 1) -> GradCAM:
