@@ -50,6 +50,7 @@ class FrozenExplainer(Explainer):
     ) -> None:
         super().__init__(computation, choose_precision(precision))
         self._jit_compile = jit_compile
+        self._kept: list[Any] = []
         # Tensors are immutable: an update of a variable copies the buffer that they share.
         self._weights = [variable.value.value() for variable in self.model.variables]
         self._compile(specs)
@@ -73,11 +74,12 @@ class FrozenExplainer(Explainer):
             )
         try:
             concrete = trace_stateless(self._traced(function), signature, self.model, self._weights)
-            record = self._traces[-1]
-            frozen = constant_weights(concrete, self._weights, record.feature_maps, precision)
+            cut = self._traces[-1].feature_maps
+            frozen = constant_weights(concrete, self._weights, cut, precision)
         except CannotFreezeError as error:
             raise CannotFreezeError(f"{self.model.name} cannot be frozen: {error}") from error
-        self._traces[-1] = record._replace(feature_maps=[])  # lets the graph of the trace go
+        # TensorFlow unregisters the bodies of loops, by name, with the trace that defined them.
+        self._kept.append(concrete)
         compiled = compile_for_replicas(
             frozen, signature, self.model.distribute_strategy, self._jit_compile
         )
