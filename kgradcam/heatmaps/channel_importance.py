@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from kgradcam.heatmaps.gradcam import GradCAM, channel_weights
+from kgradcam.heatmaps.forward import ForwardPass
+from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.scores import ClassTarget
 
 
@@ -98,7 +99,7 @@ def neuron_importance(
         ... ).sentence()
         'cat: ears raise the score, wheels lower it.'
     """
-    explainer = GradCAM(model, method=channel_weights, relu=False, **options)
+    explainer = GradCAM(model, method=ForwardPass.mean_gradients, relu=False, **options)
     batch = tf.nest.map_structure(lambda each: np.asarray(each)[np.newaxis], image)
     alphas = explainer(batch, classes=[target]).heatmaps[0, 0]
     known = dict(names) if isinstance(names, Mapping) else dict(enumerate(names or ()))

@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.layers import (
     LayerCall,
+    ancestors,
     default_call,
     find_call,
     is_better_default,
@@ -87,6 +89,30 @@ class ForwardPass:
             function: Maps the gradient of one class at the feature maps to a tensor.
         """
         return for_each(lambda slope: function(self.gradients(slope)), self.scored.slopes)
+
+    def mean_gradients(self) -> Any:
+        """Returns the mean of each class's gradient over space: float32 `[classes, batch, k]`.
+
+        If the network uses the feature maps only through their mean over space, all places have the
+        same gradient: that of the mean over the number of places. Then the large gradient is not
+        computed, which matters for many classes.
+        """
+        pooled = None
+        if not self.call.channels_first and self.reshape is None:
+            pooled = _only_mean(self.call.feature_maps, self.scored.start)
+        axes = space(self.feature_maps)
+        if pooled is None:
+            return self.for_each_class(lambda gradients: tf.reduce_mean(gradients, axis=axes))
+        shape = tf.shape(self.feature_maps)
+        places = tf.cast(tf.reduce_prod(shape[1:-1]), tf.float32)
+
+        def at_the_mean(slope: Any) -> Any:
+            gradients = self.tape.gradient(self.scored.start, pooled, output_gradients=slope)
+            if gradients is None:
+                gradients = tf.reduce_sum(self.gradients(slope), axis=axes)  # raises the reason
+            return tf.reshape(gradients, [shape[0], shape[-1]]) / places
+
+        return for_each(at_the_mean, self.scored.slopes)
 
     def rescore(self, inputs: Any = None, feature_maps: Any = None) -> Scored:
         """Runs the model again and scores the same classes.
@@ -209,6 +235,18 @@ def as_grid(call: LayerCall, tensor: Any, reshape: Reshape | None = None) -> Any
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
+
+
+def _only_mean(feature_maps: Any, start: Any) -> Any:
+    """The mean over space of feature maps, if `start` depends on the maps through it alone."""
+    for operation in feature_maps.consumers():
+        if operation.type == "Mean" and feature_maps.dtype == tf.float32:
+            axes, mean = tf.get_static_value(operation.inputs[1]), operation.outputs[0]
+            if axes is not None and sorted(np.ravel(axes).tolist()) == space(feature_maps):
+                used = ancestors(start, beside=mean)
+                if id(mean) in used and id(feature_maps) not in used:
+                    return mean
+    return None
 
 
 def _channels_last(tensor: Any) -> Any:

@@ -11,7 +11,7 @@ from kgradcam.devices import compile_for_replicas
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, Method
 from kgradcam.heatmaps.explainer import Explainer, signature_of
-from kgradcam.heatmaps.forward import ForwardPass, space
+from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.heatmaps.inputs import input_specs
 from kgradcam.heatmaps.multiscale import check_scales
@@ -19,16 +19,10 @@ from kgradcam.heatmaps.precision import prefers_xla
 from kgradcam.heatmaps.scores import Score
 
 
-def channel_weights(forward: ForwardPass) -> Any:
-    """Returns the alphas of Grad-CAM (equation 1 of the paper), float32 `[classes, batch, k]`."""
-    axes = space(forward.feature_maps)
-    return forward.for_each_class(lambda gradients: tf.reduce_mean(gradients, axis=axes))
-
-
 def grad_cam(forward: ForwardPass) -> Any:
-    """Grad-CAM (equation 2 of the paper): sum over k of alpha_k A^k, before the ReLU."""
+    """Grad-CAM (equations 1 and 2 of the paper): sum over k of alpha_k A^k, before the ReLU."""
     # Alphas are small: all classes share one product with the feature maps.
-    return tf.einsum("b...k,cbk->cb...", forward.feature_maps, channel_weights(forward))
+    return tf.einsum("b...k,cbk->cb...", forward.feature_maps, forward.mean_gradients())
 
 
 class GradCAM(Explainer):

@@ -161,7 +161,7 @@ def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall
     Raises:
         UserError: No layer outputs a feature map.
     """
-    used = _ancestors(outputs)
+    used = ancestors(outputs)
     best: LayerCall | None = None
     for call in calls:
         if id(call.feature_maps) in used and is_better_default(call, best, inputs):
@@ -174,12 +174,18 @@ def default_call(calls: list[LayerCall], inputs: Any, outputs: Any) -> LayerCall
     return best
 
 
-def _ancestors(outputs: Any) -> set[int]:
-    """The ids of some symbolic outputs, and of all tensors that they are computed from."""
+def ancestors(outputs: Any, beside: Any = None) -> set[int]:
+    """Returns the ids of symbolic outputs, and of all tensors that they are computed from.
+
+    Args:
+        outputs: A tensor, or a list or dict of them.
+        beside: A tensor whose own ancestors are left out, unless they are used elsewhere.
+    """
     pending = [tensor for tensor in tf.nest.flatten(outputs) if tf.is_tensor(tensor)]
     seen = {id(tensor) for tensor in pending}
     while pending:
-        for tensor in pending.pop().op.inputs:
+        descendant = pending.pop()
+        for tensor in () if descendant is beside else descendant.op.inputs:
             if id(tensor) not in seen:
                 seen.add(id(tensor))
                 pending.append(tensor)
