@@ -18,6 +18,10 @@ class UsageError(UserError):
     """A wrong option or argument; the command line exits with 2."""
 
 
+class DataWarning(UserWarning):
+    """Data that can be read, but may be meant otherwise; the command line prints one line."""
+
+
 def did_you_mean(name: str, options: Iterable[str], count: int = 3) -> str:
     """Returns a hint with the names closest to a mistyped one.
 

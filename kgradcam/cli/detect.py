@@ -11,6 +11,7 @@ from kgradcam.cli.options import (
     DATASET,
     MODEL,
     AsJson,
+    Clip,
     Config,
     DataDir,
     Force,
@@ -154,6 +155,7 @@ def detect(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
+    clip: Clip = False,
     trust_model: TrustModel = False,
     max_pixels: MaxPixels = None,
     data_dir: DataDir = None,
@@ -211,6 +213,7 @@ def detect(
         presence_threshold=presence_threshold,
         limit=limit,
         seed=seed,
+        clip=clip,
         strict=strict,
         trusted=trust_model,
     )
@@ -263,7 +266,9 @@ def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) 
     from kgradcam.data.dataset import open_dataset
 
     require_absent(out, force)
-    dataset = open_dataset(configuration.dataset, configuration.split, data_dir)
+    dataset = open_dataset(
+        configuration.dataset, configuration.split, data_dir, clip=configuration.clip
+    )
     report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
     note(
         f"{dataset.name} {dataset.split}: {len(dataset.examples)} images, classes "

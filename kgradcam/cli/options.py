@@ -59,6 +59,12 @@ ImageSize = Annotated[
         help="native keeps the image's size; N resizes to N x N pixels.", metavar="native|N"
     ),
 ]
+Clip = Annotated[
+    bool,
+    typer.Option(
+        "--clip", help="Clip boxes that leave their image, instead of skipping the image."
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of datasets.", envvar="TFDS_DATA_DIR", show_default=False),

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import AsJson, DataDir, MaxPixels, Quiet
+from kgradcam.cli.options import AsJson, Clip, DataDir, MaxPixels, Quiet
 from kgradcam.cli.output import note, print_json, report_skipped
 from kgradcam.cli.startup import import_tensorflow
 
@@ -17,6 +17,7 @@ def prepare(
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
     ] = False,
+    clip: Clip = False,
     max_pixels: MaxPixels = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -29,7 +30,9 @@ def prepare(
     from kgradcam.data.dataset import data_folder
     from kgradcam.data.voc_builder import prepare as write_dataset
 
-    folder, counts, left_out = write_dataset(devkit, year, data_folder(data_dir), strict, quiet)
+    folder, counts, left_out = write_dataset(
+        devkit, year, data_folder(data_dir), strict, quiet, clip
+    )
     skipped = [{"file": name, "reason": reason} for name, reason in left_out]
     report_skipped(skipped)
     note(", ".join(f"{split}: {count} images" for split, count in counts.items()), quiet)

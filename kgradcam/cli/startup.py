@@ -6,12 +6,13 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from typing import Any, NoReturn
 
 import typer
 
 from kgradcam.cli.output import note
-from kgradcam.errors import UsageError, UserError
+from kgradcam.errors import DataWarning, UsageError, UserError
 
 
 def import_tensorflow() -> None:
@@ -43,6 +44,7 @@ def run(app: typer.Typer) -> None:
     """Runs the command line; a user's mistake becomes one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops in order, like Ctrl-C
     sys.unraisablehook = _interrupt_later
+    warnings.showwarning = _show_warning
     try:
         app()
     except UsageError as error:
@@ -55,6 +57,17 @@ def run(app: typer.Typer) -> None:
         if exit_.code == 130:
             typer.echo("kgradcam: interrupted; no partial file is left behind.", err=True)
         raise
+
+
+_show_with_source = warnings.showwarning
+
+
+def _show_warning(message: Any, category: Any, *source: Any, **options: Any) -> None:
+    """Shows a warning about the user's data as one line, without the place in the source."""
+    if issubclass(category, DataWarning):
+        note(f"Warning: {message}")
+    else:
+        _show_with_source(message, category, *source, **options)
 
 
 def _fail(message: str, code: int) -> NoReturn:

@@ -10,6 +10,7 @@ from kgradcam.cli.options import (
     DATASET,
     MODEL,
     AsJson,
+    Clip,
     Config,
     DataDir,
     Force,
@@ -224,6 +225,7 @@ def train(
     colour: Colour = 0.2,
     hide: Hide = 0.0,
     seed: Seed = 0,
+    clip: Clip = False,
     config: Config = None,
     resume: Resume = False,
     dry_run: DryRun = False,
@@ -274,6 +276,7 @@ def train(
             augmentation=training.Augmentation(scale, flip, colour, hide),
             mixed_precision=mixed_precision,
             seed=seed,
+            clip=clip,
         )
     if dry_run:
         plan = training.plan_training(configuration, data_dir)

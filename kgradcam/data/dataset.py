@@ -211,7 +211,11 @@ class Dataset:
 
 
 def open_dataset(
-    name: str, split: str | None = None, data_dir: Path | None = None, quiet: bool = True
+    name: str,
+    split: str | None = None,
+    data_dir: Path | None = None,
+    quiet: bool = True,
+    clip: bool = False,
 ) -> Dataset:
     """Opens a split of a dataset and reads its annotations.
 
@@ -221,6 +225,7 @@ def open_dataset(
         split: The split. Default: `"test"`; `"all"` for a folder without a list of that name.
         data_dir: The data folder of tensorflow-datasets. Default: see `data_folder`.
         quiet: Shows no progress on stderr.
+        clip: Clips boxes that leave their image, instead of skipping the image; for folders.
 
     Raises:
         UserError: The dataset or the split does not exist, has no usable image, or cannot be
@@ -237,10 +242,10 @@ def open_dataset(
         array([[144., 168., 405., 400.]])
     """
     if name == DEMO:
-        return _open_folder(demo_folder(data_dir), name, split, quiet)
+        return _open_folder(demo_folder(data_dir), name, split, quiet, clip)
     is_voc = name == "voc" or name.startswith("voc/")
     if not is_voc and Path(name).is_dir():
-        return _open_folder(Path(name), name, split, quiet)
+        return _open_folder(Path(name), name, split, quiet, clip)
     from kgradcam.data import voc_builder  # imports tensorflow-datasets
 
     if is_voc:
@@ -252,11 +257,11 @@ def open_dataset(
     )
 
 
-def _open_folder(root: Path, name: str, split: str | None, quiet: bool) -> Dataset:
+def _open_folder(root: Path, name: str, split: str | None, quiet: bool, clip: bool) -> Dataset:
     folder = VocFolder(root)
     if split is None:
         split = "test" if "test" in folder.split_files else WHOLE_FOLDER
-    return Dataset(name, split, *read_folder(folder, split, quiet=quiet))
+    return Dataset(name, split, *read_folder(folder, split, quiet=quiet, clip=clip))
 
 
 def data_folder(data_dir: Path | None = None) -> Path:

@@ -24,6 +24,17 @@ _FORMATS = tuple(
     for name in ("JPEG", "PNG", "BMP", "GIF", "JPEG2000", "MPO", "PPM", "TIFF", "WEBP", "AVIF")
     if name in PIL.Image.OPEN
 )
+SUFFIXES = (
+    ".jpg",
+    ".jpeg",
+    ".png",
+    *(
+        suffix
+        for suffix, name in PIL.Image.registered_extensions().items()
+        if name in _FORMATS and suffix not in (".jpg", ".jpeg", ".png")
+    ),
+)
+"""The suffixes of image files that can be decoded, lower case; the most common first."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 # `warnings.catch_warnings` is not thread-safe: it changes filters of the whole process.

@@ -8,6 +8,7 @@ are ignored.
 """
 
 import math
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.data.examples import Objects
+from kgradcam.data.flags import parse_flag
 from kgradcam.errors import UserError
 
 # Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010.
@@ -50,7 +52,8 @@ def parse_annotation(path: Path) -> Objects:
     """Reads a VOC annotation file.
 
     Many labelling tools omit pose, truncated and difficult; the defaults are unspecified, false and
-    false. The image size in the file is often wrong, so it does not affect the boxes.
+    false. The image size in the file is often wrong, so it does not affect the boxes. Tags are read
+    in any case and without namespace, and `<annotation>` may be inside another element.
 
     Args:
         path: An XML file.
@@ -59,8 +62,9 @@ def parse_annotation(path: Path) -> Objects:
         Its objects, in the file's order.
 
     Raises:
-        UserError: The file cannot be read, is not well-formed, or has a document type; or an
-            object has no name, no box, or a box that is inverted or not finite.
+        UserError: The file cannot be read, is not well-formed, has a document type, or does not
+            hold one `<annotation>`; or an object has no name, no box, a box that is inverted or
+            not finite, or a flag that is neither 0 nor 1.
     """
     try:
         with path.open("rb") as file:
@@ -72,23 +76,53 @@ def parse_annotation(path: Path) -> Objects:
     if len(text) > _MAX_BYTES:
         raise UserError(f"{path} is too large for an annotation: more than {_MAX_BYTES:,} bytes.")
     try:
-        root = ET.fromstring(text, ET.XMLParser(target=_WithoutDocumentType()))
+        return _parse_objects(_parse_xml(text))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
     except (ET.ParseError, LookupError, ValueError) as error:
         raise UserError(f"{path}: not readable XML: {error}") from error
-    elements = root.findall("object")
-    boxes = np.array([_parse_box(element, path) for element in elements], dtype=np.float64)
+
+
+def _parse_xml(text: bytes) -> ET.Element:
+    """Returns the `<annotation>`, with its tags in lower case and without namespaces."""
+    declared = re.match(rb"""<\?xml[^>]*encoding=["']([\w.-]+)["']""", text)
+    parser = ET.XMLParser(target=_WithoutDocumentType())
+    try:
+        root = ET.fromstring(text, parser)
+    except ValueError:  # expat reads no encoding of several bytes, such as GB2312
+        if not declared:
+            raise
+        decoded = text.decode(declared[1].decode()).partition("?>")[2]
+        root = ET.fromstring(decoded, ET.XMLParser(target=_WithoutDocumentType()))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2].lower()
+    if root.tag == "annotation":
+        return root
+    # VOC's own <source> has an <annotation> too.
+    parents = (element for element in root.iter() if element.tag != "source")
+    found = [child for parent in parents for child in parent if child.tag == "annotation"]
+    if len(found) != 1:
+        raise UserError(
+            f"it must hold one <annotation>. Received: {len(found)}, in <{root.tag[:40]}>."
+        )
+    return found[0]
+
+
+def _parse_objects(annotation: ET.Element) -> Objects:
+    elements = list(annotation.iter("object"))
     names = tuple((element.findtext("name") or "").strip() for element in elements)
-    if not all(names):
-        raise UserError(f"{path}: an object has no name.")
+    for i, name in enumerate(names, start=1):
+        if not name:
+            raise UserError(f"an object has no name: object {i}.")
+    pairs = list(zip(elements, names, strict=True))
+    boxes = np.array([_parse_box(element, name) for element, name in pairs], dtype=np.float64)
     return Objects(
         names=names,
         boxes=boxes.reshape(-1, 4),
         difficult=np.array([_is_set(element, "difficult") for element in elements], dtype=bool),
         poses=tuple(_parse_pose(element) for element in elements),
         truncated=np.array([_is_set(element, "truncated") for element in elements], dtype=bool),
-        image_size=_parse_size(root),
+        image_size=_parse_size(annotation),
     )
 
 
@@ -99,11 +133,13 @@ class _WithoutDocumentType(ET.TreeBuilder):
         raise UserError("it has a document type (<!DOCTYPE>); an annotation needs none.")
 
 
-def _parse_size(root: ET.Element) -> tuple[int, int] | None:
+def _parse_size(annotation: ET.Element) -> tuple[int, int] | None:
+    texts = [annotation.findtext(f"size/{tag}", "") for tag in ("width", "height")]
     try:
-        return int(root.findtext("size/width", "")), int(root.findtext("size/height", ""))
-    except ValueError:
+        width, height = (int(float(text)) for text in texts)
+    except (ValueError, OverflowError):
         return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def _parse_pose(element: ET.Element) -> str:
@@ -112,17 +148,17 @@ def _parse_pose(element: ET.Element) -> str:
 
 
 def _is_set(element: ET.Element, tag: str) -> bool:
-    return (element.findtext(tag) or "").strip() == "1"
+    return parse_flag(element.findtext(tag), f"<{tag}>")
 
 
-def _parse_box(element: ET.Element, path: Path) -> tuple[float, float, float, float]:
+def _parse_box(element: ET.Element, name: str) -> tuple[float, float, float, float]:
     texts = [element.findtext(f"bndbox/{tag}") for tag in ("xmin", "ymin", "xmax", "ymax")]
     try:
         xmin, ymin, xmax, ymax = (float(text or "") for text in texts)
     except ValueError:
-        raise UserError(f"{path}: a bndbox needs four numbers. Received: {texts}.") from None
+        raise UserError(f"{name!r}: a bndbox needs four numbers. Received: {texts}.") from None
     if not all(map(math.isfinite, (xmin, ymin, xmax, ymax))) or xmax < xmin or ymax < ymin:
-        raise UserError(f"{path}: a bndbox is inverted or not finite. Received: {texts}.")
+        raise UserError(f"{name!r}: a bndbox is inverted or not finite. Received: {texts}.")
     return xmin - 1, ymin - 1, xmax, ymax
 
 

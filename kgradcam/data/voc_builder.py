@@ -144,7 +144,12 @@ def _require_mirror(name: str) -> None:
 
 
 def prepare(
-    devkit: Path, year: str, data_dir: Path, strict: bool = False, quiet: bool = True
+    devkit: Path,
+    year: str,
+    data_dir: Path,
+    strict: bool = False,
+    quiet: bool = True,
+    clip: bool = False,
 ) -> tuple[Path, dict[str, int], list[tuple[str, str]]]:
     """Writes `voc/2007` or `voc/2012` of tensorflow-datasets from an unpacked devkit.
 
@@ -156,6 +161,7 @@ def prepare(
         data_dir: The data folder of tensorflow-datasets.
         strict: Stops at the first image that cannot be written, instead of skipping it.
         quiet: Shows no progress on stderr.
+        clip: Clips boxes that leave their image, instead of skipping the image.
 
     Returns:
         The folder written, the number of images of each split, and `(file name, reason)` of each
@@ -195,7 +201,7 @@ def prepare(
         def _generate_examples(self, list_name: str) -> Iterator[tuple[str, dict[str, Any]]]:
             # VOC does not publish the annotations of the test images of 2012.
             annotated = list_name != "test" or self.builder_config.has_test_annotations
-            examples, unread = read_folder(folder, list_name, annotated, quiet)
+            examples, unread = read_folder(folder, list_name, annotated, quiet, clip)
             for name, reason in unread:
                 skip(name, reason)
             with progress.bar(f"{list_name} images", len(examples), "images", quiet) as advance:
@@ -205,7 +211,7 @@ def prepare(
                     except UserError as error:
                         skip(example.file_name, str(error))
                     else:
-                        yield Path(example.file_name).stem, record
+                        yield Path(example.file_name).with_suffix("").as_posix(), record
                     advance(1)
 
     builder = DevkitBuilder(config=year, data_dir=data_dir)
@@ -242,7 +248,7 @@ def _voc_record(example: Example) -> dict[str, Any]:
         if min(bbox) < 0 or max(bbox) > 1:
             raise UserError(
                 f"{file_name}: the box {box.tolist()} leaves the image, which is "
-                f"{example.width}x{example.height}."
+                f"{example.width}x{example.height}. --clip clips such boxes."
             )
         described.append(
             {

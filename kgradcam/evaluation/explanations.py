@@ -60,7 +60,7 @@ def faithfulness_of_run(
     made_by = replace(
         run.info.configuration, layer=run.info.model.layer, precision="float32", trusted=trusted
     )
-    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet)
+    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet, made_by.clip)
     explainer = make_explainer(made_by, load_model(made_by))
     images = {image.file_name: image for image in run.ground_truth.images}
     examples = [example for example in dataset.examples if example.file_name in images]

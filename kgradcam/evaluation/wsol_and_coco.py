@@ -208,7 +208,7 @@ def _of_heat(run: Run) -> dict[str, dict[str, float]]:
         if rows.any():
             hits[name].append(pointing_hit(heatmap, truth.boxes[rows]))
         if masks is not None and name in voc.CLASSES:
-            path = masks.mask_path(Path(image.file_name).stem)
+            path = masks.mask_path(image.file_name)
             if path.is_file():
                 pixels[name].add(heatmap, *voc.class_mask(read_labels(path), name))
     return {

@@ -15,6 +15,9 @@ _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 def parse_target(text: str, class_names: Sequence[str] | None, class_count: int) -> tuple[int, ...]:
     """Parses a target: the outputs of a model that together represent one class.
 
+    A text that is exactly the name of an output stands for that output, even if it could be read
+    otherwise: `"2"`, `"0-2"`, `"dog, big"`. The same holds for each part of a list.
+
     Args:
         text: Indices, inclusive ranges and names, separated by commas: `"104"`, `"151-268"`,
             `'tabby,"tiger cat"'`. For an ImageNet model also a VOC class: `"dog"` is 151 to 268.
@@ -25,26 +28,45 @@ def parse_target(text: str, class_names: Sequence[str] | None, class_count: int)
         Class indices in increasing order, without duplicates.
 
     Raises:
-        UserError: A name is unknown, an index is out of range, or there is none.
+        UserError: A name is unknown or has several outputs, an index is out of range, or there is
+            none.
 
     Example:
         >>> parse_target("3, 7-9", None, 10)
         (3, 7, 8, 9)
+        >>> parse_target("2", ("1", "2", "3"), 3)
+        (1,)
     """
+    if exact := _outputs_named(text, class_names):
+        return exact
     indices: set[int] = set()
-    for item in next(csv.reader([text], skipinitialspace=True), []):
-        if match := _RANGE.fullmatch(item.strip()):
-            indices.update(range(int(match[1]), int(match[2]) + 1))
-        elif item.strip().isdigit():
+    for part in next(csv.reader([text], skipinitialspace=True), []):
+        item = part.strip()
+        if exact := _outputs_named(item, class_names):
+            indices.update(exact)
+        elif match := _RANGE.fullmatch(item):
+            first, last = int(match[1]), int(match[2])
+            # Bounded, so that 0-9999999999 does not fill the memory.
+            indices.update(range(first, min(last, class_count) + 1))
+        elif item.isdecimal():
             indices.add(int(item))
         else:
-            indices.update(_find_name(item.strip(), class_names))
+            indices.update(_find_name(item, class_names))
     if not indices or max(indices) >= class_count:
         raise UserError(
             f"class {text!r} must name outputs of the model, 0 to {class_count - 1}. "
             f"Received: {sorted(indices) or 'none'}."
         )
     return tuple(sorted(indices))
+
+
+def _outputs_named(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
+    """Returns the output of exactly that name, or nothing."""
+    found = tuple(i for i, each in enumerate(class_names or ()) if each == name)
+    if len(found) > 1:
+        several = ", ".join(map(str, found))
+        raise UserError(f"class {name!r} is ambiguous: it is the name of outputs {several}.")
+    return found
 
 
 def _find_name(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
@@ -55,9 +77,10 @@ def _find_name(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
         )
     if class_names is imagenet.CLASS_NAMES:
         return imagenet.VOC_GROUPS.get(name.lower()) or (imagenet.find_class(name),)
-    if name not in class_names:
+    found = _outputs_named(name, class_names)
+    if not found:
         raise UserError(f"class {name!r} is unknown.{did_you_mean(name, class_names)}")
-    return (list(class_names).index(name),)
+    return found
 
 
 def dataset_targets(
@@ -67,6 +90,9 @@ def dataset_targets(
     class_count: int,
 ) -> dict[str, tuple[int, ...]]:
     """Parses class options: the classes of a dataset to detect, with the outputs for each.
+
+    An option that is exactly the name of a class of the dataset stands for that class, even if it
+    holds `=`. Otherwise the longest such name before a `=` counts.
 
     Args:
         options: For each class `NAME=TARGET` (see `parse_target`), or `NAME` if the model has a
@@ -87,14 +113,25 @@ def dataset_targets(
     """
     targets: dict[str, tuple[int, ...]] = {}
     for option in options:
-        name, _, target = option.partition("=")
-        if name not in dataset_classes:
-            raise UserError(
-                f"class {name!r} does not occur in this split of the dataset."
-                f"{did_you_mean(name, dataset_classes)} "
-                f"Its classes: {', '.join(dataset_classes) or 'none'}."
-            )
+        name, target = _split_option(option, dataset_classes)
         # In `--class all --class kangaroo=104` the explicit target overrides the name.
-        if target or name not in targets:
-            targets[name] = parse_target(target or name, class_names, class_count)
+        if target:
+            targets[name] = parse_target(target, class_names, class_count)
+        elif name not in targets:
+            # A name from a dataset is a name: class "2" is not output 2.
+            targets[name] = _find_name(name, class_names)
     return targets
+
+
+def _split_option(option: str, dataset_classes: Sequence[str]) -> tuple[str, str]:
+    """Splits `NAME=TARGET`; the target of `NAME` alone is empty."""
+    ends = [len(option), *(i for i, each in reversed([*enumerate(option)]) if each == "=")]
+    for end in ends:
+        if option[:end] in dataset_classes:
+            return option[:end], option[end + 1 :]
+    name = option.partition("=")[0]
+    raise UserError(
+        f"class {name!r} does not occur in this split of the dataset."
+        f"{did_you_mean(name, dataset_classes)} "
+        f"Its classes: {', '.join(dataset_classes) or 'none'}."
+    )

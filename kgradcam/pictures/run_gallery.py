@@ -87,7 +87,8 @@ def read_photographs(
     from kgradcam.data.dataset import open_dataset  # imports tensorflow-datasets
 
     source = run.info.dataset
-    dataset = open_dataset(source.name, source.split, data_dir, quiet)
+    clip = run.info.configuration.clip
+    dataset = open_dataset(source.name, source.split, data_dir, quiet, clip)
     missing = set(file_names)
     examples = [example for example in dataset.examples if example.file_name in missing]
     with progress.bar("pictures", len(missing), "images", quiet) as advance:

@@ -39,6 +39,7 @@ class Configuration:
         presence_threshold: Minimum probability for a class to count as predicted.
         limit: Maximum number of images, drawn at random. Default: all.
         seed: The random seed of that draw.
+        clip: Whether boxes that leave their image are clipped, instead of skipping the image.
         strict: Whether an unreadable image ends the run, instead of being skipped.
         trusted: Whether the model may execute code of its own; see `load_classifier`.
 
@@ -67,6 +68,7 @@ class Configuration:
     presence_threshold: float = 0.05
     limit: int | None = None
     seed: int = 0
+    clip: bool = False
     strict: bool = False
     trusted: bool = False
 

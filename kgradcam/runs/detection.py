@@ -91,7 +91,9 @@ def detect(
             options = asdict(configuration)
             del options["precision"]  # "auto" is resolved only when the images are counted
             writer.require_same({"configuration": options})
-        dataset = open_dataset(configuration.dataset, configuration.split, data_dir, quiet)
+        dataset = open_dataset(
+            configuration.dataset, configuration.split, data_dir, quiet, configuration.clip
+        )
         _stop_if_strict(configuration, dataset.skipped)
         plan = _make_plan(configuration, dataset, load_model(configuration))
         info = _describe(plan)
@@ -124,8 +126,14 @@ class _Plan:
 
 
 def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Classifier) -> _Plan:
+    classes = _expand(configuration.classes, dataset)
+    if not classes:
+        raise UserError(
+            f"None of the {len(dataset.examples)} images of split {dataset.split!r} of "
+            f"{dataset.name} has an annotated object, so there is no class to detect."
+        )
     targets = dataset_targets(
-        _expand(configuration.classes, dataset),
+        classes,
         dataset.class_names,
         classifier.class_names,
         classifier.model.output_shape[-1],

@@ -62,6 +62,7 @@ class TrainingConfiguration:
         augmentation: Random variations of the training images.
         mixed_precision: Whether to compute in float16 with float32 weights, for GPUs.
         seed: Random seed of weights, order and variations.
+        clip: Whether boxes that leave their image are clipped, instead of skipping the image.
 
     Raises:
         UserError: A number is out of range, or two options contradict each other.
@@ -91,6 +92,7 @@ class TrainingConfiguration:
     augmentation: Augmentation = field(default_factory=Augmentation)
     mixed_precision: bool = False
     seed: int = 0
+    clip: bool = False
 
     def __post_init__(self) -> None:
         for name, (low, high) in _RANGES.items():

@@ -89,7 +89,9 @@ def open_data(configuration: TrainingConfiguration, data_dir: Path | None) -> Tr
 
     test = None
     if configuration.test_split:
-        split = open_dataset(configuration.dataset, configuration.test_split, data_dir)
+        split = open_dataset(
+            configuration.dataset, configuration.test_split, data_dir, clip=configuration.clip
+        )
         _require_disjoint(examples, dataset.split, split)
         test = to_evaluate(split, split.examples)
     training = LabelledImages(
@@ -139,11 +141,12 @@ def _open_splits(
 ) -> tuple[Dataset, list[Example], Dataset, list[Example]]:
     """Returns the training set and its images, then the validation set and its images."""
     split, validation_split = _choose_splits(configuration)
-    dataset = open_dataset(configuration.dataset, split, data_dir)
+    clip = configuration.clip
+    dataset = open_dataset(configuration.dataset, split, data_dir, clip=clip)
     try:
         share = float(validation_split)
     except ValueError:
-        validation = open_dataset(configuration.dataset, validation_split, data_dir)
+        validation = open_dataset(configuration.dataset, validation_split, data_dir, clip=clip)
         _require_disjoint(dataset.examples, split, validation)
         return dataset, dataset.examples, validation, validation.examples
     total = len(dataset.examples)

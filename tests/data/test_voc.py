@@ -47,6 +47,57 @@ def test_pose_truncated_and_difficult_are_read(tmp_path: Path) -> None:
     assert objects.difficult.tolist() == [True]
 
 
+@pytest.mark.parametrize(
+    ("text", "difficult"),
+    [
+        *((text, True) for text in ("1", " 1 ", "1.0", "True", "true", "YES", "2")),
+        *((text, False) for text in ("0", "0.0", "False", "no", "", " ", "Unspecified", "None")),
+    ],
+)
+def test_flags_of_any_tool_are_read(tmp_path: Path, text: str, difficult: bool) -> None:
+    for tag in ("difficult", "truncated"):
+        objects = parse_annotation(
+            annotation(tmp_path, BARE.format(f"<{tag}>{text}</{tag}>" + BOX))
+        )
+        assert getattr(objects, tag).tolist() == [difficult]
+
+
+def test_a_flag_that_is_neither_is_named(tmp_path: Path) -> None:
+    text = BARE.format("<difficult>perhaps</difficult>" + BOX)
+    with pytest.raises(UserError, match="<difficult> must be 0 or 1. Received: 'perhaps'"):
+        parse_annotation(annotation(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"<annotations>{BARE}</annotations>",
+        BARE.replace("annotation", "Annotation").replace("object", "Object"),
+        BARE.replace("<annotation>", '<annotation xmlns="urn:voc">'),
+        BARE.replace("<object>", "<objects><object>").replace("</object>", "</object></objects>"),
+        BARE.replace("<object>", "<source><annotation>VOC2007</annotation></source><object>"),
+        '<?xml version="1.0" encoding="GB2312"?>' + BARE,
+    ],
+)
+def test_nested_and_other_spellings_are_read(tmp_path: Path, text: str) -> None:
+    objects = parse_annotation(annotation(tmp_path, text.format(BOX)))
+    assert (objects.names, objects.boxes.tolist()) == (("dog",), [[47, 239, 195, 371]])
+
+
+def test_a_name_in_gb2312_is_read(tmp_path: Path) -> None:
+    text = '<?xml version="1.0" encoding="gb2312"?>' + BARE.format(BOX).replace("dog", "山羊")
+    (tmp_path / "a.xml").write_bytes(text.encode("gb2312"))
+    assert parse_annotation(tmp_path / "a.xml").names == ("山羊",)
+
+
+def test_a_file_holds_one_annotation(tmp_path: Path) -> None:
+    one = BARE.format(BOX)
+    with pytest.raises(UserError, match="must hold one <annotation>. Received: 2, in <all>"):
+        parse_annotation(annotation(tmp_path, f"<all>{one}{one}</all>"))
+    with pytest.raises(UserError, match="must hold one <annotation>. Received: 0, in <svg>"):
+        parse_annotation(annotation(tmp_path, "<svg/>"))
+
+
 def test_an_unknown_pose_is_unspecified(tmp_path: Path) -> None:
     objects = parse_annotation(annotation(tmp_path, BARE.format("<pose>asleep</pose>" + BOX)))
     assert objects.poses == ("unspecified",)

@@ -43,6 +43,56 @@ def test_a_models_own_names_are_exact() -> None:
     assert parse_target("dog", ("cat", "dog"), 2) == (1,)
 
 
+NUMBERED = tuple(sorted(map(str, range(12))))  # "0", "1", "10", "11", "2", ...
+
+
+@pytest.mark.parametrize(
+    ("text", "names", "indices"),
+    [
+        ("2", NUMBERED, (4,)),
+        ("10", NUMBERED, (2,)),
+        ("2, 10", NUMBERED, (2, 4)),
+        ("0-2", ("cat", "0-2", "dog", "fox"), (1,)),
+        ("0-2, 3", ("cat", "0-2", "dog", "fox"), (1, 3)),
+        ("dog, big", ("cat", "dog, big"), (1,)),
+        ('cat, "dog, big"', ("cat", "dog, big"), (0, 1)),
+        (" dog", ("dog", " dog"), (1,)),
+        ("size=L", ("size=L", "cat"), (0,)),
+        ("tiger", imagenet.CLASS_NAMES, (292,)),
+    ],
+)
+def test_an_exact_name_of_the_model_wins(text: str, names, indices: tuple[int, ...]) -> None:
+    assert parse_target(text, names, len(names)) == indices
+
+
+def test_a_name_of_two_outputs_is_ambiguous() -> None:
+    with pytest.raises(UserError, match="'cat' is ambiguous: it is the name of outputs 0, 2"):
+        parse_target("cat", ("cat", "dog", "cat"), 3)
+
+
+def test_an_exact_name_of_the_dataset_wins() -> None:
+    names = ("2", "cat", "dog, big", "size", "size=L")
+    model = ("size=L", "dog, big", "cat", "2", "size")
+    assert dataset_targets(names, names, model, 5) == {
+        "2": (3,),
+        "cat": (2,),
+        "dog, big": (1,),
+        "size": (4,),
+        "size=L": (0,),
+    }
+    assert dataset_targets(["size=L=2"], names, model, 5) == {"size=L": (3,)}
+    assert dataset_targets(["size=0"], names, model, 5) == {"size": (0,)}
+    assert dataset_targets(["size=0,1"], ("size",), None, 5) == {"size": (0, 1)}
+
+
+def test_a_number_that_names_a_class_is_no_index() -> None:
+    with pytest.raises(UserError, match=r"'2' has no index.* --class 2=INDEX"):
+        dataset_targets(["2"], ("1", "2"), None, 5)
+    with pytest.raises(UserError, match="class '2' is unknown"):
+        dataset_targets(["2"], ("1", "2"), ("cat", "dog", "fox"), 3)
+    assert dataset_targets(["2=2"], ("1", "2"), None, 5) == {"2": (2,)}
+
+
 def test_classes_of_a_dataset() -> None:
     targets = dataset_targets(["cat", "dog=151-268"], voc.CLASSES, imagenet.CLASS_NAMES, 1000)
     assert targets == {"cat": (281, 282, 283, 284, 285), "dog": tuple(range(151, 269))}

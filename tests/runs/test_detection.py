@@ -38,6 +38,30 @@ def table(run: Run, threshold: float) -> list[tuple[int, int, list[float]]]:
     ]
 
 
+def test_a_split_without_any_object_has_no_class_to_detect(
+    make_voc, configuration: Configuration, tmp_path: Path
+) -> None:
+    folder = make_voc("empty")
+    folder.add("a")
+    folder.add("b")
+    with pytest.raises(
+        UserError,
+        match=r"None of the 2 images of split 'all' of .* has an annotated object, so there is no",
+    ):
+        detect(replace(configuration, dataset=str(folder.root), classes=("all",)), tmp_path / "run")
+
+
+def test_clipping_keeps_the_image_of_a_stray_box(
+    pets, configuration: Configuration, tmp_path: Path
+) -> None:
+    annotation = pets.root / "Annotations/a.xml"
+    annotation.write_text(annotation.read_text().replace("<xmin>5<", "<xmin>-3<"))
+    assert detect(configuration, tmp_path / "whole").info.counts.images == 3
+    run = detect(replace(configuration, clip=True), tmp_path / "clipped")
+    assert run.info.counts.images == 4
+    assert run.ground_truth.boxes[0].tolist() == [0, 6, 20, 24]
+
+
 def test_bright_squares_are_boxed(configuration: Configuration, tmp_path: Path) -> None:
     run = detect(configuration, tmp_path / "run")
     assert run.ground_truth.categories == ("cat", "dog")
