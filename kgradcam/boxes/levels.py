@@ -5,6 +5,7 @@ threshold up, each box is scored by its heat, and non-maximum suppression keeps 
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -45,8 +46,7 @@ def level_boxes(
     canvas = normalize(heatmap, (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))))
     scale = np.array([size[0] / canvas.shape[1], size[1] / canvas.shape[0]] * 2)
     for radius in radii:
-        window = round(radius * shrink)
-        smoothed = cv2.blur(canvas, (window, window)) if window > 1 else canvas
+        smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas
         boxes, levels = _boxes_at_levels(smoothed, thresholds)
         scores = score_boxes(canvas, boxes, probability, options.score)
         # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
@@ -56,6 +56,23 @@ def level_boxes(
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
             kept = rows[_suppress(boxes[rows], scores[rows], options)]
             yield boxes[kept] * scale, scores[kept]
+
+
+def _smooth(canvas: Heatmap, width: float) -> Heatmap:
+    """A box filter of any width in pixels of the canvas, which is interpolated linearly.
+
+    The filter is symmetric, so no region moves; and less than a pixel has its effect too.
+    """
+    reach = int(np.ceil(width / 2))  # pixels on each side
+
+    def integral(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """The integral up to x of the weight of a pixel, which falls from 1 at 0 to 0 at +-1."""
+        x = np.clip(x, -1, 1)
+        return 0.5 + x - x * abs(x) / 2
+
+    pixels = np.arange(-reach, reach + 1.0)
+    weights = (integral(width / 2 - pixels) - integral(-width / 2 - pixels)) / width
+    return cv2.sepFilter2D(canvas, -1, weights, weights, borderType=cv2.BORDER_REFLECT)
 
 
 def _boxes_at_levels(

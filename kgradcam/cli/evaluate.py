@@ -1,7 +1,7 @@
 """`kgradcam evaluate`: measures the AP and recall of a run or of given detections."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+import math
+from typing import Annotated
 
 import typer
 
@@ -59,7 +59,7 @@ def evaluate(
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with 1 if the best mean is lower; repeat for several.",
+            help="Exit with 1 if the best mean, in 0..1, is lower; repeat for several.",
             metavar="ap@IOU=VALUE",
             show_default=False,
         ),
@@ -81,6 +81,7 @@ def evaluate(
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
     rules, ious = find_protocol(protocol), joined(iou) or [0.3, 0.4, 0.5]
+    demands = [_parse_demand(each) for each in fail_under or ()]
     source = read_boxes(
         run, detections, ground_truth, rows, threshold, radius, boxes, box_options, grid=True
     )
@@ -124,18 +125,25 @@ def evaluate(
         from kgradcam.pictures.charts import draw_charts
 
         write_result(out, result, draw_charts(result))
-    _fail_under(result, fail_under or ())
-
-
-def _fail_under(result: Any, demands: Sequence[str]) -> None:
-    for demand in demands:
-        metric, _, least = demand.partition("=")
-        try:
-            wanted = float(least)
-        except ValueError:
-            raise UsageError(
-                f"--fail-under must have the form ap@0.5=0.4. Received: {demand!r}."
-            ) from None
+    for metric, least in demands:
         value = result.value(metric)
-        if not value >= wanted:  # a NaN fails too
-            raise UserError(f"{metric} is {value:.4f}, under {wanted:g}.")
+        if not value >= least:  # a NaN fails too
+            raise UserError(f"{metric} is {value:.4f}, under {least:g}.")
+
+
+def _parse_demand(text: str) -> tuple[str, float]:
+    """Parses a value of `--fail-under`: a metric and its least value in [0, 1]."""
+    metric, _, least = text.partition("=")
+    try:
+        wanted = float(least)
+    except ValueError:
+        wanted = math.nan
+    if not 0 <= wanted <= 1:
+        raise UsageError(
+            "--fail-under must have the form ap@0.5=0.4, a fraction in [0, 1]: 0.4 is 40 percent. "
+            f"Received: {text!r}."
+        )
+    from kgradcam.evaluation.results import parse_metric
+
+    parse_metric(metric)
+    return metric, wanted

@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.evaluation.results import DIFFERENCE, MEAN, Result, Row, best_option
+from kgradcam.evaluation.results import DIFFERENCE, MEAN, MIN_IMAGES, Result, Row
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
 from kgradcam.metrics.protocol import Protocol
@@ -42,7 +42,8 @@ def compare_runs(
 
     Returns:
         Rows with the measures `ap` and `difference` (from the first run; NaN for the first) for
-        each class, run and IoU. The interval of `difference` holds 95 % of the samples.
+        each class, run and IoU. The interval of `difference` holds 95 % of the samples. The
+        count `images` is the number of images that show an object of the class.
 
     Raises:
         UserError: The runs have different images or classes.
@@ -53,34 +54,39 @@ def compare_runs(
     found = []
     for run in runs:
         grid = evaluate_run(run, thresholds, iou_thresholds, protocol, radii=radii)
-        _, radius, threshold = best_option(grid.rows)
+        _, radius, threshold = grid.best
         assert radius is not None
         assert threshold is not None
         values = _values(run, radius, threshold, iou_thresholds, protocol, drawn)
         found.append((run, radius, threshold, values))
     _, _, _, of_first = found[0]
-    names = [*runs[0].ground_truth.categories, MEAN]
     rows = []
-    for (class_name, iou), (first_ap, first_samples) in of_first.items():
+    for class_name in dict.fromkeys(name for name, _ in of_first):
         for place, (run, radius, threshold, values) in enumerate(found):
-            ap, of_samples = values[class_name, iou]
-            row = Row(
-                class_name,
-                {"ap": ap, DIFFERENCE: ap - first_ap if place else math.nan},
-                intervals={DIFFERENCE: interval(of_samples - first_samples) if place else None},
-                run=str(run.folder),
-                radius=radius,
-                threshold=threshold,
-                iou=iou,
-            )
-            rows.append((names.index(class_name), place, row))
-    rows.sort(key=lambda each: each[:2])
+            for iou in iou_thresholds:
+                first, this = of_first[class_name, iou], values[class_name, iou]
+                difference, limits = math.nan, None
+                if place:
+                    difference = this.ap - first.ap
+                    limits = interval(this.samples - first.samples)
+                row = Row(
+                    class_name,
+                    {"ap": this.ap, DIFFERENCE: difference},
+                    {"images": len(this.images)},
+                    intervals={DIFFERENCE: limits},
+                    run=str(run.folder),
+                    radius=radius,
+                    threshold=threshold,
+                    iou=iou,
+                )
+                rows.append(row)
     title = (
         f"Protocol {protocol.name}, percent; differences from the first run with 95 % intervals of "
-        f"{samples} paired bootstrap samples, * where they exclude 0"
+        f"{samples} paired bootstrap samples, * where they exclude 0 and {MIN_IMAGES} or more images "
+        "show the class"
     )
     source = {"bootstrap": samples, "seed": seed}
-    return Result(title, asdict(protocol), tuple(row for _, _, row in rows), source)
+    return Result(title, asdict(protocol), tuple(rows), source)
 
 
 def _check_alike(one: Run, other: Run) -> None:
@@ -100,6 +106,15 @@ def _image_names(run: Run) -> set[str]:
     return {image.file_name for image in run.ground_truth.images}
 
 
+@dataclass(frozen=True)
+class _Measured:
+    """The AP on all images and on each sample, and the ids of the images that show an object."""
+
+    ap: float
+    samples: npt.NDArray[np.float64]
+    images: frozenset[int]
+
+
 def _values(
     run: Run,
     radius: int,
@@ -107,18 +122,22 @@ def _values(
     ious: Sequence[float],
     protocol: Protocol,
     samples: npt.NDArray[np.int64],
-) -> dict[tuple[str, float], tuple[float, npt.NDArray[np.float64]]]:
-    """AP by class and IoU, and the AP of each sample; columns of samples follow image names."""
+) -> dict[tuple[str, float], _Measured]:
+    """The measurements by class and IoU; columns of samples follow the names of the images."""
     truth = run.ground_truth
     image_ids = [image.id for image in sorted(truth.images, key=lambda image: image.file_name)]
     detections = run.detections([threshold], [radius])[radius, threshold]
     found = {}
     for result in evaluate(truth, detections, protocol, ious):
         of_samples, _ = evaluate_samples(result, image_ids, samples, protocol.ap)
-        found[result.class_name, result.iou] = (result.ap, of_samples)
+        images = frozenset(result.truth_images.tolist())
+        found[result.class_name, result.iou] = _Measured(result.ap, of_samples, images)
     if len(truth.categories) > 1:
         for iou in ious:
             values = [found[name, iou] for name in truth.categories]
-            ap = mean_over_classes([np.array(each) for each, _ in values])
-            found[MEAN, iou] = (float(ap), mean_over_classes([each for _, each in values]))
+            found[MEAN, iou] = _Measured(
+                float(mean_over_classes([np.array(each.ap) for each in values])),
+                mean_over_classes([each.samples for each in values]),
+                frozenset().union(*(each.images for each in values)),
+            )
     return found

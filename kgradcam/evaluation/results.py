@@ -20,6 +20,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kgradcam import __version__
@@ -32,6 +33,8 @@ SHOWN = 20
 """The number of options that a printed table shows at most, baselines aside."""
 
 DIFFERENCE = "difference"
+MIN_IMAGES = 6
+"""The fewest images that can support a difference. Five agree by chance in 1 of 16 cases."""
 _LABELS = {"ap": "AP", "detections": "boxes", "ground_truths": "objects"}
 _NO_FRACTIONS = ("at",)  # a threshold, which is never printed in percent
 
@@ -49,7 +52,8 @@ class Row:
         measures: Values by name, such as `ap` and `recall`. Fractions in [0, 1] unless the measure
             defines another range; NaN where undefined.
         counts: Counts by name, such as `detections` and `ground_truths`.
-        intervals: 95 % bootstrap intervals by the name of the measure; `None` without bootstrap.
+        intervals: 95 % bootstrap intervals by the name of the measure; `None` without
+            bootstrap, and where undefined.
         run: The folder of the run, where several are compared.
         boxes: The origin of the boxes: `"heatmap"`, `"given"` (read from a file), or the name of
             a baseline.
@@ -111,18 +115,18 @@ class Result:
     curves: tuple[PrecisionRecallCurve, ...] = ()
     percent: bool = True
 
-    @property
+    @cached_property
     def ious(self) -> list[float]:
         """The IoU thresholds, in increasing order."""
         return sorted({row.iou for row in self.rows if row.iou is not None})
 
-    @property
+    @cached_property
     def headline(self) -> str:
         """The class name that summarizes the result: `"mean"`, or the only class."""
         names = {row.class_name for row in self.rows}
         return MEAN if len(names) > 1 else names.pop()
 
-    @property
+    @cached_property
     def best(self) -> Option:
         """The option with the highest mean AP over classes and IoU; see `best_option`."""
         return best_option(self.rows)
@@ -143,14 +147,18 @@ class Result:
             UserError: The measure does not exist, or was not taken at this IoU.
         """
         name, iou = parse_metric(metric)
-        option = self.best if option is None else option
-        for row in self.rows:
-            if (row.option, row.class_name, row.iou) == (option, self.headline, iou):
-                return row.measures[name]
-        raise UserError(
-            f"metric={metric!r} was not measured. IoU measured: "
-            f"{', '.join(f'{each:g}' for each in self.ious)}."
-        )
+        row = self._headlines.get((self.best if option is None else option, iou))
+        if row is None:
+            raise UserError(
+                f"metric={metric!r} was not measured. IoU measured: "
+                f"{', '.join(f'{each:g}' for each in self.ious)}."
+            )
+        return row.measures[name]
+
+    @cached_property
+    def _headlines(self) -> dict[tuple[Option, float | None], Row]:
+        rows = (row for row in self.rows if row.class_name == self.headline)
+        return {(row.option, row.iou): row for row in rows}
 
     def to_json(self) -> str:
         """Returns one JSON object; see the module."""
@@ -168,7 +176,7 @@ class Result:
         ]
         if self.curves:
             content["curves"] = [_curve_record(curve) for curve in self.curves]
-        return json.dumps(content, indent=1, ensure_ascii=False)
+        return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
 
     def to_csv(self) -> str:
         """Returns one line a row, values as in JSON; an interval takes two columns."""
@@ -239,7 +247,8 @@ class Result:
             return f"{100 * value:.2f}"
         low, high = (100 * each for each in limits)
         if name == DIFFERENCE:
-            mark = "" if low <= 0 <= high else " *"
+            few = row.counts.get("images", MIN_IMAGES) < MIN_IMAGES
+            mark = "" if low <= 0 <= high or few else " *"
             return f"{100 * value:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
         return f"{100 * value:.1f} [{low:.1f}, {high:.1f}]"
 
@@ -343,6 +352,4 @@ def _curve_record(curve: PrecisionRecallCurve) -> dict[str, Any]:
 
 
 def _defined(value: Any) -> Any:
-    if isinstance(value, tuple):
-        return [_defined(each) for each in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -20,11 +20,12 @@ from kgradcam.metrics.bootstrap import mean_over_classes
 from kgradcam.metrics.coco import evaluate_coco
 from kgradcam.metrics.pixel_precision import PixelCounts
 from kgradcam.metrics.pointing_game import pointing_hit
+from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
-"""The candidate thresholds of MaxBoxAcc, as in Choe et al."""
+"""The candidate thresholds of MaxBoxAcc. The code of Choe et al. has 1,000."""
 
 ByClass = dict[str, dict[str, float]]
 
@@ -53,11 +54,12 @@ def wsol_of_run(
     Returns:
         A row for each class and threshold, with `CorLoc`, `GT-known Loc`, `MaxBoxAcc`, `at` (its
         threshold), `MaxBoxAccV2`, `pointing`; and `PxAP` and `mask IoU` where the dataset is a
-        folder with masks.
+        folder with masks. The boxes of MaxBoxAcc and MaxBoxAccV2 are those of `regions`, whatever
+        the rules and `rows`.
     """
-    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet, THRESHOLDS)
+    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet)
     truth, of_heat = run.ground_truth, _of_heat(run)
-    searched = {threshold: found[threshold] for threshold in THRESHOLDS}
+    searched = regions(run, source["radius"], quiet)
     of_maps = {
         name: {**_of_maps(truth, searched, i), **of_heat[name]}
         for i, name in enumerate(truth.categories, start=1)
@@ -72,6 +74,24 @@ def wsol_of_run(
         )
 
     return _result("wsol", source, found, measure)
+
+
+def regions(run: Run, radius: int = 0, quiet: bool = True) -> dict[float, Detections]:
+    """Draws the boxes of MaxBoxAcc: around each connected region above each of `THRESHOLDS`.
+
+    Args:
+        run: The run.
+        radius: Smoothing radius in pixels; 0 as in Choe et al.
+        quiet: Shows no progress on stderr.
+
+    Returns:
+        Detections by threshold; a heatmap without heat has none.
+    """
+    options = BoxOptions("single-threshold", radius, score="constant")
+    warm = (record for record in run.heatmaps() if np.ptp(record.heatmap) > 0)
+    with progress.bar("regions", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
+        drawn = draw_boxes(warm, run.ground_truth.images, THRESHOLDS, [radius], options, advance)
+    return {threshold: drawn[radius, threshold] for threshold in THRESHOLDS}
 
 
 def wsol_of_detections(ground_truth: GroundTruth, detections: Detections) -> Result:
@@ -133,16 +153,14 @@ def _boxes(
     rows: str,
     box_options: BoxOptions | None,
     quiet: bool,
-    searched: Sequence[float] = (),
 ) -> tuple[dict[float, Detections], dict[str, Any]]:
     """The boxes of a run by threshold, and the `source` of its result."""
     box_options = run.options if box_options is None else box_options
     thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
     radius = box_options.smooth_radius if radius is None else radius
-    wanted = list(dict.fromkeys([*thresholds, *searched]))
     with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        drawn = run.detections(wanted, [radius], box_options, advance)
-    found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in wanted}
+        drawn = run.detections(thresholds, [radius], box_options, advance)
+    found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in thresholds}
     source = {**describe(run), "rows": rows, "score": box_options.score, "radius": radius}
     return found, {**source, "thresholds": list(thresholds)}
 

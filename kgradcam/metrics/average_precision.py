@@ -129,7 +129,7 @@ def evaluate(
         found = np.flatnonzero(detections.category_ids == category_id)
         ranked = found[np.argsort(-detections.scores[found], kind="stable")]
         counted = truth & ~(ground_truth.difficult & (protocol.difficult == "ignore"))
-        pairs = _pair(ground_truth, truth, detections, ranked, protocol.mixed_pixels)
+        pairs = pair_boxes(ground_truth, truth, detections, ranked, protocol.mixed_pixels)
         total = int(counted.sum())
         for iou in iou_thresholds:
             enough = pairs.iou >= iou if protocol.inclusive else pairs.iou > iou
@@ -155,7 +155,7 @@ def evaluate(
 
 
 @dataclass(frozen=True)
-class _Pairs:
+class Pairs:
     """All pairs of a ranked detection and an object of its image, sorted by detection.
 
     Attributes:
@@ -171,13 +171,22 @@ class _Pairs:
     iou: npt.NDArray[np.float64]
 
 
-def _pair(
+def pair_boxes(
     ground_truth: GroundTruth,
     truth: npt.NDArray[np.bool_],
     detections: Detections,
     ranked: npt.NDArray[np.int64],
-    mixed_pixels: bool,
-) -> _Pairs:
+    mixed_pixels: bool = False,
+) -> Pairs:
+    """Pairs detections with the objects of their images.
+
+    Args:
+        ground_truth: The annotated boxes.
+        truth: bool `[objects]`: the objects to pair.
+        detections: The predicted boxes.
+        ranked: int64 `[ranked]`: the rows of the detections to pair, in their order.
+        mixed_pixels: See `Protocol`.
+    """
     rows = np.flatnonzero(truth)
     rows = rows[np.argsort(ground_truth.image_ids[rows], kind="stable")]
     image_ids = ground_truth.image_ids[rows]
@@ -190,11 +199,11 @@ def _pair(
     overlaps = paired_iou(
         detections.boxes[ranked[places]], ground_truth.boxes[objects] + shift, mixed_pixels
     )
-    return _Pairs(len(ranked), places, objects, overlaps)
+    return Pairs(len(ranked), places, objects, overlaps)
 
 
 def _match(
-    pairs: _Pairs, enough: npt.NDArray[np.bool_]
+    pairs: Pairs, enough: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """The object with the highest overlap for each detection, or -1; and whether it is the first.
 

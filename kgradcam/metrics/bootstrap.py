@@ -57,11 +57,11 @@ def evaluate_samples(
     return precision, recall
 
 
-def interval(values: npt.NDArray[np.float64]) -> tuple[float, float]:
-    """Returns the central `LEVEL` quantile range of values; NaN are left out."""
+def interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
+    """Returns the central `LEVEL` quantile range of values without NaN; `None` if all are NaN."""
     values = values[~np.isnan(values)]
     if not len(values):
-        return float("nan"), float("nan")
+        return None
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +26,8 @@ def evaluate_coco(
         ground_truth: The annotated boxes.
         detections: The predicted boxes.
         ignore_difficult: Whether difficult objects are passed as COCO's crowds, which are ignored.
-            COCO has no difficult objects, so they count like others by default.
+            COCO has no difficult objects, so they count like others by default. Crowds of the
+            ground truth are always ignored.
 
     Returns:
         `MEASURES` in [0, 1] by class, and as `"mean"` over several classes; NaN without objects.
@@ -40,12 +40,12 @@ def evaluate_coco(
         from pycocotools.cocoeval import COCOeval
     except ImportError:
         raise UserError("COCO's measures need pycocotools: pip install 'kgradcam[coco]'.") from None
+    crowd = ground_truth.crowd | (ground_truth.difficult & ignore_difficult)
+    ground_truth = replace(ground_truth, crowd=crowd, file_category_ids=())
     # Through files and COCO's own readers, so that others measure the same on these files.
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         path = Path(folder)
-        write_ground_truth(path / "truth.json", replace(ground_truth, file_category_ids=()))
-        if ignore_difficult:
-            _mark_crowds(path / "truth.json")
+        write_ground_truth(path / "truth.json", ground_truth)
         write_detections(path / "found.json", detections)
         truth = COCO(str(path / "truth.json"))
         empty = len(detections.boxes) == 0
@@ -80,10 +80,3 @@ def evaluate_coco(
             for measure in MEASURES
         }
     return by_class
-
-
-def _mark_crowds(path: Path) -> None:
-    content = json.loads(path.read_text("utf-8"))
-    for annotation in content["annotations"]:
-        annotation["iscrowd"] = annotation["difficult"]
-    path.write_text(json.dumps(content), "utf-8")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.overlap import box_iou
+from kgradcam.metrics.average_precision import pair_boxes
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
 
 MAX_BOX_IOUS = (0.3, 0.5, 0.7)
@@ -29,14 +29,12 @@ def best_overlaps(
         float64 `[images]` in the order of their ids; 0 without a box.
     """
     objects = (ground_truth.category_ids == category_id) & ~ground_truth.difficult
-    boxes = detections.category_ids == category_id
+    boxes = np.flatnonzero(detections.category_ids == category_id)
+    pairs = pair_boxes(ground_truth, objects, detections, boxes)
     image_ids = np.unique(ground_truth.image_ids[objects])
     best = np.zeros(len(image_ids))
-    for i, image_id in enumerate(image_ids):
-        found = detections.boxes[boxes & (detections.image_ids == image_id)]
-        if len(found):
-            truth = ground_truth.boxes[objects & (ground_truth.image_ids == image_id)]
-            best[i] = box_iou(found, truth).max()
+    places = np.searchsorted(image_ids, ground_truth.image_ids[pairs.objects])
+    np.maximum.at(best, places, pairs.iou)
     return best
 
 
@@ -75,7 +73,8 @@ def max_box_acc(
 
     Args:
         ground_truth: The annotated boxes.
-        by_threshold: The predicted boxes for each heat threshold.
+        by_threshold: For each heat threshold the boxes of all regions above it; see
+            `evaluation.wsol_and_coco.regions`.
         category_id: The class.
 
     Returns:

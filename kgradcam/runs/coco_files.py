@@ -33,6 +33,7 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
         ground_truth.category_ids,
         ground_truth.boxes,
         ground_truth.difficult,
+        ground_truth.crowd,
         strict=True,
     )
     annotations = (
@@ -42,10 +43,10 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
             "category_id": int(category_id),
             "bbox": _xywh(box),
             "area": _number((box[2] - box[0]) * (box[3] - box[1])),
-            "iscrowd": 0,
+            "iscrowd": int(crowd),
             "difficult": int(difficult),
         }
-        for i, (image_id, category_id, box, difficult) in enumerate(rows, start=1)
+        for i, (image_id, category_id, box, difficult, crowd) in enumerate(rows, start=1)
     )
     categories = ({"id": i, "name": name} for i, name in enumerate(ground_truth.categories, 1))
     pieces = chain(
@@ -89,8 +90,8 @@ def write_detections(path: Path, detections: Detections) -> None:
 def read_ground_truth(path: Path) -> GroundTruth:
     """Reads COCO ground truth, of kgradcam or of any other writer.
 
-    An annotation is difficult if its `"difficult"` is 1. Where that field is missing, COCO's
-    `"ignore"` or `"iscrowd"` counts instead.
+    An annotation is a crowd if its `"iscrowd"` is 1. It is difficult if its `"difficult"` is 1;
+    where that field is missing, COCO's `"ignore"` or `"iscrowd"` counts instead.
 
     Raises:
         UserError: The file is missing, or is not COCO ground truth.
@@ -114,6 +115,7 @@ def read_ground_truth(path: Path) -> GroundTruth:
             categories=tuple(str(category["name"]) for category in categories),
             **_columns(rows, {image.id for image in images}, ids),
             difficult=np.array([_is_difficult(row) for row in rows], dtype=bool),
+            crowd=np.array([_flag(row, "iscrowd") for row in rows], dtype=bool),
             file_category_ids=ids,
         )
 
@@ -179,4 +181,16 @@ def _columns(
 
 
 def _is_difficult(row: Any) -> bool:
-    return bool(row.get("difficult", row.get("ignore") or row.get("iscrowd")))
+    if "difficult" in row:
+        return _flag(row, "difficult")
+    return _flag(row, "ignore") or _flag(row, "iscrowd")
+
+
+def _flag(row: Any, name: str) -> bool:
+    """A flag of an annotation; some writers put numbers into strings."""
+    value = row.get(name, 0)
+    if str(value).lower() in ("1", "1.0", "true"):
+        return True
+    if value is None or str(value).lower() in ("", "0", "0.0", "false"):
+        return False
+    raise UserError(f"{name} of an annotation must be 0 or 1. Received: {value!r}.")

@@ -9,7 +9,7 @@ half-open. So `xmax - xmin` is the width, and a box around the whole image is
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -48,6 +48,8 @@ class GroundTruth:
         category_ids: int64 `[boxes]`.
         boxes: float64 `[boxes, 4]`, xyxy in pixels from 0, half-open.
         difficult: bool `[boxes]`.
+        crowd: bool `[boxes]`: boxes around a group of objects, as COCO's `iscrowd`. COCO's measures
+            ignore detections inside them; other measures look at `difficult` only. Default: none.
         file_category_ids: The category ids in the COCO file that was read, in the order of
             `categories`. They need not count from 1; COCO results for that file use them.
 
@@ -63,9 +65,18 @@ class GroundTruth:
     boxes: Boxes
     difficult: npt.NDArray[np.bool_]
     file_category_ids: tuple[int, ...] = field(default=())
+    crowd: npt.NDArray[np.bool_] = field(default=cast(Any, None))
 
     def __post_init__(self) -> None:
-        _check_columns(self.image_ids, self.category_ids, self.boxes, difficult=self.difficult)
+        if self.crowd is None:
+            object.__setattr__(self, "crowd", np.zeros(len(self.boxes), bool))
+        _check_columns(
+            self.image_ids,
+            self.category_ids,
+            self.boxes,
+            difficult=self.difficult,
+            crowd=self.crowd,
+        )
         if not self.file_category_ids:
             object.__setattr__(self, "file_category_ids", tuple(range(1, len(self.categories) + 1)))
         image_ids = [image.id for image in self.images]

@@ -1,12 +1,17 @@
 """Boxes at many heat levels: hand-drawn maps, and properties of any map."""
 
+from dataclasses import replace
+from itertools import product
+
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kgradcam.boxes.find import boxes_by_option, find_boxes
-from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.levels import _smooth
+from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
 
 
@@ -68,3 +73,78 @@ def test_boxes_of_any_map_lie_in_the_image_and_hardly_overlap(
         assert (np.diff(scores) <= 0).all()
         pairs = np.triu_indices(len(boxes), k=1)
         assert (box_iou(boxes, boxes)[pairs] <= 0.35 + 1e-9).all()
+
+
+heatmaps = hnp.arrays(
+    np.float32,
+    st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    elements=st.floats(0, 1, width=32),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    heatmaps,
+    st.tuples(st.integers(1, 300), st.integers(1, 300)),
+    st.lists(st.integers(0, 100).map(lambda i: i / 100) | st.floats(0, 1), min_size=1, max_size=6),
+    st.lists(st.integers(0, 60), min_size=1, max_size=3),
+    st.sampled_from(sorted(DEFAULT_OPTIONS)),
+)
+def test_a_grid_draws_the_boxes_of_each_option_alone(
+    heatmap: np.ndarray,
+    size: tuple[int, int],
+    thresholds: list[float],
+    radii: list[int],
+    rules: str,
+) -> None:
+    options = DEFAULT_OPTIONS[rules]
+    grid = boxes_by_option(heatmap, size, 0.5, thresholds, radii, options)
+    for (radius, threshold), found in zip(product(radii, thresholds), grid, strict=True):
+        one = replace(options, smooth_radius=radius)
+        alone = find_boxes(heatmap, size, 0.5, threshold, one)
+        np.testing.assert_array_equal(found[0], alone[0])
+        np.testing.assert_array_equal(found[1], alone[1])
+
+
+def test_a_threshold_between_the_levels_has_a_level_of_its_own() -> None:
+    """Alone and beside a lower one: .52 bounds the middle three of these pixels."""
+    heatmap = np.array([[0, 0.53, 1, 0.53, 0]], np.float32)
+    expected = [[1, 0, 4, 1], [2, 0, 3, 1]]
+    assert sorted(find_boxes(heatmap, (5, 1), threshold=0.52)[0].tolist()) == expected
+    grid = boxes_by_option(heatmap, (5, 1), 1.0, [0.5, 0.52], [0], BoxOptions())
+    assert [sorted(boxes.tolist()) for boxes, _ in grid] == [expected, expected]
+
+
+@pytest.mark.parametrize("width", [0.25, 0.5, 1, 1.28, 2, 5, 6.4, 30, 400])
+def test_smoothing_of_any_width_is_a_symmetric_mean(width: float) -> None:
+    spot = np.zeros((41, 41), np.float32)
+    spot[20, 20] = 1
+    smoothed = _smooth(spot, width)
+    assert smoothed[20, 20] < 1
+    np.testing.assert_allclose(smoothed, smoothed[::-1, ::-1], atol=1e-6)
+    np.testing.assert_allclose(smoothed.sum(), 1, rtol=1e-4)
+    # A box filter of a linear slope is the slope, away from the border.
+    slope = np.tile(np.arange(41, dtype=np.float32), (3, 1))
+    np.testing.assert_allclose(_smooth(slope, width)[1, 20], 20, rtol=1e-5)
+
+
+def test_smoothing_by_hand() -> None:
+    """The mean over 2 of a triangle of height 1 and half-width 1: 1/2, and 1/4 beside it."""
+    spot = np.array([[0, 0, 1, 0, 0]], np.float32)
+    np.testing.assert_allclose(_smooth(spot, 2), [[0, 0.25, 0.5, 0.25, 0]], atol=1e-6)
+    # Over 1/2: the triangle has 1 - 1/8 in the middle, and its foot of 1/4 has 1/32 of twice that.
+    np.testing.assert_allclose(_smooth(spot, 0.5), [[0, 0.0625, 0.875, 0.0625, 0]], atol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [2, 3, 5, 8, 20, 41, 100])
+def test_smoothing_moves_no_box(radius: int) -> None:
+    """Of a picture that is its own mirror image, so are the boxes."""
+    heatmap = np.zeros((15, 15), np.float32)
+    heatmap[4:11, 5:10] = 0.6
+    heatmap[6:9, 7] = 1.0
+    boxes, _ = find_boxes(heatmap, (500, 500), options=BoxOptions(smooth_radius=radius))
+    mirrored = 500 - boxes[:, [2, 3, 0, 1]]
+    assert len(boxes)
+    np.testing.assert_allclose(np.sort(mirrored, axis=0), np.sort(boxes, axis=0))
+    unsmoothed, scores = find_boxes(heatmap, (500, 500))
+    assert len(scores) == len(unsmoothed)

@@ -227,11 +227,17 @@ def test_tuned_options_go_to_another_run(run_folder: Path, kgradcam, tmp_path: P
 
 def test_fail_under_is_an_exit_code(run_folder: Path, kgradcam) -> None:
     assert kgradcam("evaluate", run_folder, "--fail-under", "recall@0.3=0.9").code == 0
-    result = kgradcam("evaluate", run_folder, "--fail-under", "ap@0.5=1.01", "--json")
+    result = kgradcam("evaluate", run_folder, "--iou", 0.95, "--fail-under", "ap@0.95=1", "--json")
     assert result.code == 1
     assert json.loads(result.out)["rows"]
-    assert "ap@0.5 is " in result.err
-    assert kgradcam("evaluate", run_folder, "--fail-under", "ap@0.5").code == 2
+    assert "ap@0.95 is 0." in result.err
+
+
+@pytest.mark.parametrize("demand", ["ap@0.5", "ap@.5=90", "ap@0.5=1.01", "ap@0.5=nan", "ap@.5=x"])
+def test_fail_under_takes_fractions(run_folder: Path, kgradcam, demand: str) -> None:
+    result = kgradcam("evaluate", run_folder, "--fail-under", demand)
+    assert (result.code, result.out) == (2, "")
+    assert f"a fraction in [0, 1]: 0.4 is 40 percent. Received: '{demand}'." in result.err
 
 
 def test_compare_prints_differences(run_folder: Path, kgradcam) -> None:

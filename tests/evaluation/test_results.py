@@ -91,6 +91,22 @@ def test_csv_has_two_columns_for_an_interval() -> None:
     )
 
 
+def test_a_measure_is_found_in_a_large_result() -> None:
+    """300 options and 21 classes, each asked for: with a search over all rows it takes minutes."""
+    rows = tuple(
+        Row(name, {"ap": i / 300}, boxes="heatmap", radius=i // 60, threshold=i % 60 / 60, iou=0.5)
+        for name in [*(f"c{k}" for k in range(20)), "mean"]
+        for i in range(300)
+    )
+    result = Result("", {"name": "x"}, rows)
+    scored = []
+    for i, row in enumerate(rows[:300]):
+        scored.append(result.value("ap@0.5", row.option))
+        assert scored[i] == i / 300
+    assert result.value("ap@0.5") == 299 / 300
+    assert result.best == rows[299].option
+
+
 def test_fields_that_do_not_apply_are_left_out() -> None:
     result = Result("Faithfulness", {"name": "x"}, (Row("cat", {"deletion": 0.25}, {"maps": 3}),))
     content = json.loads(result.to_json())

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from helpers import PLAIN
 
-from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.comparison import compare_runs
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.tuning import read_choice, tune, write_choice
+from kgradcam.metrics.bootstrap import draw_samples
 from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
@@ -53,6 +54,40 @@ def test_tuning_is_the_highest_cell_of_the_grid(configuration, tmp_path: Path) -
     assert every[choice.rows, choice.radius, choice.threshold] == choice.value
     assert (choice.dataset, choice.split) == (configuration.dataset, "tune")
     assert len(grid.rows) == 9
+
+
+@pytest.mark.parametrize("rules", sorted(DEFAULT_OPTIONS))
+def test_grid_tuning_and_comparison_are_single_evaluations(
+    configuration: Configuration, tmp_path: Path, rules: str
+) -> None:
+    """Heatmaps, thresholds and radii at random, for each set of rules."""
+    generator = np.random.default_rng(18)
+    run = detect(replace(configuration, boxes=DEFAULT_OPTIONS[rules]), tmp_path / "run")
+    records = [
+        replace(record, heatmap=generator.random((5, 7), np.float32)) for record in run.heatmaps()
+    ]
+    run.heatmaps = lambda: iter(records)
+    thresholds = [0.3, 0.52, *generator.uniform(0.1, 0.8, 4).round(2).tolist()]
+    radii = [0, *generator.integers(1, 30, 2).tolist()]
+    alone = {
+        (rows, "heatmap", radius, threshold): evaluate_run(
+            run, [threshold], [0.3], VOC2010, rows, radii=[radius]
+        )
+        for rows in ("all", "largest", "top")
+        for radius in radii
+        for threshold in thresholds
+    }
+    values = {key: result.value("ap@0.3") for key, result in alone.items()}
+    grid = evaluate_run(run, thresholds, [0.3], VOC2010, radii=radii)
+    assert {("all", *row.option): row for row in grid.rows} == {
+        key: result.rows[0] for key, result in alone.items() if key[0] == "all"
+    }
+    assert len(set(values.values())) > 3
+    choice, _ = tune(run, "ap@0.3", thresholds, radii, VOC2010)
+    assert choice.value == max(values.values())
+    assert values[choice.rows, "heatmap", choice.radius, choice.threshold] == choice.value
+    compared = compare_runs([run, run], [0.3], VOC2010, thresholds, radii, samples=10)
+    assert [row.measures["ap"] for row in compared.rows] == [grid.value("ap@0.3")] * 2
 
 
 def test_a_choice_is_written_and_knows_its_images(configuration, tmp_path: Path) -> None:
@@ -132,6 +167,33 @@ def test_differences_are_those_of_the_evaluations(runs: list[Run]) -> None:
     assert result.to_markdown().startswith(
         "Protocol voc2010, percent; differences from the first run"
     )
+
+
+@pytest.mark.parametrize(("images", "mark"), [(1, ""), (5, ""), (6, " *")])
+def test_a_difference_on_few_images_may_be_luck(runs: list[Run], images: int, mark: str) -> None:
+    for run in runs:
+        truth = run.ground_truth
+        run.ground_truth = replace(
+            truth, difficult=truth.image_ids > sorted(truth.image_ids)[images - 1]
+        )
+    result = compare_runs([runs[0], runs[2]], [0.8], VOC2010, thresholds=[0.3], samples=200)
+    assert result.rows[1].measures["difference"] == 1
+    assert result.rows[1].counts == {"images": images}
+    assert result.table()[1][1][-1] == f"+100.0 [+100.0, +100.0]{mark}"
+
+
+def test_a_class_in_no_sample_has_no_interval(runs: list[Run]) -> None:
+    """Each of two samples misses the only picture with an object that counts."""
+    for run in runs:
+        truth = run.ground_truth
+        run.ground_truth = replace(truth, difficult=truth.image_ids != truth.image_ids[0])
+    seed = next(seed for seed in range(1000) if not draw_samples(6, 2, seed)[:, 0].any())
+    result = compare_runs(
+        [runs[0], runs[2]], [0.8], VOC2010, thresholds=[0.3], samples=2, seed=seed
+    )
+    assert result.rows[1].intervals == {"difference": None}
+    assert result.table()[1][1][-1] == "100.00"
+    assert json.loads(result.to_json())["rows"][1]["difference_interval"] is None
 
 
 def test_runs_on_other_images_are_not_compared(runs: list[Run], configuration, tmp_path) -> None:

@@ -1,6 +1,7 @@
 """Protocols of weakly supervised localization by hand, and their way through a run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -56,9 +57,11 @@ def test_max_box_acc_takes_the_best_threshold() -> None:
     assert wsol.max_box_acc_v2(ground_truth, by_threshold, 1) == pytest.approx((1 + 1 + 0.5) / 3)
 
 
-def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
+@pytest.mark.parametrize("box_options", [None, DEFAULT_OPTIONS["levels"]])
+@pytest.mark.parametrize("rows", ["all", "top"])
+def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run, box_options, rows) -> None:
     """Once more with contours, as the benchmark of Choe et al. draws its boxes."""
-    result = wsol_of_run(run)
+    result = wsol_of_run(run, rows=rows, box_options=box_options)
     measured = {row.class_name: row.measures for row in result.rows}
     assert list(measured) == ["cat", "dog", "mean"]
     ground_truth = run.ground_truth
@@ -86,6 +89,17 @@ def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run) -> None:
     assert measured["mean"]["MaxBoxAcc"] == pytest.approx(
         (measured["cat"]["MaxBoxAcc"] + measured["dog"]["MaxBoxAcc"]) / 2
     )
+
+
+def test_a_map_without_heat_hits_nothing(run: Run) -> None:
+    """Its single-threshold box is the whole image, which would hit large objects."""
+    records = [replace(each, heatmap=np.zeros_like(each.heatmap)) for each in run.heatmaps()]
+    run.heatmaps = lambda: iter(records)
+    images = run.ground_truth.images
+    sizes = {image.id: [0.0, 0.0, image.width, image.height] for image in images}
+    boxes = np.array([sizes[int(i)] for i in run.ground_truth.image_ids])
+    run.ground_truth = replace(run.ground_truth, boxes=boxes)
+    assert {row.measures["MaxBoxAcc"] for row in wsol_of_run(run).rows} == {0.0}
 
 
 def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:

@@ -1,15 +1,28 @@
 """Our AP against the package mean-average-precision, and our use of pycocotools against a loop."""
 
+import contextlib
+import io
+import json
 import warnings
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from helpers import found, some_boxes, truth
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.coco import MEASURES, evaluate_coco
 from kgradcam.metrics.protocol import PROTOCOLS, Protocol
+from kgradcam.runs.coco_files import (
+    read_detections,
+    read_ground_truth,
+    write_detections,
+    write_ground_truth,
+)
 from kgradcam.runs.tables import Detections, GroundTruth
 
 CASES = 40
@@ -72,6 +85,49 @@ def test_difficult_objects_are_coco_s_crowds_if_asked() -> None:
     one = found((1, 1, [0, 0, 9, 9], 0.8))
     assert evaluate_coco(ground_truth, one)["cat"]["AR100"] == 0.5
     assert evaluate_coco(ground_truth, one, ignore_difficult=True)["cat"]["AR100"] == 1
+
+
+def test_crowds_by_hand(tmp_path: Path) -> None:
+    """A detection inside a crowd is ignored, at most a box for each object counts: AP is 1."""
+    annotations = [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 10, 10], "iscrowd": 0},
+        {"id": 2, "image_id": 1, "category_id": 1, "bbox": [20, 20, 40, 40], "iscrowd": 1},
+    ]
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 99, "height": 99}],
+        "categories": [{"id": 1, "name": "cat"}],
+        "annotations": [{**each, "area": each["bbox"][2] ** 2} for each in annotations],
+    }
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    ground_truth = read_ground_truth(tmp_path / "truth.json")
+    assert ground_truth.crowd.tolist() == ground_truth.difficult.tolist() == [False, True]
+    detections = found((1, 1, [0, 0, 10, 10], 0.9), (1, 1, [25, 25, 45, 45], 0.8))
+    assert evaluate_coco(ground_truth, detections)["cat"]["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_files_with_crowds_measure_as_pycocotools_alone(tmp_path: Path, seed: int) -> None:
+    """Read here and measured, against pycocotools on the same two files."""
+    ground_truth, detections = some_boxes(seed, ties=False)
+    crowd = np.random.default_rng(seed).random(len(ground_truth.boxes)) < 0.4
+    write_ground_truth(tmp_path / "truth.json", replace(ground_truth, crowd=crowd))
+    content = json.loads((tmp_path / "truth.json").read_text())
+    for annotation in content["annotations"]:
+        del annotation["difficult"]  # as others write files
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    write_detections(tmp_path / "found.json", detections)
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth_file = COCO(str(tmp_path / "truth.json"))
+        evaluation = COCOeval(truth_file, truth_file.loadRes(str(tmp_path / "found.json")), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    again = read_ground_truth(tmp_path / "truth.json")
+    measured = evaluate_coco(again, read_detections(tmp_path / "found.json", again))
+    expected = [evaluation.stats[i] for i in (0, 1, 2, 6, 7, 8)]
+    assert [measured["mean"][name] for name in MEASURES] == pytest.approx(expected)
+    without = evaluate_coco(replace(again, crowd=np.zeros_like(crowd)), detections)
+    assert without["mean"]["AP"] != measured["mean"]["AP"]
 
 
 @pytest.mark.parametrize("ties", [False, True])

@@ -1,6 +1,8 @@
 """The protocols: each rule by hand, against a second implementation, and what must always hold."""
 
 import math
+from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -39,6 +41,31 @@ def test_average_precision_by_hand(hits, total, area, eleven) -> None:
     ranked = np.array(hits, bool)
     assert average_precision(ranked, total, "area") == pytest.approx(area)
     assert average_precision(ranked, total, "11") == pytest.approx(eleven)
+
+
+def exact_average_precision(hits: list[bool], total: int, ap: str) -> Fraction:
+    """Both definitions once more in exact fractions, as in the papers: over points of recall."""
+    points = [
+        (Fraction(sum(hits[:n]), total), Fraction(sum(hits[:n]), n))
+        for n in range(1, len(hits) + 1)
+    ]
+
+    def envelope(recall: Fraction) -> Fraction:
+        return max((p for r, p in points if r >= recall), default=Fraction(0))
+
+    if ap == "11":
+        return sum((envelope(Fraction(k, 10)) for k in range(11)), Fraction(0)) / 11
+    recalls = sorted({Fraction(0), *(r for r, _ in points)})
+    steps = pairwise(recalls)
+    return sum(((high - low) * envelope(high) for low, high in steps), Fraction(0))
+
+
+@settings(max_examples=300)
+@given(st.lists(st.booleans(), max_size=60), st.integers(0, 12), st.sampled_from(["area", "11"]))
+def test_average_precision_in_exact_fractions(hits: list[bool], missed: int, ap: str) -> None:
+    total = sum(hits) + missed or 1
+    expected = float(exact_average_precision(hits, total, ap))
+    assert average_precision(np.array(hits, bool), total, ap) == pytest.approx(expected, abs=1e-14)
 
 
 @pytest.mark.parametrize("tenths", [3, 6, 7])

@@ -139,6 +139,11 @@ def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
         ({"ignore": 0, "iscrowd": 1}, True),
         ({"difficult": 1, "ignore": 0, "iscrowd": 0}, True),
         ({"difficult": 0, "ignore": 1, "iscrowd": 1}, False),  # said outright
+        ({"difficult": "0"}, False),
+        ({"difficult": "1"}, True),
+        ({"difficult": False, "iscrowd": "1"}, False),
+        ({"difficult": "True"}, True),
+        ({"ignore": None, "iscrowd": "0"}, False),
     ],
 )
 def test_what_counts_as_difficult(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
@@ -175,6 +180,14 @@ def test_quirks_of_other_writers_are_read(tmp_path: Path) -> None:
         ({"images": [{"id": float("inf"), "file_name": "a"}]}, "OverflowError"),
         ({"images": [{"id": 1}]}, "'file_name'"),
         ({"images": None}, "TypeError"),
+        (
+            {
+                "annotations": [
+                    {"image_id": 1, "category_id": 1, "bbox": [0] * 4, "difficult": "hard"}
+                ]
+            },
+            "difficult of an annotation must be 0 or 1. Received: 'hard'",
+        ),
         ({"annotations": [{"image_id": 2, "category_id": 1, "bbox": [0] * 4}]}, "the image 2"),
         ({"annotations": [{"image_id": 1, "category_id": 0, "bbox": [0] * 4}]}, "the category 0"),
     ],
