@@ -12,23 +12,9 @@ help:  ## this list
 demo: $(STAMP)  ## heatmaps, boxes, scores and pictures of photographs that need no download
 	$(VENV)/bin/kgradcam demo --force
 
-# Options are chosen on one half of the demo's scenes and reported on the other. Each command is
-# kept beside what it made.
-define RESULTS
-kgradcam detect --dataset demo --split train --class cat --model efficientnet-lite0 --out runs/results/train
-kgradcam detect --dataset demo --split test --class cat --model efficientnet-lite0 --out runs/results/test
-kgradcam tune runs/results/train --metric ap@0.5 --out results/demo/options.json
-kgradcam evaluate runs/results/test --box-options results/demo/options.json --iou 0.3:0.7:0.1 --baselines --bootstrap 1000 --out results/demo/chosen
-kgradcam evaluate runs/results/test --thresholds 0.02:0.60:0.02 --radii 0,5,10,20,40 --iou 0.3:0.7:0.1 --baselines --out results/demo/grid
-kgradcam wsol runs/results/test --box-options results/demo/options.json --markdown > results/demo/wsol.md
-kgradcam faithfulness runs/results/test --markdown > results/demo/explanations.md
-endef
-export RESULTS
-
-results: $(STAMP)  ## what results/ holds, from the demo's scenes
-	rm -rf results/demo runs/results && mkdir -p results/demo
-	printf '# What `make results` makes\n\n```sh\n%s\n```\n' "$$RESULTS" > results/README.md
-	printf '%s\n' "$$RESULTS" | PATH="$(CURDIR)/$(VENV)/bin:$$PATH" sh -ex
+# VOC2012=.../VOCdevkit/VOC2012 also rebuilds the runs on photographs; see results/README.md.
+results: $(STAMP)  ## what results/ holds, as far as this machine can rebuild it
+	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VOC2012="$(VOC2012)" sh results/rebuild.sh
 
 test: $(STAMP)  ## all tests except the slow ones
 	$(VENV)/bin/python -m pytest -n 2 -m "not slow"

@@ -127,7 +127,7 @@ def detect(
         str,
         typer.Option(
             help="How heatmaps are stored: exactly, or rounded in half the size.",
-            metavar="float32|float16",
+            metavar="float32|uint16",
         ),
     ] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images of equal shape in a batch.", min=1)] = 16,

@@ -29,7 +29,8 @@ class Configuration:
             own size.
         scales: Factors of the image size whose heatmaps are averaged; see `GradCAM`.
         refine: Whether to spread heat between similar cells; see `GradCAM`.
-        heatmap_dtype: How heatmaps are stored: `"float32"`, exact; or `"float16"`, half the size.
+        heatmap_dtype: How heatmaps are stored: `"float32"`, exact; or `"uint16"`, rounded in
+            half the size.
         batch_size: Maximum number of images of equal shape in a batch.
         thresholds: Heat thresholds in [0, 1]; each gives a table of boxes.
         boxes: How a heatmap becomes boxes.
@@ -75,7 +76,7 @@ class Configuration:
     def __post_init__(self) -> None:
         for name, known in (
             ("presence", (ANNOTATED, PREDICTED)),
-            ("heatmap_dtype", ("float32", "float16")),
+            ("heatmap_dtype", ("float32", "uint16")),
         ):
             value = getattr(self, name)
             if value not in known:

@@ -1,9 +1,12 @@
 """Heatmap files: the heatmaps of some hundred images, of any shapes, in flat arrays.
 
-`image_id`, `category_id`, `height`, `width` (int64), `score`, `probability` and `scale` (float32)
-have one entry a heatmap. `values` (float32 or float16) holds the heatmaps one after another in row
-order, each divided by its `scale`. In float32 the scale is 1. In float16 it is the largest absolute
-value, so that an error is at most 2^-12 of it, whatever the units of the heatmap.
+`image_id`, `category_id`, `height`, `width` (int64), `score`, `probability`, `offset` and `step`
+(float32) have one entry a heatmap. `values` (float32 or uint16) holds the heatmaps one after
+another in row order; a heatmap is `offset + step * values`.
+
+In float32 the offset is 0 and the step 1. In uint16 the values of a heatmap span 0 to 65535, so an
+error is at most half a step, 2^-17 of the range. Float16 has the same size and errors up to 2^-12,
+enough to move a box now and then.
 """
 
 import io
@@ -20,8 +23,8 @@ from kgradcam.errors import UserError
 
 _TYPES = {
     **dict.fromkeys(("image_id", "category_id", "height", "width"), ("int64",)),
-    **dict.fromkeys(("score", "probability", "scale"), ("float32",)),
-    "values": ("float32", "float16"),
+    **dict.fromkeys(("score", "probability", "offset", "step"), ("float32",)),
+    "values": ("float32", "uint16"),
 }
 
 
@@ -49,14 +52,18 @@ def pack_heatmaps(heatmaps: Sequence[ClassHeatmap], dtype: str = "float32") -> b
 
     Args:
         heatmaps: One or more heatmaps of finite values.
-        dtype: `"float32"`, exact; or `"float16"`, half the size.
+        dtype: `"float32"`, exact; or `"uint16"`, rounded in half the size.
     """
     maps = [each.heatmap for each in heatmaps]
-    scales = np.ones(len(maps), np.float32)
-    if dtype == "float16":
-        largest = np.array([np.abs(each).max() for each in maps], np.float32)
-        scales = np.where(largest > 0, largest, scales)
-    values = [each.ravel() / scale for each, scale in zip(maps, scales, strict=True)]
+    offsets, steps = np.zeros(len(maps), np.float32), np.ones(len(maps), np.float32)
+    values = np.concatenate([each.ravel() for each in maps])
+    if dtype == "uint16":
+        ranges = np.array([(each.min(), each.max()) for each in maps], np.float64)
+        offsets = ranges[:, 0].astype(np.float32)
+        steps = ((ranges[:, 1] - ranges[:, 0]) / 65535).astype(np.float32)
+        steps[steps == 0] = 1
+        sizes = [each.size for each in maps]
+        values = np.round((values - np.repeat(offsets, sizes)) / np.repeat(steps, sizes))
     arrays: dict[str, Any] = {
         "image_id": np.array([each.image_id for each in heatmaps], np.int64),
         "category_id": np.array([each.category_id for each in heatmaps], np.int64),
@@ -64,8 +71,9 @@ def pack_heatmaps(heatmaps: Sequence[ClassHeatmap], dtype: str = "float32") -> b
         "width": np.array([each.shape[1] for each in maps], np.int64),
         "score": np.array([each.score for each in heatmaps], np.float32),
         "probability": np.array([each.probability for each in heatmaps], np.float32),
-        "scale": scales,
-        "values": np.concatenate(values).astype(dtype),
+        "offset": offsets,
+        "step": steps,
+        "values": values.astype(dtype),
     }
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
@@ -96,19 +104,19 @@ def read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
         or (height.astype(np.float64) * width).sum() != len(values)
     ):
         raise UserError(f"{path} is no readable heatmap file: its arrays do not fit together.")
-    scales = (arrays["score"], arrays["probability"], arrays["scale"])
-    if not all(np.isfinite(each).all() for each in (values, *scales)):
+    numbers = (arrays[name] for name in ("score", "probability", "offset", "step"))
+    if not all(np.isfinite(each).all() for each in (values, *numbers)):
         raise UserError(f"{path} holds NaN or infinite values.")
     ends = np.cumsum(height * width)
     for i, part in enumerate(np.split(values, ends[:-1]) if len(ends) else []):
         with np.errstate(over="ignore"):
-            heatmap = part.reshape(height[i], width[i]).astype(np.float32) * arrays["scale"][i]
+            heatmap = arrays["offset"][i] + arrays["step"][i] * part.astype(np.float32)
         if not np.isfinite(heatmap).all():
             raise UserError(f"{path} holds values that overflow float32.")
         yield ClassHeatmap(
             image_id=int(arrays["image_id"][i]),
             category_id=int(arrays["category_id"][i]),
-            heatmap=heatmap,
+            heatmap=heatmap.reshape(height[i], width[i]),
             score=float(arrays["score"][i]),
             probability=float(arrays["probability"][i]),
         )

@@ -206,7 +206,7 @@ class RunWriter:
         if heatmaps:
             path = self._partial / "run/heatmaps" / f"{number:05}.npz"
             write_atomically(path, pack_heatmaps(heatmaps, self._configuration.heatmap_dtype))
-            # Rounded to float16 or not: boxes are drawn from the heatmaps that are stored.
+            # Rounded or not, boxes are drawn from the heatmaps that are stored.
             heatmaps = list(read_heatmaps(path))
         radius = options.smooth_radius
         drawn = draw_boxes(heatmaps, images, thresholds, [radius], options)

@@ -53,7 +53,7 @@ SAMPLES: dict[str, list[bytes]] = {
     "coco": [
         json.dumps({**TRUTH, "results": [{**TRUTH["annotations"][0], "score": 0.5}]}).encode(),
     ],
-    "heatmaps": [pack_heatmaps(_RECORDS), pack_heatmaps(_RECORDS, "float16")],
+    "heatmaps": [pack_heatmaps(_RECORDS), pack_heatmaps(_RECORDS, "uint16")],
     "run_json": [json.dumps(INFO).encode()],
     "boxes": [
         bytes([3, 4, 30, 40, 60, 200, 5, 0]) + np.arange(12, dtype="<f4").tobytes(),

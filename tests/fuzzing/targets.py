@@ -101,7 +101,7 @@ def heatmaps(data: bytes) -> None:
     _file(data, "run/heatmaps/0.npz")
     run = Run(FOLDER / "run")
     records = list(run.heatmaps())
-    # Two bytes of float16 become four.
+    # Two bytes of uint16 become four of float32.
     assert sum(record.heatmap.nbytes for record in records) <= 2 * len(data)
     ((boxes),) = draw_boxes(records, run.ground_truth.images, [0.5], [2], run.options).values()
     assert (boxes.boxes >= 0).all()

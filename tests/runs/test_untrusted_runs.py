@@ -48,7 +48,8 @@ GOOD = {
     "width": np.array([3]),
     "score": np.array([1.0], np.float32),
     "probability": np.array([0.5], np.float32),
-    "scale": np.array([1.0], np.float32),
+    "offset": np.array([0.0], np.float32),
+    "step": np.array([1.0], np.float32),
     "values": np.arange(6, dtype=np.float32),
 }
 
@@ -93,13 +94,13 @@ HEATMAPS = {
     ),
     "fewer values than sides": (heatmap_file(height=np.array([3])), "do not fit together"),
     "NaN": (heatmap_file(values=np.full(6, np.nan, np.float32)), "NaN or infinite"),
-    "a scale that overflows": (
+    "a step that overflows": (
         heatmap_file(
-            values=np.full(6, 1e30, np.float32), scale=np.array([1e30], np.float32)
+            values=np.full(6, 1e30, np.float32), step=np.array([1e30], np.float32)
         ),
         "overflow float32",
     ),
-    "values of float64": (heatmap_file(values=np.zeros(6)), "must be a row of float32 or float16"),
+    "values of float64": (heatmap_file(values=np.zeros(6)), "must be a row of float32 or uint16"),
     "an infinite score": (heatmap_file(score=np.array([np.inf], np.float32)), "NaN or infinite"),
     "an image that is not there": (heatmap_file(image_id=np.array([99])), "image or class"),
     "a class that is not there": (heatmap_file(category_id=np.array([9])), "image or class"),
