@@ -82,7 +82,7 @@ def compare_runs(
                 rows.append(row)
     title = (
         f"Protocol {protocol.name}, percent; differences from the first run with 95 % intervals of "
-        f"{samples} paired bootstrap samples; * where they exclude 0, on {MIN_IMAGES} images or more"
+        f"{samples} paired bootstrap samples; * excludes 0, on {MIN_IMAGES} images or more"
     )
     source = {"bootstrap": samples, "seed": seed}
     return Result(title, asdict(protocol), tuple(rows), source)
