@@ -145,8 +145,9 @@ def eigen_cam(forward: ForwardPass) -> Any:
     """Eigen-CAM (Muhammad & Yeasin, IJCNN 2020): the first principal component of the features.
 
     The feature maps, one row a place, minus their mean, are projected onto the first right singular
-    vector. It uses no class and no gradient, so all classes share one heatmap. The sign of a
-    component is arbitrary; the one that correlates with activity is chosen.
+    vector. The paper does not subtract the mean; other packages do. The map uses no class and no
+    gradient, so all classes share it. The sign of a component is arbitrary; the one that correlates
+    with activity is chosen.
     """
     shape = tf.shape(forward.feature_maps)
     rows = tf.reshape(forward.feature_maps, [shape[0], -1, shape[-1]])

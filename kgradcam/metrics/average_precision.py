@@ -54,7 +54,7 @@ def average_precision(
         hits: bool `[detections]`: whether each is true, by rank.
         ground_truths: The number of objects to find.
         ap: See `Protocol.ap`. A recall of exactly k/10 reaches the k-th point, since whole numbers
-            are compared. The devkit's floating point misses 3/10, 6/10 and 7/10.
+            are compared; with floats the devkit misses some of them.
 
     Returns:
         A value in [0, 1]; NaN without ground truth.
