@@ -16,7 +16,7 @@ from kgradcam.boxes.overlap import box_iou
 
 
 def test_the_best_box_over_all_levels() -> None:
-    """A dense core in a faint field: the core's box holds less heat, but is dense; one stays."""
+    """A dense core in a faint field: one box stays, of the core or of the field."""
     heatmap = np.zeros((40, 80), np.float32)
     heatmap[4:36, 8:72] = 0.3
     heatmap[10:30, 20:60] = 1.0

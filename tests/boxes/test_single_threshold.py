@@ -87,7 +87,7 @@ def test_components_are_those_of_scipy(mask: np.ndarray) -> None:
 
 
 @example(354047488, 0.3, 2)  # smoothed values of exactly float32's 0.3, which is not above 0.3
-@example(4942, 0.06, 2)  # a last bit that depends on rounding between down and across
+@example(4942, 0.06, 2)  # a last bit that depends on rounding between columns and rows
 @example(8435, 0.3, 2)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.01, 0.06, 0.3]), st.sampled_from([2, 5, 20]))
 def test_whole_heatmaps_are_boxed_as_with_scipy(seed: int, threshold: float, radius: int) -> None:

@@ -1,4 +1,4 @@
-"""Ground truth and detections as COCO JSON: exact, readable by pycocotools, and anybody's."""
+"""Ground truth and detections as COCO JSON: exact, readable by pycocotools, from any writer."""
 
 import contextlib
 import io
@@ -72,7 +72,7 @@ extent = st.floats(0, 1000, allow_subnormal=False)
 
 
 @given(st.lists(st.tuples(extent, extent, extent, extent), max_size=4))
-def test_whatever_was_read_comes_back_exactly(tmp_path_factory: Any, boxes: Any) -> None:
+def test_boxes_that_were_read_are_written_back_exactly(tmp_path_factory: Any, boxes: Any) -> None:
     path = tmp_path_factory.mktemp("coco") / "found.json"
     path.write_text(
         json.dumps([{"image_id": 1, "category_id": 2, "bbox": b, "score": 0.1} for b in boxes])
@@ -104,7 +104,7 @@ def test_pycocotools_reads_both_and_finds_perfect_boxes_perfect(tmp_path: Path) 
     assert evaluation.stats[:3].tolist() == pytest.approx([1, 1, 1])
 
 
-def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
+def test_category_ids_of_any_file_are_mapped(tmp_path: Path) -> None:
     (tmp_path / "truth.json").write_text(
         json.dumps(
             {
@@ -138,7 +138,7 @@ def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
         ({"ignore": 1}, True),
         ({"ignore": 0, "iscrowd": 1}, True),
         ({"difficult": 1, "ignore": 0, "iscrowd": 0}, True),
-        ({"difficult": 0, "ignore": 1, "iscrowd": 1}, False),  # said outright
+        ({"difficult": 0, "ignore": 1, "iscrowd": 1}, False),  # explicit
         ({"difficult": "0"}, False),
         ({"difficult": "1"}, True),
         ({"difficult": False, "iscrowd": "1"}, False),
@@ -146,7 +146,7 @@ def test_anybodys_category_ids_are_mapped(tmp_path: Path) -> None:
         ({"ignore": None, "iscrowd": "0"}, False),
     ],
 )
-def test_what_counts_as_difficult(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
+def test_flags_of_difficult_objects(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
     write_ground_truth(tmp_path / "truth.json", truth((1, 1, [0, 0, 1, 1], False)))
     content = json.loads((tmp_path / "truth.json").read_text())
     content["annotations"] = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], **flags}]
@@ -192,7 +192,7 @@ def test_quirks_of_other_writers_are_read(tmp_path: Path) -> None:
         ({"annotations": [{"image_id": 1, "category_id": 0, "bbox": [0] * 4}]}, "the category 0"),
     ],
 )
-def test_what_is_wrong_with_ground_truth_is_said(
+def test_errors_in_ground_truth_are_reported(
     tmp_path: Path, part: dict[str, Any], message: str
 ) -> None:
     content = {
@@ -225,7 +225,7 @@ def test_what_is_wrong_with_ground_truth_is_said(
         ),
     ],
 )
-def test_what_is_wrong_with_results_is_said(tmp_path: Path, content: str, message: str) -> None:
+def test_errors_in_results_are_reported(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "found.json").write_text(content)
     with pytest.raises(UserError, match=f"found.json.*{message}"):
         read_detections(tmp_path / "found.json", TRUTH)

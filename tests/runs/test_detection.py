@@ -65,7 +65,7 @@ def test_clipping_keeps_the_image_of_a_stray_box(
 def test_bright_squares_are_boxed(configuration: Configuration, tmp_path: Path) -> None:
     run = detect(configuration, tmp_path / "run")
     assert run.ground_truth.categories == ("cat", "dog")
-    # Images without an object of the classes are left out, and the others numbered.
+    # Images without an object of the classes are left out; the others are numbered from 1.
     assert [(image.id, image.file_name) for image in run.ground_truth.images] == [
         (1, "a.jpg"),
         (2, "b.jpg"),
@@ -96,7 +96,7 @@ def test_stored_heatmaps_are_the_models(configuration: Configuration, pets, tmp_
     assert sorted(records) == [(1, 2), (2, 1), (2, 2), (3, 1), (4, 2)]
     image = read_image(pets.root / "JPEGImages/e.jpg").astype(np.float64)
     brightness = image.reshape(15, 2, 20, 2, 3).mean(axis=(1, 3, 4)) / 255
-    # Output 2 weighs the mean brightness by 2, so alpha is 2 over the number of places.
+    # The weight of output 2 is 2, so alpha is 2 over the number of cells.
     np.testing.assert_allclose(records[4, 2].heatmap, 2 * brightness / 300, rtol=1e-4)
     assert records[4, 2].score == pytest.approx(2 * brightness.mean(), rel=1e-5)
     logits = brightness.mean() * np.array([1, -1, 2])
@@ -176,7 +176,7 @@ def test_equal_runs_are_equal_files(configuration: Configuration, tmp_path: Path
         assert path.read_bytes() == other.read_bytes(), path.name
 
 
-def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) -> None:
+def test_run_json_describes_the_run(configuration: Configuration, pets, tmp_path: Path) -> None:
     (pets.root / "JPEGImages/a.jpg").write_bytes(b"")
     run = detect(configuration, tmp_path / "run")
     info = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -197,7 +197,7 @@ def test_what_run_json_says(configuration: Configuration, pets, tmp_path: Path) 
     assert (tmp_path / "run" / detections_name(0.5)).is_file()
 
 
-def test_run_json_says_the_precision_that_was_used(
+def test_run_json_has_the_precision_that_was_used(
     configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def used(name: str, precision: str) -> str:
@@ -233,7 +233,7 @@ def test_all_means_the_classes_that_occur(
     pets.split("dogs", "a", "e")
     every = replace(configuration, classes=("all", "dog=2"), split="dogs")
     with pytest.raises(UserError, match="names of the model are unknown"):
-        detect(every, tmp_path / "run")  # "all" still asks the model for a dog by name
+        detect(every, tmp_path / "run")  # "all" still needs a model class named dog
     named = replace(configuration, classes=("dog=2",), split="dogs")
     assert detect(named, tmp_path / "run").ground_truth.categories == ("dog",)
 
@@ -322,7 +322,7 @@ def test_results_are_read_by_their_own_reader(configuration: Configuration, tmp_
 
 @pytest.mark.slow
 def test_a_run_on_real_photographs(shared: Path, tmp_path: Path) -> None:
-    """Forty large dogs: the localization that the network is known to give."""
+    """Forty large dogs: the published accuracy of the network."""
     from kgradcam.evaluation.grid import evaluate_run
     from kgradcam.metrics.protocol import find_protocol
 
@@ -353,10 +353,10 @@ def test_by_default_boxes_are_drawn_from_refined_heatmaps(
         np.testing.assert_array_equal(stored.scores[mine], scores)
 
 
-def test_presence_by_prediction_asks_every_image_for_every_class(
+def test_predicted_presence_explains_every_class_on_every_image(
     configuration: Configuration, tmp_path: Path
 ) -> None:
-    """An image without a dog may get one; an image whose dog is not believed in gets none."""
+    """Images without a dog may get a heatmap; images whose dog is not predicted get none."""
     everywhere = detect(
         replace(configuration, presence="predicted", presence_threshold=0.0), tmp_path / "all"
     )
@@ -364,7 +364,7 @@ def test_presence_by_prediction_asks_every_image_for_every_class(
     assert {(each.image_id, each.category_id) for each in records} == {
         (image, category) for image in range(1, 6) for category in (1, 2)
     }
-    assert len(everywhere.ground_truth.images) == 5  # `d` has no object, and counts
+    assert len(everywhere.ground_truth.images) == 5  # also `d`, which has no object
     middle = float(np.median([each.probability for each in records]))
     believed = detect(
         replace(configuration, presence="predicted", presence_threshold=middle), tmp_path / "some"
@@ -376,7 +376,7 @@ def test_presence_by_prediction_asks_every_image_for_every_class(
     assert believed.info.counts == Counts(5, len(kept), 6, 0)
 
 
-def test_nobody_believed_is_a_run_without_boxes(
+def test_a_run_without_predicted_classes_has_no_boxes(
     configuration: Configuration, tmp_path: Path
 ) -> None:
     run = detect(
@@ -392,7 +392,7 @@ def test_an_unknown_kind_of_presence(configuration: Configuration) -> None:
 
 
 @pytest.mark.slow
-def test_other_batches_move_the_heatmaps_of_photographs_by_less_than_is_said(
+def test_the_batch_size_moves_heatmaps_of_photographs_within_the_stated_bound(
     shared: Path, tmp_path: Path
 ) -> None:
     configuration = Configuration(

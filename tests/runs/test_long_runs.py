@@ -1,4 +1,4 @@
-"""What a run of many pictures holds on to: nothing that grows with them but their annotations."""
+"""Long runs: memory and open files do not grow with the number of images."""
 
 import json
 import os
@@ -38,11 +38,11 @@ print(json.dumps(rows))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="Linux tells it there only")
 def test_neither_memory_nor_open_files_grow(make_voc, tiny_model: Path, tmp_path: Path) -> None:
-    """By default over 2,000 small pictures; `KGRADCAM_IMAGES=50000` makes it a long run."""
+    """2,000 small images by default; `KGRADCAM_IMAGES=50000` makes it a long run."""
     count = int(os.environ.get("KGRADCAM_IMAGES", "2000"))
     folder = make_voc("many")
     folder.add("0", [("dog", (2, 2, 20, 15))], size=(32, 24))
-    for i in range(1, count):  # a name each, and nothing else of its own
+    for i in range(1, count):  # hard links: another name for the same file
         for part, suffix in (("JPEGImages", "jpg"), ("Annotations", "xml")):
             os.link(folder.root / part / f"0.{suffix}", folder.root / part / f"{i}.{suffix}")
     run = subprocess.run(

@@ -1,4 +1,4 @@
-"""Runs that are interrupted, at every moment there is, and go on."""
+"""Interrupted runs: stopped at every step, and resumed to the same bytes."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def write_batches(writer: RunWriter, count: int = 9) -> None:
-    """What `detect` does, with heatmaps that come from nowhere; image 4 is damaged."""
+    """Like `detect`, with random heatmaps; image 4 is damaged."""
     writer.begin(INFO)
     known = writer.done | set(writer.skipped)
     waiting = [image for image in IMAGES if image.id not in known]
@@ -60,7 +60,7 @@ def write_batches(writer: RunWriter, count: int = 9) -> None:
                 0.25,
             )
             for image in good
-            for category in range(1, 1 + image.id % 3)  # of every third image there is none
+            for category in range(1, 1 + image.id % 3)  # every third image has none
         ]
         writer.add(good, records, {4: "It is damaged."} if len(good) < len(batch) else {})
 
@@ -88,7 +88,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> dict[str, bytes]:
-    """The files of a run that was not interrupted."""
+    """The files of a run without interruption."""
     with write_run(tmp_path / "whole") as writer:
         run = write_rest(writer)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole"]
@@ -120,10 +120,10 @@ def test_parts_add_up_to_the_boxes_of_the_whole(tmp_path: Path) -> None:
             np.testing.assert_array_equal(getattr(stored[option], name), values, err_msg=name)
 
 
-def test_whatever_a_kill_leaves_behind_ends_in_the_same_bytes(
+def test_a_kill_at_any_step_ends_in_the_same_bytes(
     whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Before and after each step that changes what is on the disk by name, the state is kept."""
+    """The folder is copied before and after each rename, mkdir and rmtree; each copy is resumed."""
     place, states = tmp_path / "place", tmp_path / "states"
     place.mkdir()
     states.mkdir()
@@ -196,19 +196,19 @@ def test_a_full_disk_costs_a_part_at_most(
             run(resume=False)
     assert not (tmp_path / "run").exists()
     resume = is_interrupted(tmp_path / "run")
-    assert resume == (write >= 6)  # the file and its name of: the start, heatmaps, a part
+    assert resume == (write >= 6)  # fsyncs of file and folder, for: start, heatmaps, part
     run(resume)
     assert files(tmp_path / "run") == whole
 
 
 def interrupt(folder: Path, force: bool = False) -> None:
-    """Leaves a run of which one part is done."""
+    """Leaves an interrupted run with one finished part."""
     with write_run(folder, force=force) as writer:
         write_batches(writer, 2)
     assert is_interrupted(folder)
 
 
-def test_what_is_interrupted_is_neither_lost_nor_mixed_up(
+def test_an_interrupted_run_is_neither_lost_nor_mixed_with_another(
     whole: dict[str, bytes], tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -222,7 +222,7 @@ def test_what_is_interrupted_is_neither_lost_nor_mixed_up(
     with write_run(folder, force=True) as writer:
         writer.begin(INFO)
         assert writer.done == set()
-    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # of the last nothing was done
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]  # the last run finished no part
 
 
 def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
         assert writer.done == {1, 2}
 
 
-def test_other_options_do_not_go_on(tmp_path: Path) -> None:
+def test_a_run_is_not_resumed_with_other_options(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     interrupt(folder)
     other = made_up_info(thresholds=[0.3], batch_size=3)
@@ -266,7 +266,7 @@ def test_a_run_that_replaces_another_leaves_it_until_the_end(
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
-def test_nothing_that_came_meanwhile_is_replaced(tmp_path: Path) -> None:
+def test_a_run_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     interrupt(folder)
     folder.mkdir()
@@ -289,7 +289,7 @@ def test_nothing_that_came_meanwhile_is_replaced(tmp_path: Path) -> None:
         ("parts/00000.json", "{"),
     ],
 )
-def test_damaged_notes_are_named(tmp_path: Path, name: str, content: str) -> None:
+def test_damaged_files_of_a_partial_run_are_named(tmp_path: Path, name: str, content: str) -> None:
     interrupt(tmp_path / "run")
     (tmp_path / ".run.partial" / name).write_text(content)
     with (
@@ -308,7 +308,7 @@ def configuration(configuration: Configuration) -> Configuration:
 def stopped(
     configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A folder whose run was interrupted after the third of four images; two of them are kept."""
+    """A run interrupted after the third of four images; its finished part has two."""
     add, added = RunWriter.add, []
 
     def stop(writer: RunWriter, *arguments: Any) -> None:
@@ -324,7 +324,7 @@ def stopped(
     return tmp_path / "run"
 
 
-def test_detect_goes_on_where_it_was(
+def test_detect_resumes_after_the_last_part(
     configuration: Configuration, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -342,7 +342,7 @@ def test_detect_goes_on_where_it_was(
     assert files(stopped) == files(tmp_path / "whole")
 
 
-def test_detect_goes_on_with_the_same_only(
+def test_detect_resumes_with_equal_inputs_only(
     configuration: Configuration, stopped: Path, pets, tiny_model: Path
 ) -> None:
     def refused(**changes: Any) -> str:
@@ -354,7 +354,7 @@ def test_detect_goes_on_with_the_same_only(
     assert "configuration.thresholds: [0.3, 0.5] then, [0.3] now" in refused(thresholds=(0.3,))
     path = pets.root / "Annotations/d.xml"
     kept = path.read_bytes()
-    path.write_text(path.read_text().replace("d.jpg", "other.jpg"))  # says nothing that counts
+    path.write_text(path.read_text().replace("d.jpg", "other.jpg"))  # an ignored field
     pets.add("f", [("dog", (1, 1, 9, 9))])
     assert "dataset.digest" in (told := refused())
     assert "dataset.images: 5 then, 6 now" in told
@@ -377,7 +377,7 @@ COMMAND += "from kgradcam.cli import main\nmain()"
 def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
     make_voc, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By default a few times; `KGRADCAM_KILLS=100` makes it a hundred. Two at once do not mind.
+    """Three times by default; `KGRADCAM_KILLS=100` makes it a hundred. Two runs go on side by side.
 
     SIGKILL comes at any moment of the process, Ctrl-C and SIGTERM soon after a part was written:
     before Python has come to the program they are not ours to catch.
@@ -395,7 +395,7 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            # Who runs the tests in the background ignores Ctrl-C, and so would this process.
+            # Tests in the background inherit an ignored SIGINT, which this process must not.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
 
@@ -431,7 +431,7 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
         assert "Traceback" not in said
         if process.returncode == 0:
             assert out == f"{run}\n"
-        if run.exists():  # the signal came too late, perhaps while Python was leaving
+        if run.exists():  # too late: the run was finished
             finished += 1
             assert finished <= kills, "no signal comes in time"
             assert files(run) == files(tmp_path / "whole")
@@ -449,7 +449,7 @@ def test_a_process_that_is_killed_again_and_again_ends_in_the_same_bytes(
     assert not partial.exists()
 
 
-def test_how_the_command_goes_on(
+def test_resume_on_the_command_line(
     kgradcam, configuration: Configuration, stopped: Path, pets, tiny_model: Path, tmp_path: Path
 ) -> None:
     common = ["--dataset", pets.root, "--class", "dog=2", "--model", tiny_model]

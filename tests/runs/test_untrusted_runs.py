@@ -1,4 +1,4 @@
-"""Run folders of strangers: nothing runs, nothing is written outside, no memory runs out."""
+"""Untrusted run folders: no code runs, nothing is written outside, memory stays bounded."""
 
 import io
 import json
@@ -27,14 +27,14 @@ TOUCHED = "touched"
 
 
 class Touch:
-    """A pickle that leaves a trace where it is run."""
+    """A pickle that creates a file when it is loaded."""
 
     def __reduce__(self) -> Any:
         return Path.touch, (Path(TOUCHED),)
 
 
 def npy(array: Any, shape: tuple[int, ...] | None = None, dtype: str | None = None) -> bytes:
-    """A `.npy` file whose header may say more than it holds."""
+    """A `.npy` file whose header may promise more than the file holds."""
     buffer = io.BytesIO()
     header = {"descr": dtype or array.dtype.str, "fortran_order": False}
     np.lib.format.write_array_header_1_0(buffer, {**header, "shape": shape or array.shape})
@@ -156,7 +156,7 @@ def test_a_bad_heatmap_file_is_named(quiet_disk: Path, content: bytes, reason: s
         tracemalloc.stop()
 
 
-def test_a_good_heatmap_file_of_ours_is_read(quiet_disk: Path) -> None:
+def test_a_good_heatmap_file_is_read(quiet_disk: Path) -> None:
     (quiet_disk / "heatmaps/00000.npz").write_bytes(heatmap_file())
     (record,) = Run(quiet_disk).heatmaps()
     assert record.heatmap.tolist() == [[0, 1, 2], [3, 4, 5]]
@@ -210,16 +210,14 @@ def test_a_bad_description_is_named(quiet_disk: Path, mend: Callable[[Any], Any]
 
 @pytest.mark.parametrize("name", ["run.json", "ground_truth.json", "detections-0.5.json"])
 @pytest.mark.parametrize("text", ["[" * 200_000, "{", "", "null", '"x"', "9" * 5000, "\ud800"])
-def test_json_that_is_none_is_named(quiet_disk: Path, name: str, text: str) -> None:
+def test_malformed_json_is_named(quiet_disk: Path, name: str, text: str) -> None:
     (quiet_disk / name).write_text(text, errors="surrogatepass")
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         evaluate_run(Run(quiet_disk), None, [0.5], find_protocol("voc2010"))
 
 
 @pytest.mark.parametrize("size", [(10**6, 10**6), (0, 5), (-4, 5), (2**40, 1)])
-def test_pictures_of_impossible_sizes_take_no_memory(
-    quiet_disk: Path, size: tuple[int, int]
-) -> None:
+def test_images_of_impossible_sizes_take_no_memory(quiet_disk: Path, size: tuple[int, int]) -> None:
     path = quiet_disk / "ground_truth.json"
     content = json.loads(path.read_text())
     content["images"][0] |= {"width": size[0], "height": size[1]}
@@ -228,7 +226,7 @@ def test_pictures_of_impossible_sizes_take_no_memory(
         measure(quiet_disk)
 
 
-def test_names_that_lead_elsewhere_lead_nowhere(quiet_disk: Path) -> None:
+def test_file_names_with_paths_open_nothing(quiet_disk: Path) -> None:
     path = quiet_disk / "ground_truth.json"
     content = json.loads(path.read_text())
     for image in content["images"]:
