@@ -60,5 +60,7 @@ def errors_in_file(path: Path, expected: str) -> Iterator[None]:
         yield
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise UserError(f"{path} is no {expected}: {error!r}") from error
+    except KeyError as error:
+        raise UserError(f"{path} is no {expected}: it has no {error}.") from error
+    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise UserError(f"{path} is no {expected}: {error}") from error

@@ -74,7 +74,8 @@ def read_json(path: Path) -> Any:
         UserError: The file is missing, cannot be read, or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        # From bytes: UTF-8 with or without byte order mark, UTF-16 and UTF-32.
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
     # Deeply nested JSON exhausts the parser's recursion.

@@ -15,10 +15,24 @@ OptionalRun = Annotated[
     typer.Argument(help="A run folder of detect.", metavar="[RUN]", show_default=False),
 ]
 GivenDetections = Annotated[
-    Path | None, typer.Option("--detections", help="Instead of RUN: detections as COCO JSON.")
+    Path | None,
+    typer.Option(
+        "--detections",
+        help="Instead of RUN: detections as COCO JSON, or a file comp4_det_*.txt of the VOC "
+        "devkit, or a folder of them.",
+    ),
 ]
 GivenTruth = Annotated[
-    Path | None, typer.Option("--ground-truth", help="Their ground truth as COCO JSON.")
+    Path | None,
+    typer.Option("--ground-truth", help="Their ground truth: COCO JSON or a folder in VOC layout."),
+]
+GivenSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Split of a folder given as --ground-truth. Default: that in the names of the "
+        "detections, else test, else all.",
+    ),
 ]
 Rows = Annotated[
     str,
@@ -86,6 +100,7 @@ def read_boxes(
     boxes: str | None,
     tuned: Path | None,
     grid: bool = False,
+    split: str | None = None,
 ) -> RunBoxes | GivenBoxes:
     """Checks the options that select boxes, and opens their files.
 
@@ -105,7 +120,9 @@ def read_boxes(
             )
         assert detections is not None
         assert ground_truth is not None
-        return _read_files(detections, ground_truth, rows)
+        return _read_files(detections, ground_truth, rows, split)
+    if split is not None:
+        raise UsageError("--split needs --ground-truth FOLDER: a run has its own split.")
     thresholds, radii = joined(threshold) or None, whole_numbers(radius)
     if radii and len(radii) > 1 and not grid:
         raise UsageError("Give one --radius: only `kgradcam evaluate` takes several.")
@@ -123,9 +140,22 @@ def read_boxes(
     return RunBoxes(opened, thresholds, radii, rows, options, tuned_here)
 
 
-def _read_files(detections: Path, ground_truth: Path, rows: str) -> GivenBoxes:
-    from kgradcam.runs.coco_files import read_detections, read_ground_truth
+def _read_files(detections: Path, ground_truth: Path, rows: str, split: str | None) -> GivenBoxes:
+    from kgradcam.runs import coco_files, voc_files
     from kgradcam.runs.tables import keep_rows
 
-    truth = read_ground_truth(ground_truth)
-    return GivenBoxes(truth, keep_rows(read_detections(detections, truth), rows))
+    in_voc_format = detections.is_dir() or detections.suffix.lower() == ".txt"
+    files = voc_files.voc_result_files(detections) if in_voc_format else []
+    if ground_truth.is_dir():
+        if split is None and files:
+            split = voc_files.split_of(files[0], ground_truth)
+        truth = voc_files.read_voc_ground_truth(ground_truth, split)
+    elif split is not None:
+        raise UsageError("--split needs a folder as --ground-truth.")
+    else:
+        truth = coco_files.read_ground_truth(ground_truth)
+    if in_voc_format:
+        truth, found = voc_files.read_voc_detections(files, truth)
+    else:
+        found = coco_files.read_detections(detections, truth)
+    return GivenBoxes(truth, keep_rows(found, rows))

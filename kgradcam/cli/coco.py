@@ -8,6 +8,7 @@ from kgradcam.cli.box_source import (
     Boxes,
     GivenBoxes,
     GivenDetections,
+    GivenSplit,
     GivenTruth,
     OptionalRun,
     Rows,
@@ -33,6 +34,7 @@ def coco(
     run: OptionalRun = None,
     detections: GivenDetections = None,
     ground_truth: GivenTruth = None,
+    split: GivenSplit = None,
     rows: Rows = "all",
     threshold: Thresholds = None,
     radius: Radii = None,
@@ -60,7 +62,9 @@ def coco(
     from kgradcam.evaluation.wsol_and_coco import coco_of_detections, coco_of_run
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
-    source = read_boxes(run, detections, ground_truth, rows, threshold, radius, boxes, box_options)
+    source = read_boxes(
+        run, detections, ground_truth, rows, threshold, radius, boxes, box_options, split=split
+    )
     if out is not None:
         require_absent(out / "evaluation.json", force)
     if isinstance(source, GivenBoxes):

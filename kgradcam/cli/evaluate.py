@@ -9,6 +9,7 @@ from kgradcam.cli.box_source import (
     Boxes,
     GivenBoxes,
     GivenDetections,
+    GivenSplit,
     GivenTruth,
     OptionalRun,
     Rows,
@@ -37,6 +38,7 @@ def evaluate(
     run: OptionalRun = None,
     detections: GivenDetections = None,
     ground_truth: GivenTruth = None,
+    split: GivenSplit = None,
     rows: Rows = "all",
     threshold: Thresholds = None,
     radius: Radii = None,
@@ -83,7 +85,16 @@ def evaluate(
     rules, ious = find_protocol(protocol), joined(iou) or [0.3, 0.4, 0.5]
     demands = [_parse_demand(each) for each in fail_under or ()]
     source = read_boxes(
-        run, detections, ground_truth, rows, threshold, radius, boxes, box_options, grid=True
+        run,
+        detections,
+        ground_truth,
+        rows,
+        threshold,
+        radius,
+        boxes,
+        box_options,
+        grid=True,
+        split=split,
     )
     if out is not None:
         require_absent(out / "evaluation.json", force)

@@ -4,6 +4,7 @@ from kgradcam.cli.box_source import (
     Boxes,
     GivenBoxes,
     GivenDetections,
+    GivenSplit,
     GivenTruth,
     OptionalRun,
     Rows,
@@ -29,6 +30,7 @@ def wsol(
     run: OptionalRun = None,
     detections: GivenDetections = None,
     ground_truth: GivenTruth = None,
+    split: GivenSplit = None,
     rows: Rows = "all",
     threshold: Thresholds = None,
     radius: Radii = None,
@@ -49,7 +51,9 @@ def wsol(
     from kgradcam.evaluation.wsol_and_coco import wsol_of_detections, wsol_of_run
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
-    source = read_boxes(run, detections, ground_truth, rows, threshold, radius, boxes, box_options)
+    source = read_boxes(
+        run, detections, ground_truth, rows, threshold, radius, boxes, box_options, split=split
+    )
     if out is not None:
         require_absent(out / "evaluation.json", force)
     if isinstance(source, GivenBoxes):

@@ -6,7 +6,7 @@ read from COCO, are written back exactly. Other fractions may change in the last
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -17,6 +17,18 @@ import numpy as np
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import read_json, write_atomically
+from kgradcam.runs.coco_schema import (
+    BOX,
+    ID,
+    SCORE,
+    SIZE,
+    TEXT,
+    entries,
+    field,
+    is_crowd,
+    is_difficult,
+    numbered,
+)
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 
@@ -91,32 +103,51 @@ def read_ground_truth(path: Path) -> GroundTruth:
     """Reads COCO ground truth, of kgradcam or of any other writer.
 
     An annotation is a crowd if its `"iscrowd"` is 1. It is difficult if its `"difficult"` is 1;
-    where that field is missing, COCO's `"ignore"` or `"iscrowd"` counts instead.
+    where that field is missing, COCO's `"ignore"` or `"iscrowd"` counts instead. Image ids
+    that are not all numbers are replaced by 1, 2, ...; see `GroundTruth.file_image_ids`.
 
     Raises:
-        UserError: The file is missing, or is not COCO ground truth.
+        UserError: The file is missing, or is not COCO ground truth; the message names the entry.
     """
     content = read_json(path)
-    with errors_in_file(path, "COCO ground truth"):
-        categories = sorted(content["categories"], key=lambda category: category["id"])
-        ids = tuple(int(category["id"]) for category in categories)
-        images = tuple(
-            Image(
-                int(image["id"]),
-                str(image["file_name"]),
-                int(image.get("width") or 0),
-                int(image.get("height") or 0),
-            )
-            for image in content["images"]
+    parts = ("images", "annotations", "categories")
+    if not isinstance(content, dict) or any(name not in content for name in parts):
+        received = ", ".join(map(repr, content)) if isinstance(content, dict) else "a list"
+        raise UserError(
+            f"{path} is no COCO ground truth: it must be an object with "
+            f"{', '.join(map(repr, parts))}. Received: {received[:200] or 'none of them'}."
         )
-        rows = content["annotations"]
+    with errors_in_file(path, "COCO ground truth"):
+        images = list(entries(content["images"], "images"))
+        image_ids = [field(*each, "id", ID) for each in images]
+        numbers = numbered([place for place, _ in images], image_ids)
+        categories = list(entries(content["categories"], "categories"))
+        category_ids = [field(*each, "id", ID) for each in categories]
+        numbered([place for place, _ in categories], category_ids)
+        names = [field(*each, "name", TEXT) for each in categories]
+        order = sorted(range(len(names)), key=lambda i: _by_number(category_ids[i]))
+        annotations = list(entries(content["annotations"], "annotations"))
+        sorted_ids = tuple(category_ids[i] for i in order)
         return GroundTruth(
-            images=images,
-            categories=tuple(str(category["name"]) for category in categories),
-            **_columns(rows, {image.id for image in images}, ids),
-            difficult=np.array([_is_difficult(row) for row in rows], dtype=bool),
-            crowd=np.array([_flag(row, "iscrowd") for row in rows], dtype=bool),
-            file_category_ids=ids,
+            images=tuple(
+                Image(
+                    number,
+                    field(*each, "file_name", TEXT),
+                    field(*each, "width", SIZE, 0),
+                    field(*each, "height", SIZE, 0),
+                )
+                for number, each in zip(numbers, images, strict=True)
+            ),
+            categories=tuple(names[i] for i in order),
+            **_columns(
+                annotations,
+                {str(each): number for each, number in zip(image_ids, numbers, strict=True)},
+                {str(each): i for i, each in enumerate(sorted_ids, start=1)},
+            ),
+            difficult=np.array([is_difficult(*each) for each in annotations], dtype=bool),
+            crowd=np.array([is_crowd(*each) for each in annotations], dtype=bool),
+            file_category_ids=sorted_ids,
+            file_image_ids=tuple(image_ids),
         )
 
 
@@ -125,21 +156,46 @@ def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
 
     Args:
         path: A JSON list of results.
-        ground_truth: The images and categories that they refer to.
+        ground_truth: The images and categories that they refer to. If the results name images by
+            their file names, with or without suffix, these count instead of the ids.
 
     Raises:
         UserError: The file is missing, is not a list of COCO results, or refers to an unknown
-            image or category.
+            image or category; the message names the entry.
     """
     rows = read_json(path)
     if not isinstance(rows, list):
         raise UserError(f"{path} is no list of COCO results: it holds {type(rows).__name__}.")
     with errors_in_file(path, "list of COCO results"):
-        images = {image.id for image in ground_truth.images}
+        results = list(entries(rows, "results"))
+        names = [str(field(*each, "image_id", ID)) for each in results]
+        positions = {str(each): i for i, each in enumerate(ground_truth.file_category_ids, start=1)}
         return Detections(
-            **_columns(rows, images, ground_truth.file_category_ids),
-            scores=np.array([row["score"] for row in rows], np.float64),
+            **_columns(results, images_by_name(names, ground_truth), positions),
+            scores=np.array([field(*each, "score", SCORE) for each in results], np.float64),
         )
+
+
+def images_by_name(names: Sequence[str], ground_truth: GroundTruth) -> dict[str, int]:
+    """Returns the images that results refer to: by id, or else all of them by file name.
+
+    Args:
+        names: The names of images in all results of a file.
+        ground_truth: The images.
+
+    Returns:
+        The id of each image in `ground_truth` by its name for these results.
+    """
+    by_id = {
+        str(each): image.id
+        for each, image in zip(ground_truth.file_image_ids, ground_truth.images, strict=True)
+    }
+    by_file = {image.file_name: image.id for image in ground_truth.images}
+    by_file |= {
+        image.file_name.rpartition(".")[0] or image.file_name: image.id
+        for image in ground_truth.images
+    }
+    return by_file if set(names) <= set(by_file) and not set(names) <= set(by_id) else by_id
 
 
 def _json_list(rows: Iterable[Any]) -> Iterator[str]:
@@ -161,36 +217,37 @@ def _xywh(box: Boxes) -> list[int | float]:
 
 
 def _columns(
-    rows: Sequence[Any], image_ids: set[int], category_ids: Sequence[int]
+    rows: Sequence[tuple[str, dict[str, Any]]],
+    images: Mapping[str, int],
+    categories: Mapping[str, int],
 ) -> dict[str, Any]:
-    """The columns that ground truth and results share."""
-    position = {category_id: i for i, category_id in enumerate(category_ids, start=1)}
-    for row in rows:
-        if row["image_id"] not in image_ids:
-            raise UserError(f"A box refers to the image {row['image_id']!r}, which is not listed.")
-        if row["category_id"] not in position:
-            raise UserError(
-                f"A box refers to the category {row['category_id']!r}, which is not listed."
-            )
-    xywh = np.array([row["bbox"] for row in rows], np.float64).reshape(-1, 4)
+    """The columns that ground truth and results share.
+
+    Args:
+        rows: The entries with their places.
+        images: The images by the text of their ids.
+        categories: The positions of the categories by the text of their ids.
+    """
+    xywh = np.array([field(*row, "bbox", BOX) for row in rows], np.float64).reshape(-1, 4)
     return {
-        "image_ids": np.array([row["image_id"] for row in rows], np.int64),
-        "category_ids": np.array([position[row["category_id"]] for row in rows], np.int64),
+        "image_ids": np.array([_known(*row, "image_id", images) for row in rows], np.int64),
+        "category_ids": np.array(
+            [_known(*row, "category_id", categories) for row in rows], np.int64
+        ),
         "boxes": np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
     }
 
 
-def _is_difficult(row: Any) -> bool:
-    if "difficult" in row:
-        return _flag(row, "difficult")
-    return _flag(row, "ignore") or _flag(row, "iscrowd")
+def _known(place: str, row: dict[str, Any], name: str, known: Mapping[str, int]) -> int:
+    value = field(place, row, name, ID)
+    if str(value) not in known:
+        raise UserError(
+            f"{place}.{name} must be the id of a listed {name.removesuffix('_id')}, such as "
+            f"{next(iter(known), 'none, since none is listed')}. Received: {value!r}."
+        )
+    return known[str(value)]
 
 
-def _flag(row: Any, name: str) -> bool:
-    """A flag of an annotation; some writers put numbers into strings."""
-    value = row.get(name, 0)
-    if str(value).lower() in ("1", "1.0", "true"):
-        return True
-    if value is None or str(value).lower() in ("", "0", "0.0", "false"):
-        return False
-    raise UserError(f"{name} of an annotation must be 0 or 1. Received: {value!r}.")
+def _by_number(each: int | str) -> tuple[bool, int, str]:
+    """Sorts numbers by their value, before strings."""
+    return isinstance(each, str), 0 if isinstance(each, str) else each, str(each)

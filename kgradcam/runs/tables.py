@@ -52,6 +52,7 @@ class GroundTruth:
             ignore detections inside them; other measures look at `difficult` only. Default: none.
         file_category_ids: The category ids in the COCO file that was read, in the order of
             `categories`. They need not count from 1; COCO results for that file use them.
+        file_image_ids: The image ids in that file, in the order of `images`.
 
     Raises:
         UserError: Columns do not fit together, ids are repeated or unknown, or a box is not finite
@@ -64,7 +65,8 @@ class GroundTruth:
     category_ids: Ids
     boxes: Boxes
     difficult: npt.NDArray[np.bool_]
-    file_category_ids: tuple[int, ...] = field(default=())
+    file_category_ids: tuple[int | str, ...] = field(default=())
+    file_image_ids: tuple[int | str, ...] = field(default=())
     crowd: npt.NDArray[np.bool_] = field(default=cast(Any, None))
 
     def __post_init__(self) -> None:
@@ -80,6 +82,8 @@ class GroundTruth:
         if not self.file_category_ids:
             object.__setattr__(self, "file_category_ids", tuple(range(1, len(self.categories) + 1)))
         image_ids = [image.id for image in self.images]
+        if not self.file_image_ids:
+            object.__setattr__(self, "file_image_ids", tuple(image_ids))
         _check_unique("image", image_ids)
         _check_unique("category", self.file_category_ids)
         unknown = self.image_ids[~np.isin(self.image_ids, np.array(image_ids, np.int64))]
@@ -181,7 +185,7 @@ def _check_columns(image_ids: Ids, category_ids: Ids, boxes: Boxes, **columns: A
             )
 
 
-def _check_unique(kind: str, ids: Iterable[int]) -> None:
+def _check_unique(kind: str, ids: Iterable[int | str]) -> None:
     repeated = [each for each, times in Counter(ids).items() if times > 1]
     if repeated:
         raise UserError(f"Every {kind} needs its own id. Received twice: {repeated[0]}.")

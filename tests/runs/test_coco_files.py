@@ -144,6 +144,9 @@ def test_category_ids_of_any_file_are_mapped(tmp_path: Path) -> None:
         ({"difficult": False, "iscrowd": "1"}, False),
         ({"difficult": "True"}, True),
         ({"ignore": None, "iscrowd": "0"}, False),
+        ({"difficult": True}, True),
+        ({"iscrowd": "0", "ignore": "false"}, False),
+        ({"iscrowd": "True"}, True),
     ],
 )
 def test_flags_of_difficult_objects(tmp_path: Path, flags: dict[str, int], difficult: bool) -> None:
@@ -174,22 +177,49 @@ def test_quirks_of_other_writers_are_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("part", "message"),
     [
-        ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "Every category needs"),
-        ({"images": [{"id": 1, "file_name": "a"}, {"id": 1, "file_name": "b"}]}, "Every image"),
-        ({"images": [{"id": 2**70, "file_name": "a"}]}, "OverflowError"),
-        ({"images": [{"id": float("inf"), "file_name": "a"}]}, "OverflowError"),
-        ({"images": [{"id": 1}]}, "'file_name'"),
-        ({"images": None}, "TypeError"),
+        (
+            {"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]},
+            r"categories\[1\].id must",
+        ),
+        (
+            {"images": [{"id": 1, "file_name": "a"}, {"id": "1", "file_name": "b"}]},
+            r"images\[1\].id must be an id of its own. Received: '1', the id of images\[0\] too",
+        ),
+        (
+            {"images": [{"id": float("inf"), "file_name": "a"}]},
+            r"images\[0\].id must be a whole number or a string. Received: inf",
+        ),
+        ({"images": [{"id": 1}]}, r"images\[0\] has no 'file_name', a string. .*'id'.* without it"),
+        (
+            {"images": [{"id": 1, "file_name": "a", "width": -4}]},
+            r"images\[0\].width must be a num",
+        ),
+        ({"images": None}, "images must be a list of objects. Received: None"),
+        ({"categories": [{"id": 1, "name": None}]}, r"categories\[0\] has no 'name'.* null"),
+        (
+            {"annotations": [{"image_id": 2, "category_id": 1, "bbox": [0] * 4}]},
+            r"annotations\[0\].image_id must be the id of a listed image, such as 1. Received: 2",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": "01", "bbox": [0] * 4}]},
+            r"annotations\[0\].category_id must .* listed category, such as 1. Received: '01'",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 1}]},
+            r"annotations\[0\] has no 'bbox', \[x, y, width, height\]",
+        ),
+        (
+            {"annotations": [{"image_id": 1, "category_id": 1, "bbox": []}]},
+            r"annotations\[0\].bbox must be \[x, y, width, height\].* Received: list \[\]",
+        ),
         (
             {
                 "annotations": [
-                    {"image_id": 1, "category_id": 1, "bbox": [0] * 4, "difficult": "hard"}
+                    {"image_id": 1, "category_id": 1, "bbox": [0] * 4, "iscrowd": "perhaps"}
                 ]
             },
-            "difficult of an annotation must be 0 or 1. Received: 'hard'",
+            r"annotations\[0\].iscrowd must be 0 or 1. Received: 'perhaps'",
         ),
-        ({"annotations": [{"image_id": 2, "category_id": 1, "bbox": [0] * 4}]}, "the image 2"),
-        ({"annotations": [{"image_id": 1, "category_id": 0, "bbox": [0] * 4}]}, "the category 0"),
     ],
 )
 def test_errors_in_ground_truth_are_reported(
@@ -210,18 +240,38 @@ def test_errors_in_ground_truth_are_reported(
     [
         ("[", "no readable JSON"),
         ("{}", "no list of COCO results"),
-        ("[1]", "no list of COCO results"),
-        ('[{"image_id": 9, "category_id": 1, "bbox": [0,0,1,1], "score": 1}]', "the image 9"),
-        ('[{"image_id": 1, "category_id": 9, "bbox": [0,0,1,1], "score": 1}]', "the category 9"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1], "score": 1}]', "no list of COCO"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,-1,1], "score": 1}]', "xmin <= xmax"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": NaN}]', "NaN"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,NaN], "score": 1}]', "finite"),
-        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1]}]', "'score'"),
-        ('[{"image_id": [1], "category_id": 1, "bbox": [0,0,1,1], "score": 1}]', "unhashable"),
+        ("[1]", r"results\[0\] must be an object. Received: 1"),
+        (
+            '[{"image_id": 9, "category_id": 1, "bbox": [0,0,1,1], "score": 1}]',
+            r"results\[0\].image_id must be the id of a listed image, such as 1. Received: 9",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 9, "bbox": [0,0,1,1], "score": 1}]',
+            r"results\[0\].category_id must be .* such as 1. Received: 9",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 1, "bbox": [0,0,1], "score": 1}]',
+            r"results\[0\].bbox must be \[x, y, width, height\].* Received: list \[0, 0, 1\]",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": 1}, {"image_id": 1, '
+            '"category_id": 1, "bbox": [0,0,-1,1], "score": 1}]',
+            r"results\[1\].bbox must be .*no negative width or height. Received: list \[0, 0, -1",
+        ),
+        (
+            '[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1], "score": NaN}]',
+            r"results\[0\].score must be a finite number. Received: nan",
+        ),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,NaN], "score": 1}]', "four finite"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,"1"], "score": 1}]', "four finite"),
+        ('[{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1]}]', r"results\[0\] has no 'score'"),
+        (
+            '[{"image_id": [1], "category_id": 1, "bbox": [0,0,1,1], "score": 1}]',
+            r"results\[0\].image_id must be a whole number or a string. Received: list \[1\]",
+        ),
         (
             f'[{{"image_id": 1, "category_id": 1, "bbox": [0,0,1,1{"0" * 400}], "score": 1}}]',
-            "Over",
+            r"results\[0\].bbox must be .*four finite numbers",
         ),
     ],
 )
@@ -235,5 +285,71 @@ def test_missing_files_and_other_content_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"No file .*nowhere.json"):
         read_ground_truth(tmp_path / "nowhere.json")
     (tmp_path / "truth.json").write_text("[]")
-    with pytest.raises(UserError, match=r"truth.json is no COCO ground truth"):
+    with pytest.raises(UserError, match=r"truth.json is no COCO ground truth.* Received: a list"):
         read_ground_truth(tmp_path / "truth.json")
+    (tmp_path / "truth.json").write_text('{"images": [], "categories": []}')
+    with pytest.raises(
+        UserError,
+        match="it must be an object with 'images', 'annotations', 'categories'. "
+        "Received: 'images', 'categories'.",
+    ):
+        read_ground_truth(tmp_path / "truth.json")
+
+
+def files(tmp_path: Path, image_ids: list[Any], result_ids: list[Any]) -> tuple[Any, Any]:
+    """Ground truth and results of two images by some ids, with a cat and a dog."""
+    content = {
+        "images": [
+            {"id": each, "file_name": f"{name}.jpg"}
+            for each, name in zip(image_ids, ("img_1", "img_2"), strict=True)
+        ],
+        "categories": [{"id": "c", "name": "cat"}, {"id": 10, "name": "dog"}],
+        "annotations": [{"image_id": image_ids[1], "category_id": 10, "bbox": [0, 0, 9, 9]}],
+    }
+    rows = [
+        {"image_id": each, "category_id": category, "bbox": [0, 0, 9, 9], "score": 0.5}
+        for each, category in zip(result_ids, ("c", "10"), strict=True)
+    ]
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    (tmp_path / "found.json").write_text(json.dumps(rows))
+    ground_truth = read_ground_truth(tmp_path / "truth.json")
+    return ground_truth, read_detections(tmp_path / "found.json", ground_truth)
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "result_ids", "ids"),
+    [
+        ([7, 5], [7, 5], [7, 5]),
+        ([7, 5], ["7", 5.0], [7, 5]),
+        (["7", "5"], [7, 5], [1, 2]),
+        (["x", "y"], ["x", "y"], [1, 2]),
+        (["007", 7], ["007", 7], [1, 2]),
+        ([7, 2**70], [7, 2**70], [1, 2]),
+        ([7, 5], ["img_1", "img_2.jpg"], [7, 5]),
+        (["img_2", "img_1"], ["img_2", "img_1"], [1, 2]),  # ids win over file names
+    ],
+)
+def test_ids_are_numbers_or_strings(tmp_path: Path, image_ids, result_ids, ids) -> None:
+    ground_truth, detections = files(tmp_path, image_ids, result_ids)
+    assert [image.id for image in ground_truth.images] == ids
+    assert ground_truth.file_image_ids == tuple(image_ids)
+    assert ground_truth.categories == ("dog", "cat")
+    assert ground_truth.image_ids.tolist() == [ids[1]]
+    assert ground_truth.category_ids.tolist() == [1]
+    assert detections.image_ids.tolist() == ids
+    assert detections.category_ids.tolist() == [2, 1]
+
+
+def test_an_id_of_another_form_is_another_id(tmp_path: Path) -> None:
+    with pytest.raises(
+        UserError, match=r"found.json: results\[0\].image_id .* such as 7. Received: '007'"
+    ):
+        files(tmp_path, [7, 5], ["007", 5])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    write_ground_truth(tmp_path / "truth.json", TRUTH)
+    text = (tmp_path / "truth.json").read_text("utf-8")
+    (tmp_path / "truth.json").write_bytes(text.encode(encoding))
+    assert_equal_tables(read_ground_truth(tmp_path / "truth.json"), TRUTH)
