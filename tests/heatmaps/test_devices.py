@@ -23,7 +23,7 @@ import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 tf.debugging.set_log_device_placement(sys.argv[1] == "where")
-from kgradcam.runs import detection
+from kgradcam.runs import detection, explaining
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import METHODS
 
@@ -77,8 +77,8 @@ if sys.argv[1] == "detect":
         root, classes=("cat=0", "dog=2"), split="all", model=path, image_size=24, batch_size=3,
     )
     runs = [detection.detect(configuration, Path(out) / "one")]
-    detection.all_gpus = lambda: strategy
-    assert detection.load_model(configuration).model.distribute_strategy is strategy
+    explaining.all_gpus = lambda: strategy
+    assert explaining.load_model(configuration).model.distribute_strategy is strategy
     runs.append(detection.detect(configuration, Path(out) / "two"))
     pairs = list(zip(*(run.heatmaps() for run in runs), strict=True))
     assert len(pairs) >= 2
