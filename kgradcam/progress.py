@@ -1,13 +1,31 @@
 """Progress on stderr: a bar with rate and time left, or plain lines without a terminal."""
 
+import contextlib
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TextIO
 
 Advance = Callable[[int], None]
 
 _SECONDS_BETWEEN_LINES = 10.0
+_STDOUT = threading.RLock()
+
+
+@contextmanager
+def redirect_stdout(target: TextIO) -> Iterator[None]:
+    """Sends what a library prints to another stream, because stdout is for results.
+
+    `sys.stdout` belongs to the whole process. Of two threads that redirect it at the same time,
+    the last to end would restore the stream of the other one for good, so they take turns.
+
+    Args:
+        target: The stream that replaces `sys.stdout` while the `with` block runs.
+    """
+    with _STDOUT, contextlib.redirect_stdout(target):
+        yield
 
 
 def ignore(count: int) -> None:

@@ -1,8 +1,11 @@
 """What several test files share and call by name; fixtures are in `conftest.py`."""
 
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 # Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
 PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}
+
+EMPTY: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass
@@ -48,6 +53,23 @@ class TinyVoc:
         lists = self.root / "ImageSets" / "Main"
         lists.mkdir(parents=True, exist_ok=True)
         (lists / f"{name}.txt").write_text("".join(f"{each}\n" for each in image_ids))
+
+
+def rewrite_keras_file(
+    source: Path, target: Path, change: Callable[[Any], None], more: Mapping[str, bytes] = EMPTY
+) -> Path:
+    """Copies a `.keras` file with another config.json, and more entries."""
+    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            data = old.read(name)
+            if name == "config.json":
+                content = json.loads(data)
+                change(content)
+                data = json.dumps(content).encode()
+            new.writestr(name, data)
+        for name, data in more.items():
+            new.writestr(name, data)
+    return target
 
 
 class Result:

@@ -1,6 +1,5 @@
 """VOC through tensorflow-datasets: `voc/2007` and `voc/2012`, read, downloaded or prepared."""
 
-import contextlib
 import importlib
 import sys
 import urllib.error
@@ -124,7 +123,7 @@ def _prepared_builder(name: str, data_dir: Path) -> Any:
 
 
 def _download_and_prepare(builder: Any) -> None:
-    with contextlib.redirect_stdout(sys.stderr):  # it prints its progress, and stdout is for data
+    with progress.redirect_stdout(sys.stderr):  # it prints its progress, and stdout is for data
         builder.download_and_prepare()
 
 

@@ -1,6 +1,5 @@
 """COCO's evaluation, computed by pycocotools."""
 
-import contextlib
 import io
 import tempfile
 from dataclasses import replace
@@ -10,6 +9,7 @@ import numpy as np
 
 from kgradcam.errors import UserError
 from kgradcam.metrics.bootstrap import mean_over_classes
+from kgradcam.progress import redirect_stdout
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.tables import Detections, GroundTruth
 
@@ -43,7 +43,7 @@ def evaluate_coco(
     crowd = ground_truth.crowd | (ground_truth.difficult & ignore_difficult)
     ground_truth = replace(ground_truth, crowd=crowd, file_category_ids=())
     # Through files and COCO's own readers, so that others measure the same on these files.
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, redirect_stdout(io.StringIO()):
         path = Path(folder)
         write_ground_truth(path / "truth.json", ground_truth)
         write_detections(path / "found.json", detections)

@@ -40,23 +40,21 @@ def parse_target(text: str, class_names: Sequence[str] | None, class_count: int)
     if exact := _outputs_named(text, class_names):
         return exact
     indices: set[int] = set()
-    for part in next(csv.reader([text], skipinitialspace=True), []):
-        item = part.strip()
+    for item in _split(text):
         if exact := _outputs_named(item, class_names):
             indices.update(exact)
         elif match := _RANGE.fullmatch(item):
-            first, last = int(match[1]), int(match[2])
+            first, last = (_to_index(digits, class_count) for digits in match.group(1, 2))
             # Bounded, so that 0-9999999999 does not fill the memory.
-            indices.update(range(first, min(last, class_count) + 1))
+            if not first <= last < class_count:
+                raise _not_outputs(repr(item[:40]), class_count)
+            indices.update(range(first, last + 1))
         elif item.isdecimal():
-            indices.add(int(item))
+            indices.add(_to_index(item, class_count))
         else:
             indices.update(_find_name(item, class_names))
     if not indices or max(indices) >= class_count:
-        raise UserError(
-            f"class {text!r} must name outputs of the model, 0 to {class_count - 1}. "
-            f"Received: {sorted(indices) or 'none'}."
-        )
+        raise _not_outputs(repr(text[:40]) if indices else "none", class_count)
     return tuple(sorted(indices))
 
 
@@ -67,6 +65,26 @@ def _outputs_named(name: str, class_names: Sequence[str] | None) -> tuple[int, .
         several = ", ".join(map(str, found))
         raise UserError(f"class {name!r} is ambiguous: it is the name of outputs {several}.")
     return found
+
+
+def _to_index(digits: str, class_count: int) -> int:
+    """Returns the number, or `class_count` if it has so many digits that no model has the class."""
+    return int(digits) if len(digits) < 10 else class_count
+
+
+def _not_outputs(received: str, class_count: int) -> UserError:
+    return UserError(
+        f"class must name outputs of the model, 0 to {class_count - 1}. Received: {received}."
+    )
+
+
+def _split(text: str) -> list[str]:
+    try:
+        return [item.strip() for item in next(csv.reader([text], skipinitialspace=True), [])]
+    except csv.Error as error:
+        raise UserError(
+            f"class must be names and indices, with commas between: {error}."
+        ) from error
 
 
 def _find_name(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:

@@ -4,33 +4,24 @@ A `.keras` file is a zip of weights and of `config.json`, which names the class 
 layer may be Python code, and the safe mode of Keras does not catch all of it. Before Keras 3.9 a
 configuration could call any function (CVE-2025-1550), before 3.11 functions of Keras that write
 files or disable the safe mode (CVE-2025-8747, CVE-2025-9906), before 3.13.2 any SavedModel
-(CVE-2026-1462). The check here does not depend on the version: it admits objects of Keras itself
-and objects that this process registered. The safe mode stays on as a second barrier.
+(CVE-2026-1462). The check here does not depend on the version. The safe mode stays on as a second
+barrier.
 """
 
+import io
 import json
-import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from kgradcam.errors import UserError
+from kgradcam.models.keras_objects import find_refused
+from kgradcam.models.weights_file import check_hdf5
 
-_ENTRIES = frozenset({"metadata.json", "config.json", "model.weights.h5"})
-_MAX_CONFIG_BYTES = 2**26
-_ALLOWED_MODULES = re.compile(
-    r"keras(\.src)?\.(layers|models|engine|ops|initializers|regularizers|constraints|dtype_policies"
-    r"|quantizers|optimizers|losses|metrics|applications)(\.\w+)*"
-)
-_ALLOWED_TOP_LEVEL = frozenset({"DTypePolicy", "Model", "Sequential", "Variable"})
-# Layers of Keras that contain code, or open files and addresses that the configuration names.
-_REFUSED_LAYERS = frozenset(
-    "Lambda __lambda__ TFSMLayer TorchModuleWrapper FlaxLayer JaxLayer StringLookup IntegerLookup "
-    "TextVectorization".split()
-)
+_WEIGHTS = "model.weights.h5"
+_MAX_BYTES = {"metadata.json": 2**16, "config.json": 2**26, _WEIGHTS: 2**33}
 
 
 def read_model(path: Path, trusted: bool = False) -> Any:
@@ -59,59 +50,42 @@ def read_model(path: Path, trusted: bool = False) -> Any:
 
 
 def _check(path: Path) -> None:
+    check_archive(path)
     with zipfile.ZipFile(path) as file:
-        unknown = sorted(set(file.namelist()) - _ENTRIES)
-        if unknown:
-            raise ValueError(f"it holds {unknown[0]!r}.")
-        # Keras stores its entries uncompressed, so compression can only hide a zip bomb.
-        if any(entry.compress_type != zipfile.ZIP_STORED for entry in file.infolist()):
-            raise ValueError("it is compressed, unlike files that Keras writes.")
-        config = file.getinfo("config.json")
-        if config.file_size > _MAX_CONFIG_BYTES:
-            raise ValueError(f"its config.json has {config.file_size:,} bytes.")
-        content = json.loads(file.read(config))
-    for description in _object_descriptions(content):
-        if (refused := _refusal(description)) is not None:
-            raise UserError(
-                f"{path} holds {refused}, which may run code. If you trust its author, give "
-                "--trust-model."
-            )
+        refused = find_refused(json.loads(file.read("config.json")))
+    if refused is not None:
+        raise UserError(
+            f"{path} holds {refused}, which may run code. If you trust its author, give "
+            "--trust-model."
+        )
 
 
-def _object_descriptions(content: Any) -> Iterator[dict[str, Any]]:
-    """Yields each dict with a class name, at any depth."""
-    # A list instead of recursion: the depth of the file is not limited by Python's stack.
-    remaining = [content]
-    while remaining:
-        part = remaining.pop()
-        if isinstance(part, dict):
-            if "class_name" in part:
-                yield part
-            remaining += part.values()
-        elif isinstance(part, list):
-            remaining += part
+def check_archive(path: Path) -> int:
+    """Checks the entries of a `.keras` file and its weights.
 
+    Args:
+        path: The file.
 
-def _refusal(description: dict[str, Any]) -> str | None:
-    """Returns what the described object is if it is not admitted, else `None`."""
-    name, module = str(description["class_name"]), str(description.get("module"))
-    if name == "function":
-        # Keras looks up functions by `config`; `registered_name` has no effect for them.
-        function = str(description.get("config"))
-        known = callable(vars(keras.activations).get(function)) or _is_registered(function)
-        return None if known else f"the function {module}.{function}"
-    if _is_registered(str(description.get("registered_name"))):
-        return None
-    if name in _REFUSED_LAYERS:
-        return f"a {name.strip('_')} layer"
-    # The other dunder names are tensors, slices and the like.
-    if name.startswith("__") or (module == "keras" and name in _ALLOWED_TOP_LEVEL):
-        return None
-    # Without a module, Keras searches its own classes only.
-    if module == "None" or _ALLOWED_MODULES.fullmatch(module):
-        return None
-    return f"{module}.{name}"
+    Returns:
+        The number of arrays of its weights.
 
-
-def _is_registered(name: str) -> bool:
-    return keras.saving.get_registered_object(name) is not None
+    Raises:
+        ValueError: It holds other entries than Keras writes, or incomplete weights.
+        KeyError: It holds no weights.
+        OSError: The weights are not an HDF5 file.
+        zipfile.BadZipFile: It is not a zip file.
+    """
+    with zipfile.ZipFile(path) as file:
+        names = file.namelist()
+        # Two entries of one name: the check and Keras could read different ones.
+        if len(set(names)) < len(names):
+            raise ValueError("it holds two entries of one name.")
+        for entry in file.infolist():
+            # Keras stores its entries uncompressed, so compression can only hide a zip bomb.
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError("it is compressed, unlike files that Keras writes.")
+            if entry.filename not in _MAX_BYTES:
+                raise ValueError(f"it holds {entry.filename!r}, unlike files that Keras writes.")
+            if entry.file_size > _MAX_BYTES[entry.filename]:
+                raise ValueError(f"its {entry.filename} has {entry.file_size:,} bytes.")
+        return check_hdf5(io.BytesIO(file.read(_WEIGHTS)))

@@ -30,6 +30,7 @@ MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 PLAN_FILE = "training.json"
 """The configuration of an unfinished training; replaced by the card at the end."""
+_MAX_BYTES = 2**28
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -62,10 +63,14 @@ def read_card(folder: Path) -> dict[str, Any]:
                 f"The training of {folder} is not finished: kgradcam train --resume --out {folder}."
             )
         raise UserError(f"{folder} is not a model folder: it has no {CARD_FILE}.")
+    size = path.stat().st_size
+    if size > _MAX_BYTES:
+        raise UserError(f"{path} is not a model card: it has {size:,} bytes.")
     try:
         card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         classes, preprocess = card["classes"], card["preprocess"]
-    except (ValueError, KeyError, TypeError) as error:
+    # RecursionError: brackets nested a thousand deep
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not a readable model card: {error!r}.") from error
     if card.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {card.get('schema')!r}. Expected: {SCHEMA}.")
@@ -75,4 +80,9 @@ def read_card(folder: Path) -> dict[str, Any]:
 
 
 def _are_names(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and all(map(_is_name, value))
+
+
+def _is_name(value: Any) -> bool:
+    # JSON can hold half of a surrogate pair, which no output can encode.
+    return isinstance(value, str) and not any("\ud800" <= each <= "\udfff" for each in value)

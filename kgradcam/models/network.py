@@ -1,24 +1,21 @@
 """Networks by name, file or folder: which exist, and how their weights are loaded."""
 
-import contextlib
 import functools
 import inspect
 import sys
 import types
-import warnings
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.efficientnet_lite import EfficientNetLite0
-from kgradcam.models.keras_file import read_model
+from kgradcam.models.keras_file import check_archive, read_model
 from kgradcam.models.model_card import MODEL_FILE, read_card
+from kgradcam.models.weights_file import check_hdf5, read_arrays
+from kgradcam.progress import redirect_stdout
 
 EFFICIENTNET_LITE0 = "efficientnet-lite0"
 IMAGENET = "imagenet"
@@ -85,7 +82,7 @@ def load_network(
     Args:
         name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
             (`"resnet50"`), a `.keras` file, or a model folder (see `model_card`).
-        weights: `"imagenet"`; a file that Keras' `load_weights` can read; a `.npz` file of arrays
+        weights: `"imagenet"`; a `.h5` or `.keras` file of Keras' weights; a `.npz` file of arrays
             by variable path (`"conv1_conv/kernel"`), which may be incomplete; or `None` for random
             weights. `.keras` files and folders ignore it, since they contain their weights.
         trusted: Allows a `.keras` file to run its own Python code, as `Lambda` layers do.
@@ -142,7 +139,7 @@ def _build(
 def _download(name: str, constructor: Callable[..., Any]) -> Any:
     try:
         # Keras prints the progress of a download to stdout, which is for results.
-        with contextlib.redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr):
             return constructor(weights=IMAGENET)
     except Exception as error:  # Keras raises a bare Exception when a download fails
         if "URL fetch failure" not in str(error):
@@ -156,32 +153,26 @@ def _download(name: str, constructor: Callable[..., Any]) -> Any:
 
 def _load_weights(model: Any, name: str, path: Path) -> None:
     try:
-        with warnings.catch_warnings():
-            # Keras only warns if the file lacks layers, and leaves them random.
-            warnings.simplefilter("error", UserWarning)
-            model.load_weights(path)
-    except (ValueError, OSError, KeyError, UserWarning) as error:
+        arrays = check_archive(path) if path.suffix == ".keras" else check_hdf5(path)
+        # Keras keeps random weights in layers that the file lacks, in some formats silently.
+        if arrays < len(model.weights):
+            raise ValueError(f"{arrays} arrays instead of {len(model.weights)}.")
+        model.load_weights(path)
+    except Exception as error:  # h5py, zipfile and Keras raise errors of many types
         raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
 
 
 def _assign_arrays(model: Any, name: str, path: Path) -> list[str]:
     """Assigns the arrays of a `.npz` file and returns the layers that are incomplete in it.
 
-    All arrays are checked before the first is assigned.
+    All arrays are read and checked before the first is assigned.
     """
-    arrays = _read_arrays(path)
     variables = {variable.path: variable for variable in model.weights}
-    for key, array in arrays.items():
-        if key not in variables:
-            raise UserError(
-                f"weights={str(path)!r} hold {key!r}, which {name} does not have."
-                f"{did_you_mean(key, variables)}"
-            )
-        if array.shape != tuple(variables[key].shape):
-            raise UserError(
-                f"weights={str(path)!r}: {key} must have the shape {tuple(variables[key].shape)}. "
-                f"Received: {array.shape}."
-            )
+    shapes = {key: tuple(variable.shape) for key, variable in variables.items()}
+    try:
+        arrays = read_arrays(path, shapes)
+    except Exception as error:  # NumPy, zipfile and zlib raise errors of many types
+        raise UserError(f"weights={str(path)!r} do not fit {name}: {error}") from error
     for key, array in arrays.items():
         variables[key].assign(array)
     with_kernel = {key.rpartition("/")[0] for key in arrays if not key.endswith("/bias")}
@@ -192,11 +183,3 @@ def _assign_arrays(model: Any, name: str, path: Path) -> list[str]:
         if key not in arrays and not (kind == "bias" and layer in with_kernel):
             incomplete.append(layer)
     return list(dict.fromkeys(incomplete))
-
-
-def _read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return {key: file[key] for key in file.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"weights={str(path)!r} cannot be read: {error}") from error

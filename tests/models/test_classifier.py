@@ -1,5 +1,6 @@
 """Classifiers: weights, input sizes, preprocessing, class names, and errors."""
 
+import os
 from pathlib import Path
 
 import keras
@@ -152,4 +153,43 @@ def test_a_damaged_card_is_refused(folder: Path, card: str, message: str) -> Non
 
 def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is not a model folder: it has no card.json"):
+        load_classifier(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        ("", "is not a readable model card"),
+        ("[" * 100_000, "is not a readable model card: RecursionError"),
+        ("[]", "is not a readable model card: TypeError"),
+        (
+            '{"classes": ["a"], "preprocess": "none", "schema": 1e999}',
+            "has schema inf. Expected: 1",
+        ),
+        ('{"classes": ["a"], "preprocess": "none", "schema": %s}' % ("9" * 5000), "not a readable"),
+        ('{"classes": ["\\ud800"], "preprocess": "none", "schema": 1}', "a list of strings"),
+        ('{"classes": "ab", "preprocess": "none", "schema": 1}', "a list of strings"),
+        ('{"classes": ["a", "b"], "preprocess": ["none"], "schema": 1}', "a list of strings"),
+        ('{"classes": ["a", "b"], "preprocess": "none", "schema": 1}', "2 classes, but .* has 3"),
+        ('{"classes": ["a", "b", "c"], "preprocess": "nano", "schema": 1}', "'nano' is neither"),
+    ],
+)
+def test_a_damaged_card_is_refused_in_one_line(
+    tiny_model: Path, tmp_path: Path, card: str, message: str
+) -> None:
+    (tmp_path / "model.keras").write_bytes(tiny_model.read_bytes())
+    (tmp_path / "card.json").write_text(card)
+    with pytest.raises(UserError, match=message):
+        load_classifier(str(tmp_path))
+
+
+def test_a_card_of_an_endless_file_is_not_read(tiny_model: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.keras").write_bytes(tiny_model.read_bytes())
+    with (tmp_path / "card.json").open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no space
+    with pytest.raises(UserError, match="card.json is not a model card: it has 1,099,511,627,776"):
+        load_classifier(str(tmp_path))
+    (tmp_path / "card.json").unlink()
+    os.mkfifo(tmp_path / "card.json")
+    with pytest.raises(UserError, match="is not a model folder"):
         load_classifier(str(tmp_path))
