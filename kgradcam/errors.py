@@ -1,9 +1,11 @@
 """Errors that the user can correct, and hints for mistyped names."""
 
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 
 class UserError(ValueError):
@@ -45,6 +47,30 @@ def did_you_mean(name: str, options: Iterable[str], count: int = 3) -> str:
     return f" Did you mean {' or '.join(repr(by_lower[match]) for match in close)}?"
 
 
+def differences(then: Any, now: Any, name: str = "") -> list[str]:
+    """Lists the differences between stored values and those of today, for an error message.
+
+    Args:
+        then: The stored value, as read from JSON. Dictionaries are compared key by key.
+        now: The value of today. Keys that only `then` has are ignored.
+        name: The path of the values.
+
+    Returns:
+        A text for each difference, such as `"options.seed: 0 then, 1 now"`.
+
+    Example:
+        >>> differences({"options": {"seed": 0, "size": 8}}, {"options": {"seed": 1, "size": 8}})
+        ['options.seed: 0 then, 1 now']
+    """
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        return [
+            text
+            for key, value in now.items()
+            for text in differences(then.get(key), value, f"{name}.{key}" if name else key)
+        ]
+    return [] if then == now else [f"{name}: {json.dumps(then)} then, {json.dumps(now)} now"]
+
+
 @contextmanager
 def errors_in_file(path: Path, expected: str) -> Iterator[None]:
     """Turns errors in the content of a file into a `UserError` that names the file.
@@ -62,5 +88,6 @@ def errors_in_file(path: Path, expected: str) -> Iterator[None]:
         raise UserError(f"{path}: {error}") from error
     except KeyError as error:
         raise UserError(f"{path} is no {expected}: it has no {error}.") from error
-    except (TypeError, ValueError, AttributeError, OverflowError) as error:
+    # OverflowError and RecursionError come from huge numbers and deep nesting.
+    except (TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is no {expected}: {error}") from error

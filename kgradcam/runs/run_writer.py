@@ -16,7 +16,7 @@ from typing import Any
 import filelock
 import numpy as np
 
-from kgradcam.errors import UserError, errors_in_file
+from kgradcam.errors import UserError, differences, errors_in_file
 from kgradcam.files import move, read_json, write_atomically
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
@@ -98,11 +98,7 @@ class RunWriter:
             UserError: A value is another one.
         """
         then = read_start(self.folder).info.to_json()
-        changes = [
-            f"{name}: {json.dumps(old)} then, {json.dumps(new)} now"
-            for name, old, new in _differences(then, info)
-        ]
-        if changes:
+        if changes := differences(then, info):
             raise UserError(
                 f"{self.folder} was begun with other options. {'; '.join(changes)}. Resume it with "
                 "--resume alone, or begin anew with --out and --force."
@@ -282,16 +278,6 @@ def _require_free(folder: Path, force: bool) -> None:
             f"{folder} is already there. It holds other files than a run, so --force does not "
             "replace it."
         )
-
-
-def _differences(old: Any, new: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Yields the path, the old and the new value of each entry of `new` that differs in `old`."""
-    if isinstance(old, Mapping) and isinstance(new, Mapping):
-        for key in new:
-            path = f"{name}.{key}" if name else key
-            yield from _differences(old.get(key), new[key], path)
-    elif old != new:
-        yield name, old, new
 
 
 def _to_rows(found: Detections) -> list[list[float]]:
