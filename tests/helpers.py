@@ -143,3 +143,19 @@ def some_boxes(seed: int, ties: bool, difficult: bool = False) -> tuple[GroundTr
         np.array(difficulties),
     )
     return ground_truth, found(*boxes)
+
+
+class StopError(Exception):
+    """Stops a training where a test wants it."""
+
+
+def stop_after(epochs: int) -> Callable[[str], None]:
+    """Returns a `report` that stops a training after so many epochs."""
+
+    def report(line: str) -> None:
+        nonlocal epochs
+        epochs -= 1
+        if not epochs:
+            raise StopError
+
+    return report

@@ -293,7 +293,8 @@ def train(
             report=lambda line: note(line, quiet),
         )
     except KeyboardInterrupt:
-        note(f"Continue with `kgradcam train --resume --out {out}`.")
+        if (out / "training.json").is_file():
+            note(f"Continue with `kgradcam train --resume --out {out}`.")
         raise
     report_skipped(card["skipped"])
     for name, metrics in card["metrics"].items():

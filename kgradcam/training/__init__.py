@@ -2,8 +2,9 @@
 
 from kgradcam.training.augmentation import Augmentation
 from kgradcam.training.configuration import TrainingConfiguration
+from kgradcam.training.folder import read_plan
 from kgradcam.training.plan import Plan, plan_training
-from kgradcam.training.train import read_plan, train
+from kgradcam.training.train import train
 
 __all__ = [
     "Augmentation",

@@ -1,5 +1,6 @@
 """Batches for training: augmented images, or cached feature maps of a frozen trunk."""
 
+import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ import tensorflow as tf
 
 from kgradcam.data.dataset import Dataset, untuned
 from kgradcam.data.examples import Example
+from kgradcam.errors import UserError
+from kgradcam.files import write_atomically
 from kgradcam.metrics.classification import UNKNOWN
 from kgradcam.progress import Advance, ignore
 from kgradcam.training.augmentation import Augmentation, augment
@@ -175,15 +178,16 @@ def cache_features(
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / LABELS_FILE).exists():
         labels = _compute_features(images, trunk, views, folder / MAPS_FILE, advance)
-        # The labels are renamed last, so their presence marks complete feature maps.
-        np.save(folder / f"partial-{LABELS_FILE}", labels)
-        (folder / f"partial-{LABELS_FILE}").replace(folder / LABELS_FILE)
-    return CachedFeatures(
-        np.load(folder / MAPS_FILE, mmap_mode="r"),
-        np.load(folder / LABELS_FILE),
-        images.batch_size,
-        images.seed,
-    )
+        # The labels are written last, so their presence marks complete feature maps.
+        buffer = io.BytesIO()
+        np.save(buffer, labels)
+        write_atomically(folder / LABELS_FILE, buffer.getvalue())
+    try:
+        maps = np.load(folder / MAPS_FILE, mmap_mode="r")
+        labels = np.load(folder / LABELS_FILE)
+    except (OSError, EOFError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}). Delete it, and resume.") from error
+    return CachedFeatures(maps, labels, images.batch_size, images.seed)
 
 
 def _compute_features(

@@ -1,24 +1,30 @@
 """The options of a training. They are stored in the card of the model folder."""
 
 import math
-from dataclasses import dataclass, field
-from typing import Any
+import types
+from dataclasses import dataclass, field, fields
+from typing import Any, get_origin, get_type_hints
 
 from kgradcam.errors import UserError
 from kgradcam.models.network import IMAGENET
 from kgradcam.training.augmentation import Augmentation
 
+_LARGEST_INT, _LARGEST_FLOAT = 2**31 - 1, 3.4e38  # those of TensorFlow's int32 and float32
 _RANGES: dict[str, tuple[float, float]] = {
-    "cached_views": (0, math.inf),
-    "image_size": (1, math.inf),
-    "batch_size": (1, math.inf),
-    "head_epochs": (0, math.inf),
-    "epochs": (0, math.inf),
-    "learning_rate": (0, math.inf),
+    "cached_views": (0, _LARGEST_INT),
+    "image_size": (1, _LARGEST_INT),
+    "batch_size": (1, _LARGEST_INT),
+    "head_epochs": (0, _LARGEST_INT),
+    "epochs": (0, _LARGEST_INT),
+    "learning_rate": (0, _LARGEST_FLOAT),
     "backbone_rate": (0, 1),
-    "weight_decay": (0, math.inf),
-    "patience": (0, math.inf),
-    "seed": (0, math.inf),
+    "weight_decay": (0, _LARGEST_FLOAT),
+    "patience": (0, _LARGEST_INT),
+    "seed": (0, _LARGEST_INT),
+    "augmentation.scale": (math.ulp(0), 1),
+    "augmentation.colour": (0, 1),
+    "augmentation.hide": (0, 1),
+    "augmentation.hide_grid": (1, _LARGEST_INT),
 }
 
 
@@ -65,7 +71,8 @@ class TrainingConfiguration:
         clip: Whether boxes that leave their image are clipped, instead of skipping the image.
 
     Raises:
-        UserError: A number is out of range, or two options contradict each other.
+        UserError: An option has another type or is out of range, or two options contradict each
+            other.
     """
 
     dataset: str = "voc/2007"
@@ -95,11 +102,8 @@ class TrainingConfiguration:
     clip: bool = False
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if not (math.isfinite(value) and low <= value <= high):
-                upper = f" and at most {high:g}" if high < math.inf else ""
-                raise UserError(f"Expected {name} of at least {low:g}{upper}. Received: {value}.")
+        _check(self)
+        _check(self.augmentation, "augmentation.")
         if self.cached_views and not self.frozen_until:
             raise UserError(
                 "cached_views needs frozen_until: only the output of frozen layers can be cached."
@@ -110,5 +114,30 @@ class TrainingConfiguration:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "TrainingConfiguration":
         """Creates a configuration from the result of `dataclasses.asdict`, also through JSON."""
-        options = {**values, "classes": tuple(values["classes"])}
-        return cls(**{**options, "augmentation": Augmentation(**values["augmentation"])})
+        options = {
+            **values,
+            "classes": tuple(values["classes"]),
+            "augmentation": Augmentation(**values["augmentation"]),
+        }
+        if missing := {each.name for each in fields(cls)} - set(options):
+            raise UserError(f"Expected the option {min(missing)!r} in a stored configuration.")
+        return cls(**options)
+
+
+def _check(options: Any, prefix: str = "") -> None:
+    """Raises if an option has another type than declared, or is out of range."""
+    for field_name, expected in get_type_hints(type(options)).items():
+        name, value = prefix + field_name, getattr(options, field_name)
+        if get_origin(expected) is tuple:
+            fits = isinstance(value, tuple) and all(isinstance(each, str) for each in value)
+        else:
+            # bool is a subclass of int, and an int is a valid float.
+            accepted: Any = int | float if expected is float else expected
+            fits = isinstance(value, accepted) and isinstance(value, bool) == (expected is bool)
+        if not fits:
+            described = expected if isinstance(expected, types.UnionType) else expected.__name__
+            raise UserError(f"Expected {name} of type {described}. Received: {value!r}.")
+        if name in _RANGES:
+            low, high = _RANGES[name]
+            if not low <= value <= high:  # also rejects NaN
+                raise UserError(f"Expected {name} in [{low:g}, {high:g}]. Received: {value}.")

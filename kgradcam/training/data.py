@@ -1,5 +1,6 @@
 """The images of a training: opens the splits and derives the classes and the labels."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,31 @@ class TrainingData:
             }
             for name, images in self.parts.items()
         }
+
+    def digests(self) -> dict[str, Any]:
+        """Returns what a resumed training compares: classes, and digests of images and labels.
+
+        A digest of images covers the bytes of files. Prepared tensorflow-datasets are not read.
+        """
+        return {
+            "classes": list(self.class_names),
+            **{
+                name: {
+                    "images": len(images.examples),
+                    "annotations": images.dataset.digest(),
+                    "files": _digest_files(images.examples),
+                }
+                for name, images in self.parts.items()
+            },
+        }
+
+
+def _digest_files(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for path in (example.path for example in examples if example.path):
+        # A missing file is skipped in the training too, so it counts as empty.
+        digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
+    return digest.hexdigest()[:16]
 
 
 def open_data(configuration: TrainingConfiguration, data_dir: Path | None) -> TrainingData:

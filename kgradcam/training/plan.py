@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 
@@ -9,7 +10,12 @@ from kgradcam.heatmaps.layers import list_layers
 from kgradcam.models.network import load_network, require_model
 from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.data import TrainingData, open_data
-from kgradcam.training.network import Network, build_network, copy_network
+from kgradcam.training.network import (
+    Network,
+    build_network,
+    copy_network,
+    pretrained_digests,
+)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,11 @@ class Plan:
     def steps(self) -> int:
         """Batches in an epoch."""
         return len(self.data.training.examples) // self.data.training.batch_size
+
+    def inputs(self) -> dict[str, Any]:
+        """Returns digests of data and backbone, which must be equal in a resumed training."""
+        backbone = pretrained_digests(self.network)
+        return {"data": self.data.digests(), "backbone": backbone}
 
     def table(self) -> tuple[list[str], list[list[str]]]:
         """Returns a summary as a table: the header, then the rows of name and value."""

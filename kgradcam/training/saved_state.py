@@ -7,6 +7,7 @@ resumed training would stop at another epoch.
 import io
 import json
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,41 +17,61 @@ import numpy as np
 from kgradcam.errors import UserError
 from kgradcam.files import write_atomically
 
+_OF_EPOCH = {"epoch": int, "stage": str, "loss": float, "map": float, "learning_rate": float}
 
-def save_checkpoint(path: Path, variables: Sequence[Any], state: dict[str, Any]) -> None:
+
+def save_checkpoint(
+    path: Path, variables: Sequence[Any], history: Sequence[dict[str, Any]], seconds: float
+) -> None:
     """Writes a checkpoint atomically.
 
     Args:
         path: A `.npz` file.
         variables: Keras variables.
-        state: Further values, representable as JSON.
+        history: Number, stage, loss, validation mAP and learning rate of each epoch.
+        seconds: Duration of the training until now.
     """
     arrays: dict[str, Any] = {
         str(place): np.asarray(variable) for place, variable in enumerate(variables)
     }
+    state = json.dumps({"history": list(history), "seconds": seconds})
     buffer = io.BytesIO()
-    np.savez(buffer, state=np.array(json.dumps(state)), **arrays)
+    np.savez(buffer, state=np.array(state), **arrays)
     write_atomically(path, buffer.getvalue())
 
 
-def load_checkpoint(path: Path, variables: Sequence[Any] = ()) -> dict[str, Any]:
-    """Assigns a checkpoint to variables and returns its further values.
+def load_checkpoint(
+    path: Path, variables: Sequence[Any] = ()
+) -> tuple[list[dict[str, Any]], float]:
+    """Assigns a checkpoint to variables.
 
     Args:
         path: The `.npz` file.
         variables: The Keras variables, in the order of `save_checkpoint`. Default: none, which
-            reads the further values only.
+            reads the history only.
+
+    Returns:
+        The history and the duration, as given to `save_checkpoint`.
 
     Raises:
         UserError: The file is damaged, or belongs to other variables.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        # Opened here, because numpy leaves a damaged file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
             for place, variable in enumerate(variables):
                 variable.assign(file[str(place)])
-            state: dict[str, Any] = json.loads(str(file["state"]))
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+            state = json.loads(str(file["state"]))
+            history = [
+                {name: kind(row[name]) for name, kind in _OF_EPOCH.items()}
+                for row in state["history"]
+            ]
+            return history, float(state["seconds"])
+    # zipfile raises RuntimeError for encrypted members and unknown compressions.
+    except (
+        *(OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, RuntimeError),
+        *(MemoryError, zipfile.BadZipFile, zlib.error),
+    ) as error:
         raise UserError(
             f"{path} is damaged or belongs to another training ({error}). Start again with --force."
         ) from error
-    return state

@@ -1,9 +1,7 @@
 """Runs a training: stages of epochs, a checkpoint after each epoch, and the final model folder."""
 
-import json
 import math
 import platform
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -19,22 +17,19 @@ from typing_extensions import override
 from kgradcam import __version__, progress
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UserError
-from kgradcam.files import write_atomically
 from kgradcam.heatmaps.layers import list_layers
 from kgradcam.metrics.classification import classification_ap
-from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE, write_card
+from kgradcam.models.model_card import write_card
 from kgradcam.pictures.figures import save
 from kgradcam.training.batches import LabelledImages, cache_features
 from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.curves import draw_history, log_epoch
 from kgradcam.training.data import preprocessing_name
+from kgradcam.training.folder import CURVES_FILE, TrainingFolder, open_folder
 from kgradcam.training.network import copy_network, learning_rates, set_trainable
 from kgradcam.training.optimization import LayerwiseAdamW, MaskedCrossentropy, balanced_weights
 from kgradcam.training.plan import Plan, Stage, plan_training
 from kgradcam.training.saved_state import load_checkpoint, save_checkpoint
-
-CHECKPOINT_FILE, BEST_FILE = "checkpoint.npz", "best.npz"
-CACHE_FOLDER, LOG_FOLDER = "features", "logs"
 
 
 def train(
@@ -68,53 +63,18 @@ def train(
 
     Raises:
         UserError: The configuration names something that does not exist or does not fit, the
-            folder exists, there is nothing to resume, or the loss is not finite.
+            folder exists, another process trains in it, there is nothing to resume, the data or
+            the backbone of a resumed training changed, or the loss is not finite.
     """
     begin = time.monotonic()
-    with all_gpus().scope():
+    with open_folder(folder, force, resume, report) as files, all_gpus().scope():
+        if resume:
+            files.require_same({"configuration": asdict(configuration)})
         plan = plan_training(configuration, data_dir)
-        _open_folder(folder, configuration, force, resume)
-        training = _Training(plan, folder, begin, quiet, report)
+        files.begin(configuration, plan.inputs())
+        training = _Training(plan, files, begin, quiet, report)
         training.run()
-        return _finish(plan, folder, training.history, training.seconds)
-
-
-def read_plan(folder: Path) -> TrainingConfiguration:
-    """Returns the configuration of the interrupted training in a folder.
-
-    Raises:
-        UserError: There is none.
-    """
-    path = folder / PLAN_FILE
-    if not path.is_file():
-        done = " It is finished." if (folder / CARD_FILE).is_file() else ""
-        raise UserError(f"There is no interrupted training in {folder} to resume.{done}")
-    return TrainingConfiguration.from_dict(json.loads(path.read_text(encoding="utf-8")))
-
-
-def _open_folder(
-    folder: Path, configuration: TrainingConfiguration, force: bool, resume: bool
-) -> None:
-    if resume:
-        if read_plan(folder) != configuration:
-            raise UserError(f"The training in {folder} has another configuration; see {PLAN_FILE}.")
-        return
-    if folder.exists():
-        ours = any((folder / name).is_file() for name in (CARD_FILE, PLAN_FILE))
-        if folder.is_dir() and not any(folder.iterdir()):
-            pass
-        elif not force:
-            more = ", or continue with --resume" if (folder / PLAN_FILE).is_file() else ""
-            raise UserError(
-                f"{folder} already exists. Choose another folder, or replace it with --force{more}."
-            )
-        elif not ours:
-            raise UserError(f"{folder} is not a model folder, so --force does not replace it.")
-        else:
-            shutil.rmtree(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(asdict(configuration), indent=2, ensure_ascii=False) + "\n"
-    write_atomically(folder / PLAN_FILE, text)
+        return _finish(plan, files, training)
 
 
 class _ProgressBar(keras.callbacks.Callback):  # type: ignore[misc]
@@ -132,7 +92,7 @@ class _Training:
 
     Args:
         plan: Data, network and stages.
-        folder: The folder of the checkpoints.
+        files: The model folder.
         begin: The `time.monotonic()` of the start.
         quiet: Whether to hide progress bars.
         report: Called with a line of text after each epoch.
@@ -143,29 +103,31 @@ class _Training:
     """
 
     def __init__(
-        self, plan: Plan, folder: Path, begin: float, quiet: bool, report: Callable[[str], None]
+        self,
+        plan: Plan,
+        files: TrainingFolder,
+        begin: float,
+        quiet: bool,
+        report: Callable[[str], None],
     ) -> None:
         self.history: list[dict[str, Any]] = []
-        self._plan, self._folder, self._quiet, self._report = plan, folder, quiet, report
+        self._plan, self._files, self._quiet, self._report = plan, files, quiet, report
         self._begin = begin
-        if self._checkpoint.is_file():
-            state = load_checkpoint(self._checkpoint)
-            self.history = state["history"]
-            self._begin -= state["seconds"]
+        if files.checkpoint.is_file():
+            # The last epochs need the best weights, so damage must show before the first ones.
+            load_checkpoint(files.best, plan.network.trained.weights)
+            self.history, seconds = load_checkpoint(files.checkpoint)
+            self._begin -= seconds
 
     @property
     def seconds(self) -> float:
         return time.monotonic() - self._begin
 
-    @property
-    def _checkpoint(self) -> Path:
-        return self._folder / CHECKPOINT_FILE
-
     def run(self) -> None:
         """Trains all stages."""
         plan = self._plan
-        self._batches, self._validation = _sources(plan, self._folder, self._quiet)
-        self._log = tf.summary.create_file_writer(str(self._folder / LOG_FOLDER))
+        self._batches, self._validation = _sources(plan, self._files.features, self._quiet)
+        self._log = tf.summary.create_file_writer(str(self._files.logs))
         epochs = sum(stage.epochs for stage in plan.stages) - len(self.history)
         batch_size = plan.data.training.batch_size
         images = epochs * plan.steps * batch_size
@@ -185,7 +147,7 @@ class _Training:
         _compile(self._plan, stage)
         variables = [*trained.variables, *trained.optimizer.variables]
         if done:
-            load_checkpoint(self._checkpoint, variables)
+            load_checkpoint(self._files.checkpoint, variables)
         is_last = stage == self._plan.stages[-1]
         patience = self._plan.configuration.patience
         for epoch in range(first + done, first + stage.epochs):
@@ -194,10 +156,9 @@ class _Training:
             row = self._run_epoch(epoch, stage, bar)
             # The best weights first: after a kill in between, the epoch is repeated exactly.
             if row["map"] > max((each["map"] for each in self.history), default=-1.0):
-                save_checkpoint(self._folder / BEST_FILE, trained.weights, row)
+                save_checkpoint(self._files.best, trained.weights, [row], self.seconds)
             self.history.append(row)
-            state = {"history": self.history, "seconds": self.seconds}
-            save_checkpoint(self._checkpoint, variables, state)
+            save_checkpoint(self._files.checkpoint, variables, self.history, self.seconds)
             log_epoch(self._log, row)
             self._report(
                 f"epoch {row['epoch']} ({stage.name}): loss {row['loss']:.4f}, "
@@ -255,7 +216,7 @@ def _compile(plan: Plan, stage: Stage) -> None:
 
 
 def _sources(
-    plan: Plan, folder: Path, quiet: bool
+    plan: Plan, cache: Path, quiet: bool
 ) -> tuple[Callable[[int], Any], Callable[[], Any]]:
     """Returns functions that make the training batches of an epoch, and the validation batches."""
     data, trunk = plan.data, plan.network.trunk
@@ -264,32 +225,29 @@ def _sources(
         return partial(data.training.batches, whole_batches=True), data.validation.batches
     count = views * len(data.training.examples) + len(data.validation.examples)
     with progress.bar("features", count, "images", quiet) as advance:
-        cache = folder / CACHE_FOLDER
         features = cache_features(data.training, trunk, views, cache / "training", advance)
         validation = cache_features(data.validation, trunk, 1, cache / "validation", advance)
     return features.batches, validation.in_order
 
 
-def _finish(
-    plan: Plan, folder: Path, history: list[dict[str, Any]], seconds: float
-) -> dict[str, Any]:
-    """Writes the best model, its curves and its card, and removes the checkpoints."""
-    load_checkpoint(folder / BEST_FILE, plan.network.trained.weights)
+def _finish(plan: Plan, files: TrainingFolder, training: _Training) -> dict[str, Any]:
+    """Writes the best model, its curves and its card."""
+    load_checkpoint(files.best, plan.network.trained.weights)
     model = plan.network.whole
     if plan.configuration.mixed_precision:
         model = copy_network(model, dtype="float32")
     for layer in model.layers:
         layer.trainable = True
-    model.save(folder / f"partial-{MODEL_FILE}")
-    (folder / f"partial-{MODEL_FILE}").replace(folder / MODEL_FILE)
+    model.save(files.model)
+    card = _make_card(plan, model, training.history, training.seconds)
     name = plan.data.training.dataset.name
     title = f"{plan.configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
-    save(draw_history(history, title), folder / "curves.png")
-    card = _make_card(plan, model, history, seconds)
-    write_card(folder, card)
-    for name in (PLAN_FILE, CHECKPOINT_FILE, BEST_FILE):
-        (folder / name).unlink()
-    shutil.rmtree(folder / CACHE_FOLDER, ignore_errors=True)
+
+    def write() -> None:
+        save(draw_history(training.history, title), files.path / CURVES_FILE)
+        write_card(files.path, card)
+
+    files.finish(write)
     return card
 
 

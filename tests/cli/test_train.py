@@ -1,5 +1,6 @@
 """`kgradcam train` on the command line, and the commands of docs/training.md."""
 
+import importlib
 import json
 import re
 import shlex
@@ -142,3 +143,26 @@ def test_resume_rejects_other_options(kgradcam, tmp_path) -> None:
     code, _, err = kgradcam("train", "--resume", "--out", "nowhere")
     assert code == 1
     assert "There is no interrupted training in nowhere to resume." in err
+
+
+def test_damaged_files_of_a_training_are_one_line_on_stderr(
+    kgradcam, my_pictures, backbone, tmp_path, monkeypatch
+) -> None:
+    options = ("--dataset", my_pictures, "--model", backbone, "--image-size", 32, "--out", "mine")
+    # `kgradcam.training.train` is the function, so the module is imported by its name.
+    train_module = importlib.import_module("kgradcam.training.train")
+
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(train_module, "log_epoch", interrupt)
+        code, _, err = kgradcam("train", *options, "--quiet")
+    assert code == 130
+    assert "Continue with `kgradcam train --resume --out mine`." in err
+    for name in ("unfinished/checkpoint.npz", "training.json"):
+        (tmp_path / "mine" / name).write_bytes(b"")
+        code, out, err = kgradcam("train", "--resume", "--out", "mine", "--quiet")
+        assert (code, out) == (1, "")
+        assert f"mine/{name} is " in err
+        assert "Traceback" not in err

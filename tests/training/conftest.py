@@ -5,8 +5,9 @@ from pathlib import Path
 
 import keras
 import pytest
+from helpers import StopError, stop_after
 
-from kgradcam.training import Augmentation, TrainingConfiguration
+from kgradcam.training import Augmentation, TrainingConfiguration, train
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,11 @@ def configuration(squares: Path, backbone: Path) -> TrainingConfiguration:
         patience=0,
         augmentation=Augmentation(scale=0.9),
     )
+
+
+@pytest.fixture
+def interrupted(configuration: TrainingConfiguration, tmp_path: Path) -> Path:
+    """A model folder whose training stopped after the first of six epochs."""
+    with pytest.raises(StopError):
+        train(configuration, tmp_path / "model", report=stop_after(1))
+    return tmp_path / "model"

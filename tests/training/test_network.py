@@ -10,6 +10,7 @@ from kgradcam.training.network import (
     build_network,
     copy_network,
     learning_rates,
+    pretrained_digests,
     set_trainable,
 )
 
@@ -143,6 +144,19 @@ def test_trainable_layers_and_their_learning_rates(backbone) -> None:
 def test_mistakes_are_reported(backbone, options, message) -> None:
     with pytest.raises(UserError, match=message):
         build_network(backbone, 3, **options)
+
+
+def test_digests_of_equal_networks_are_equal_in_one_process() -> None:
+    # This network has unnamed operations. One is called "activation", like an option of layers.
+    def digests(seed: int) -> dict[str, str]:
+        keras.utils.set_random_seed(seed)
+        backbone = keras.applications.MobileNetV3Small(weights=None)
+        return pretrained_digests(build_network(backbone, 3))
+
+    first, again, other = digests(0), digests(0), digests(1)
+    assert first == again
+    assert first["layers"] == other["layers"]
+    assert first["weights"] != other["weights"]
 
 
 def test_a_subclassed_backbone_is_rejected() -> None:
