@@ -109,8 +109,11 @@ def read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
         raise UserError(f"{path} holds NaN or infinite values.")
     ends = np.cumsum(height * width)
     for i, part in enumerate(np.split(values, ends[:-1]) if len(ends) else []):
-        with np.errstate(over="ignore"):
-            heatmap = arrays["offset"][i] + arrays["step"][i] * part.astype(np.float32)
+        heatmap = part
+        # Exact, also for the sign of a zero, where nothing was rounded.
+        if part.dtype != np.float32 or arrays["offset"][i] != 0 or arrays["step"][i] != 1:
+            with np.errstate(over="ignore"):
+                heatmap = arrays["offset"][i] + arrays["step"][i] * part.astype(np.float32)
         if not np.isfinite(heatmap).all():
             raise UserError(f"{path} holds values that overflow float32.")
         yield ClassHeatmap(

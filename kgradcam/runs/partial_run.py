@@ -6,6 +6,7 @@ A run to `NAME` is written into `.NAME.partial` beside it:
 `start.json`    the options of the run; it is resumed with the same ones only
 `lock`          held by the process that writes
 `parts/`        for each finished part: its images and their boxes
+`pieces/`       the results of the unfinished part
 `run/`          the files of the run so far; it is renamed to `NAME` at the end
 ==============  ===================================================================================
 """
@@ -43,9 +44,10 @@ def partial_folder(folder: Path) -> Path:
 
 
 def is_interrupted(folder: Path) -> bool:
-    """Returns whether a run to `folder` is unfinished and has a finished part."""
+    """Returns whether a run to `folder` is unfinished and has results."""
     partial = partial_folder(folder)
-    return (partial / "run").is_dir() and any((partial / "parts").glob("*.json"))
+    results = ((partial / name).glob("*.json") for name in ("parts", "pieces"))
+    return (partial / "run").is_dir() and any(map(any, results))
 
 
 def write_start(folder: Path, start: Start) -> None:

@@ -2,14 +2,15 @@
 
 `partial_run` describes the folder. A part exists from the moment when its file in `parts/` does,
 which is written last. Parts end with a batch. So a resumed run sees the same batches as one without
-interruption, and ends in the same bytes.
+interruption, and ends in the same bytes. `unfinished_part` saves what is not a part yet.
 """
 
+import contextlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,21 @@ from kgradcam.runs.partial_run import (
 from kgradcam.runs.run import Run, detections_name
 from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth, Image, join
+from kgradcam.runs.unfinished_part import (
+    BatchResult,
+    merged,
+    read_pieces,
+    remove_pieces,
+    size_of,
+    write_piece,
+)
 
 PART = 256
-"""A part ends after so many images or heatmaps. A killed run loses no more than that."""
+"""A part ends after so many images or heatmaps."""
+
+SAVE_SECONDS = 30.0
+"""Results are saved after the first batch that ends so long after the last save. A killed run
+loses no more than that and a batch; an interrupted one loses the batch in progress."""
 
 
 class RunWriter:
@@ -57,9 +70,10 @@ class RunWriter:
         self._partial = partial_folder(folder)
         self._force = force
         self._parts = 0
-        self._images: list[Image] = []
-        self._heatmaps: list[ClassHeatmap] = []
-        self._skipped: dict[int, str] = {}
+        self._batches: list[BatchResult] = []
+        self._saved = 0  # of them
+        self._pieces = 0
+        self._last_save = time.monotonic()
         # One thread draws and writes the boxes of a part while the next part is computed.
         self._pool = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
@@ -83,8 +97,10 @@ class RunWriter:
                 half_written.unlink()
             for part in self._finished_parts():
                 self._count(part)
+            self._resume_part()
             return
         (self._partial / "parts").mkdir()
+        (self._partial / "pieces").mkdir()
         (self._partial / "run/heatmaps").mkdir(parents=True)
         write_start(self.folder, Start(info, self._force, data_dir))
 
@@ -117,15 +133,16 @@ class RunWriter:
             heatmaps: Their heatmaps.
             skipped: The reasons why others of the batch were not, by image id.
         """
-        self._images += images
-        self._heatmaps += heatmaps
-        self._skipped |= skipped
-        if max(len(self._heatmaps), len(self._images) + len(self._skipped)) >= PART:
+        # One step, so that an interruption leaves no half of a batch.
+        self._batches.append(BatchResult(images, heatmaps, dict(skipped)))
+        if size_of(self._batches) >= PART:
             self._end_part()
+        elif time.monotonic() - self._last_save >= SAVE_SECONDS:
+            self._save()
 
     def end_parts(self) -> None:
         """Writes what was added since the last part, and waits until it is on the disk."""
-        if self._images or self._skipped:
+        if self._batches:
             self._end_part()
         if self._writing:
             self._writing.result()
@@ -161,29 +178,56 @@ class RunWriter:
         return Run(self.folder)
 
     def close(self) -> None:
-        """Waits for the writing thread."""
+        """Waits for the writing thread, and saves what is not a part yet."""
         self._pool.shutdown()
+        with contextlib.suppress(OSError):  # a full disk has already ended the run
+            self._save()
 
     def clear(self) -> None:
         """Removes what an earlier run left in the hidden folder, except the lock."""
-        for name in ("run", "parts", "replaced"):
+        for name in ("run", "parts", "pieces", "replaced"):
             shutil.rmtree(self._partial / name, ignore_errors=True)
         (self._partial / "start.json").unlink(missing_ok=True)
 
     def _end_part(self) -> None:
         if self._writing:
             self._writing.result()
+        self._save()  # a kill while the part is written must not lose it
+        result = merged(self._batches)
         part = {
-            "images": [image.id for image in self._images],
-            "skipped": [*self._skipped.items()],
-            "heatmaps": len(self._heatmaps),
+            "images": [image.id for image in result.images],
+            "skipped": [*result.skipped.items()],
+            "heatmaps": len(result.heatmaps),
         }
+        self._batches, self._saved, self._pieces = [], 0, 0
         self._count(part)
         number = self._parts - 1
         self._writing = self._pool.submit(
-            self._write_part, number, part, self._images, self._heatmaps
+            self._write_part, number, part, result.images, result.heatmaps
         )
-        self._images, self._heatmaps, self._skipped = [], [], {}
+
+    def _save(self) -> None:
+        """Saves the batches of the unfinished part that are not saved yet."""
+        self._last_save = time.monotonic()
+        unsaved = self._batches[self._saved :]
+        if unsaved:
+            write_piece(self._partial / "pieces", self._parts, self._pieces, merged(unsaved))
+            self._saved, self._pieces = len(self._batches), self._pieces + 1
+
+    def _resume_part(self) -> None:
+        """Continues with the saved batches of the part in which the run was interrupted."""
+        folder = self._partial / "pieces"
+        for part, result in read_pieces(folder):
+            ids = {image.id for image in result.images} | set(result.skipped)
+            # Known: of a finished part, or saved twice because the first save was interrupted.
+            if part != self._parts or ids & (self.done | set(self.skipped)):
+                continue
+            self.done.update(image.id for image in result.images)
+            self.skipped |= result.skipped
+            self._batches.append(result)
+            self._saved, self._pieces = len(self._batches), self._pieces + 1
+            if size_of(self._batches) >= PART:
+                self._end_part()
 
     def _count(self, part: dict[str, Any]) -> None:
         self._parts += 1
@@ -208,6 +252,7 @@ class RunWriter:
         drawn = draw_boxes(heatmaps, images, thresholds, [radius], options)
         part["boxes"] = [_to_rows(drawn[radius, threshold]) for threshold in thresholds]
         write_atomically(self._partial / "parts" / f"{number:05}.json", json.dumps(part) + "\n")
+        remove_pieces(self._partial / "pieces", number)
 
     def _finished_parts(self) -> Iterator[dict[str, Any]]:
         for path in sorted((self._partial / "parts").glob("*.json")):
@@ -216,7 +261,7 @@ class RunWriter:
                 yield {name: content[name] for name in ("images", "skipped", "heatmaps", "boxes")}
 
 
-@contextmanager
+@contextlib.contextmanager
 def write_run(folder: Path, *, force: bool = False, resume: bool = False) -> Iterator[RunWriter]:
     """Opens a run folder for writing, and locks it.
 

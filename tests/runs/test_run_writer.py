@@ -30,6 +30,7 @@ from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import Counts, SkippedImage
 from kgradcam.runs.run_writer import RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
+from kgradcam.runs.unfinished_part import BatchResult, read_pieces, write_piece
 
 INFO = made_up_info(batch_size=2)
 IMAGES = [Image(i, f"{i}.jpg", 40, 30) for i in range(1, 10)]
@@ -174,6 +175,46 @@ def test_a_kill_at_any_step_ends_in_the_same_bytes(
     assert finished >= 1
 
 
+@pytest.mark.parametrize("kills", [1, 2, 3])
+def test_a_slow_run_that_is_killed_loses_no_saved_batch(
+    whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kills: int
+) -> None:
+    """Each batch is saved, as if it took half a minute; the folder of each moment is resumed."""
+    monkeypatch.setattr(run_writer, "SAVE_SECONDS", 0)
+    monkeypatch.setattr(run_writer, "PART", 5)
+    folder, kept = tmp_path / "run", tmp_path / "kept"
+    with write_run(tmp_path / "without") as writer:
+        expected = files(write_rest(writer).folder)
+    for batches in range(1, 5):
+        for kill in range(kills):
+            with write_run(folder, resume=kill > 0) as writer:
+                write_batches(writer, batches)
+                before = writer.done | set(writer.skipped)
+                while writer._writing and not writer._writing.done():
+                    time.sleep(0.001)
+                shutil.copytree(tmp_path / ".run.partial", kept)  # a kill keeps what is there now
+            shutil.rmtree(tmp_path / ".run.partial")
+            kept.rename(tmp_path / ".run.partial")
+            with write_run(folder, resume=True) as writer:
+                writer.begin(INFO)
+                assert len(writer.done | set(writer.skipped)) == min(9, 2 * batches * (kill + 1))
+                assert before <= writer.done | set(writer.skipped)
+        with write_run(folder, resume=True) as writer:
+            assert files(write_rest(writer).folder) == expected
+        shutil.rmtree(folder)
+
+
+def test_heatmaps_are_saved_to_the_last_bit(tmp_path: Path) -> None:
+    heatmap = np.array([[-0.0, 0.0, 1e-45, -3.4e38]], np.float32)
+    result = BatchResult(IMAGES[:1], [ClassHeatmap(1, 2, heatmap, -0.5, 1.0)], {2: "No."})
+    write_piece(tmp_path, 3, 0, result)
+    ((part, read),) = read_pieces(tmp_path)
+    assert part == 3
+    assert (read.images, read.skipped) == (IMAGES[:1], {2: "No."})
+    assert read.heatmaps[0].heatmap.tobytes() == heatmap.tobytes()
+    assert vars(read.heatmaps[0]) | {"heatmap": 0} == vars(result.heatmaps[0]) | {"heatmap": 0}
+
+
 @pytest.mark.parametrize("write", range(1, 13))
 def test_a_full_disk_costs_a_part_at_most(
     whole: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: int
@@ -233,7 +274,8 @@ def test_two_runs_never_share_a_folder(tmp_path: Path) -> None:
         for options in ({}, {"force": True}, {"resume": True}):
             with pytest.raises(UserError, match=r"Another process is writing .*run; choose"):
                 write_run(folder, **options).__enter__()
-        assert writer.done == {1, 2}
+        assert writer.done == {1, 2, 3}
+        assert writer.skipped == {4: "It is damaged."}
 
 
 def test_a_run_is_not_resumed_with_other_options(tmp_path: Path) -> None:
@@ -287,13 +329,15 @@ def test_a_run_that_appeared_meanwhile_is_not_replaced(tmp_path: Path) -> None:
         ("start.json", "[]"),
         ("parts/00000.json", "7"),
         ("parts/00000.json", "{"),
+        ("pieces/00001-00000.json", "{"),
+        ("pieces/00001-00000.json", '{"images": [[1]], "heatmaps": 0, "skipped": []}'),
     ],
 )
 def test_damaged_files_of_a_partial_run_are_named(tmp_path: Path, name: str, content: str) -> None:
     interrupt(tmp_path / "run")
     (tmp_path / ".run.partial" / name).write_text(content)
     with (
-        pytest.raises(UserError, match=f"{name} is no (start|part|readable JSON)"),
+        pytest.raises(UserError, match=f"{name} is no (start|part|piece|readable JSON)"),
         write_run(tmp_path / "run", resume=True) as writer,
     ):
         writer.begin(INFO)
@@ -308,7 +352,7 @@ def configuration(configuration: Configuration) -> Configuration:
 def stopped(
     configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Path]:
-    """A run interrupted after the third of four images; its finished part has two."""
+    """A run interrupted after the third of four images; its parts have three."""
     add, added = RunWriter.add, []
 
     def stop(writer: RunWriter, *arguments: Any) -> None:
@@ -324,7 +368,7 @@ def stopped(
     return tmp_path / "run"
 
 
-def test_detect_resumes_after_the_last_part(
+def test_detect_resumes_after_the_last_batch(
     configuration: Configuration, stopped: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen = []
@@ -337,7 +381,7 @@ def test_detect_resumes_after_the_last_part(
     monkeypatch.setattr(detection, "explain_batch", watched)
     assert interrupted_configuration(stopped) == (configuration, None)
     detect(configuration, stopped, resume=True)
-    assert seen == ["c.jpg", "e.jpg"]
+    assert seen == ["e.jpg"]
     detect(configuration, tmp_path / "whole")
     assert files(stopped) == files(tmp_path / "whole")
 
