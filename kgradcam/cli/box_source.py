@@ -1,126 +1,46 @@
-"""The boxes that `evaluate`, `wsol` and `coco` measure: those of a run, or given detections."""
+"""Reads the boxes that `evaluate`, `wsol` and `coco` measure: those of a run, or given ones."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-import typer
-
+from kgradcam.cli.output import note
 from kgradcam.cli.parsing import Numbers, box_rules, joined, whole_numbers
 from kgradcam.errors import UsageError
-
-OptionalRun = Annotated[
-    Path | None,
-    typer.Argument(help="A run folder of detect.", metavar="[RUN]", show_default=False),
-]
-GivenDetections = Annotated[
-    Path | None,
-    typer.Option(
-        "--detections",
-        help="Instead of RUN: detections as COCO JSON, or a file comp4_det_*.txt of the VOC "
-        "devkit, or a folder of them.",
-    ),
-]
-GivenTruth = Annotated[
-    Path | None,
-    typer.Option("--ground-truth", help="Their ground truth: COCO JSON or a folder in VOC layout."),
-]
-GivenSplit = Annotated[
-    str | None,
-    typer.Option(
-        "--split",
-        help="Split of a folder given as --ground-truth. Default: that in the names of the "
-        "detections, else test, else all.",
-    ),
-]
-Rows = Annotated[
-    str,
-    typer.Option(
-        help="Boxes of each image and class that count: all, the last, the largest, or the most "
-        "confident.",
-        metavar="all|last|largest|top",
-    ),
-]
-Boxes = Annotated[
-    str | None,
-    typer.Option(
-        help="Rules that turn a heatmap into boxes.",
-        metavar="levels|single-threshold",
-        show_default="those of the run",
-    ),
-]
-TunedOptions = Annotated[
-    Path | None,
-    typer.Option("--box-options", help="Box options that tune has written.", metavar="FILE"),
-]
-
-
-@dataclass(frozen=True)
-class RunBoxes:
-    """The boxes of a run with some options.
-
-    Attributes:
-        run: The `Run`.
-        thresholds: Heat thresholds; `None` for the default.
-        radii: Smoothing radii in pixels; `None` for the default.
-        rows: The boxes of each image and class that count.
-        options: The `BoxOptions`.
-        tuned_here: Whether the options were tuned on the images of this run.
-    """
-
-    run: Any
-    thresholds: list[float] | None
-    radii: list[int] | None
-    rows: str
-    options: Any
-    tuned_here: bool
-
-    @property
-    def radius(self) -> int | None:
-        """The first smoothing radius, for measures without a grid."""
-        return self.radii[0] if self.radii else None
-
-
-@dataclass(frozen=True)
-class GivenBoxes:
-    """Detections and ground truth read from COCO files."""
-
-    ground_truth: Any
-    detections: Any
 
 
 def read_boxes(
     run: Path | None,
     detections: Path | None,
     ground_truth: Path | None,
+    split: str | None,
     rows: str,
     threshold: Sequence[Numbers] | None,
     radius: Sequence[Numbers] | None,
     boxes: str | None,
     tuned: Path | None,
+    quiet: bool,
     grid: bool = False,
-    split: str | None = None,
-) -> RunBoxes | GivenBoxes:
-    """Checks the options that select boxes, and opens their files.
+) -> Any:
+    """Checks the options that select boxes, and returns their `BoxTables`.
 
     `grid` allows several smoothing radii.
     """
+    from kgradcam.evaluation.box_tables import boxes_of_run, given_boxes
     from kgradcam.evaluation.tuning import read_choice
     from kgradcam.runs.run import Run
 
     given = detections is not None and ground_truth is not None
     if (run is None) != given or (detections is None) != (ground_truth is None):
         raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
-    if run is None:
+    if detections is not None and ground_truth is not None:
         if threshold or radius or boxes or tuned:
             raise UsageError(
                 "--threshold, --radius, --boxes and --box-options need RUN: given detections have "
                 "no heatmaps."
             )
-        assert detections is not None
-        assert ground_truth is not None
-        return _read_files(detections, ground_truth, rows, split)
+        return given_boxes(*_read_files(detections, ground_truth, split)).keep(rows)
+    assert run is not None
     if split is not None:
         raise UsageError("--split needs --ground-truth FOLDER: a run has its own split.")
     thresholds, radii = joined(threshold) or None, whole_numbers(radius)
@@ -134,15 +54,15 @@ def read_boxes(
         thresholds, radii = [choice.threshold], [choice.radius]
         rows, boxes = choice.rows, choice.boxes
     opened = Run(run)
+    if choice is not None and choice.chosen_on(opened):
+        note(f"Note: {tuned} was selected on the data it is scored on.")
     own = boxes in (None, opened.options.rules)
     options = opened.options if own else box_rules(boxes or "")
-    tuned_here = choice is not None and choice.chosen_on(opened)
-    return RunBoxes(opened, thresholds, radii, rows, options, tuned_here)
+    return boxes_of_run(opened, thresholds, radii, rows, options, quiet)
 
 
-def _read_files(detections: Path, ground_truth: Path, rows: str, split: str | None) -> GivenBoxes:
+def _read_files(detections: Path, ground_truth: Path, split: str | None) -> tuple[Any, Any]:
     from kgradcam.runs import coco_files, voc_files
-    from kgradcam.runs.tables import keep_rows
 
     in_voc_format = detections.is_dir() or detections.suffix.lower() == ".txt"
     files = voc_files.voc_result_files(detections) if in_voc_format else []
@@ -158,4 +78,4 @@ def _read_files(detections: Path, ground_truth: Path, rows: str, split: str | No
         truth, found = voc_files.read_voc_detections(files, truth)
     else:
         found = coco_files.read_detections(detections, truth)
-    return GivenBoxes(truth, keep_rows(found, rows))
+    return truth, found

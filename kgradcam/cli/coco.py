@@ -4,42 +4,22 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.box_source import (
-    Boxes,
-    GivenBoxes,
-    GivenDetections,
-    GivenSplit,
-    GivenTruth,
-    OptionalRun,
-    Rows,
-    TunedOptions,
-    read_boxes,
-)
-from kgradcam.cli.options import (
-    AsCsv,
-    AsJson,
-    AsMarkdown,
-    Force,
-    MaxPixels,
-    Quiet,
-    Radii,
-    ResultFolder,
-    Thresholds,
-)
-from kgradcam.cli.output import print_result, require_absent, write_result
+from kgradcam.cli import options
+from kgradcam.cli.box_source import read_boxes
+from kgradcam.cli.output import print_result, require_absent
 from kgradcam.cli.parsing import output_form
 
 
 def coco(
-    run: OptionalRun = None,
-    detections: GivenDetections = None,
-    ground_truth: GivenTruth = None,
-    split: GivenSplit = None,
-    rows: Rows = "all",
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    boxes: Boxes = None,
-    box_options: TunedOptions = None,
+    run: options.OptionalRun = None,
+    detections: options.GivenDetections = None,
+    ground_truth: options.GivenTruth = None,
+    split: options.GivenSplit = None,
+    rows: options.Rows = "all",
+    threshold: options.Thresholds = None,
+    radius: options.Radii = None,
+    boxes: options.Boxes = None,
+    box_options: options.TunedOptions = None,
     ignore_difficult: Annotated[
         bool,
         typer.Option(
@@ -47,38 +27,23 @@ def coco(
             help="Treat difficult objects as COCO's crowds, which do not count.",
         ),
     ] = False,
-    max_pixels: MaxPixels = None,
-    out: ResultFolder = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-    as_markdown: AsMarkdown = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    max_pixels: options.MaxPixels = None,
+    out: options.ResultFolder = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
+    as_markdown: options.AsMarkdown = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure COCO's AP and AR with pycocotools.
 
     [dim]kgradcam coco runs/cat --threshold 0.25[/dim]
     """
-    from kgradcam.evaluation.wsol_and_coco import coco_of_detections, coco_of_run
+    from kgradcam.evaluation.wsol_and_coco import coco_of_boxes
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    require_absent(out and out / "evaluation.json", force)
     source = read_boxes(
-        run, detections, ground_truth, rows, threshold, radius, boxes, box_options, split=split
+        run, detections, ground_truth, split, rows, threshold, radius, boxes, box_options, quiet
     )
-    if out is not None:
-        require_absent(out / "evaluation.json", force)
-    if isinstance(source, GivenBoxes):
-        result = coco_of_detections(source.ground_truth, source.detections, ignore_difficult)
-    else:
-        result = coco_of_run(
-            source.run,
-            source.thresholds,
-            source.radius,
-            source.rows,
-            source.options,
-            ignore_difficult,
-            quiet,
-        )
-    print_result(result, form)
-    if out is not None:
-        write_result(out, result)
+    print_result(coco_of_boxes(source, ignore_difficult), form, out)

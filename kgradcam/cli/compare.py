@@ -5,16 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import (
-    AsJson,
-    AsMarkdown,
-    Ious,
-    MaxPixels,
-    Protocol,
-    Quiet,
-    Radii,
-    Thresholds,
-)
+from kgradcam.cli import options
 from kgradcam.cli.output import note, print_result
 from kgradcam.cli.parsing import joined, output_form, whole_numbers
 from kgradcam.errors import UsageError
@@ -22,18 +13,18 @@ from kgradcam.errors import UsageError
 
 def compare(
     runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    iou: Ious = None,
-    protocol: Protocol = "voc2010",
+    threshold: options.Thresholds = None,
+    radius: options.Radii = None,
+    iou: options.Ious = None,
+    protocol: options.Protocol = "voc2010",
     bootstrap: Annotated[
         int, typer.Option(help="Number of paired bootstrap samples.", min=10)
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    as_markdown: AsMarkdown = False,
-    quiet: Quiet = False,
+    max_pixels: options.MaxPixels = None,
+    as_json: options.AsJson = False,
+    as_markdown: options.AsMarkdown = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Compare the AP of runs on the same images with the first, with confidence intervals.
 

@@ -5,47 +5,25 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.box_source import (
-    Boxes,
-    GivenBoxes,
-    GivenDetections,
-    GivenSplit,
-    GivenTruth,
-    OptionalRun,
-    Rows,
-    TunedOptions,
-    read_boxes,
-)
-from kgradcam.cli.options import (
-    AsCsv,
-    AsJson,
-    AsMarkdown,
-    Force,
-    Ious,
-    MaxPixels,
-    Protocol,
-    Quiet,
-    Radii,
-    ResultFolder,
-    Thresholds,
-)
-from kgradcam.cli.output import note, print_result, require_absent, write_result
+from kgradcam.cli import options
+from kgradcam.cli.box_source import read_boxes
+from kgradcam.cli.output import note, print_result, require_absent
 from kgradcam.cli.parsing import joined, output_form
 from kgradcam.errors import UsageError, UserError
 
 
 def evaluate(
-    run: OptionalRun = None,
-    detections: GivenDetections = None,
-    ground_truth: GivenTruth = None,
-    split: GivenSplit = None,
-    rows: Rows = "all",
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    boxes: Boxes = None,
-    box_options: TunedOptions = None,
-    iou: Ious = None,
-    protocol: Protocol = "voc2010",
+    run: options.OptionalRun = None,
+    detections: options.GivenDetections = None,
+    ground_truth: options.GivenTruth = None,
+    split: options.GivenSplit = None,
+    rows: options.Rows = "all",
+    threshold: options.Thresholds = None,
+    radius: options.Radii = None,
+    boxes: options.Boxes = None,
+    box_options: options.TunedOptions = None,
+    iou: options.Ious = None,
+    protocol: options.Protocol = "voc2010",
     baselines: Annotated[
         bool,
         typer.Option(
@@ -66,65 +44,42 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    max_pixels: MaxPixels = None,
-    out: ResultFolder = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-    as_markdown: AsMarkdown = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    max_pixels: options.MaxPixels = None,
+    out: options.ResultFolder = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
+    as_markdown: options.AsMarkdown = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure the AP and recall of a run, or of detections from a file.
 
     [dim]kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap[/dim]
     """
-    from kgradcam.evaluation.grid import evaluate_detections, evaluate_run
+    from kgradcam.evaluation.grid import evaluate_boxes
     from kgradcam.metrics.protocol import find_protocol
 
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
     rules, ious = find_protocol(protocol), joined(iou) or [0.3, 0.4, 0.5]
     demands = [_parse_demand(each) for each in fail_under or ()]
+    require_absent(out and out / "evaluation.json", force)
     source = read_boxes(
         run,
         detections,
         ground_truth,
+        split,
         rows,
         threshold,
         radius,
         boxes,
         box_options,
+        quiet,
         grid=True,
-        split=split,
     )
-    if out is not None:
-        require_absent(out / "evaluation.json", force)
-    if isinstance(source, GivenBoxes):
-        result = evaluate_detections(
-            source.ground_truth,
-            source.detections,
-            ious,
-            rules,
-            baselines=baselines,
-            bootstrap=bootstrap,
-            seed=seed,
-        )
-    else:
-        result = evaluate_run(
-            source.run,
-            source.thresholds,
-            ious,
-            rules,
-            source.rows,
-            radii=source.radii,
-            box_options=source.options,
-            baselines=baselines,
-            bootstrap=bootstrap,
-            seed=seed,
-            quiet=quiet,
-        )
-        if source.tuned_here:
-            note(f"Note: {box_options} was selected on the data it is scored on.")
-    print_result(result, form)
+    result = evaluate_boxes(
+        source, ious, rules, baselines=baselines, bootstrap=bootstrap, seed=seed, quiet=quiet
+    )
+    print_result(result, form, out)
     if result.chosen_on_the_test:
         _, best_radius, best_threshold = result.best
         note(
@@ -132,10 +87,6 @@ def evaluate(
             "scored on. `kgradcam tune` selects on another split.",
             quiet,
         )
-    if out is not None:
-        from kgradcam.pictures.charts import draw_charts
-
-        write_result(out, result, draw_charts(result))
     for metric, least in demands:
         value = result.value(metric)
         if not value >= least:  # a NaN fails too

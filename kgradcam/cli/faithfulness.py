@@ -4,38 +4,27 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import (
-    AsCsv,
-    AsJson,
-    AsMarkdown,
-    DataDir,
-    Force,
-    MaxPixels,
-    Quiet,
-    ResultFolder,
-    RunFolder,
-    TrustModel,
-)
-from kgradcam.cli.output import note, print_result, require_absent, write_result
+from kgradcam.cli import options
+from kgradcam.cli.output import note, print_result, require_absent
 from kgradcam.cli.parsing import output_form
 from kgradcam.cli.startup import import_tensorflow
 
 
 def faithfulness(
-    run: RunFolder,
+    run: options.RunFolder,
     limit: Annotated[
         int | None, typer.Option(help="Measure at most N images, drawn at random.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of --limit.")] = 0,
-    trust_model: TrustModel = False,
-    data_dir: DataDir = None,
-    max_pixels: MaxPixels = None,
-    out: ResultFolder = None,
-    as_json: AsJson = False,
-    as_csv: AsCsv = False,
-    as_markdown: AsMarkdown = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    trust_model: options.TrustModel = False,
+    data_dir: options.DataDir = None,
+    max_pixels: options.MaxPixels = None,
+    out: options.ResultFolder = None,
+    as_json: options.AsJson = False,
+    as_csv: options.AsCsv = False,
+    as_markdown: options.AsMarkdown = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure how faithful heatmaps are to the model: deletion, insertion, occlusion, and more.
 
@@ -44,8 +33,7 @@ def faithfulness(
     [dim]kgradcam faithfulness runs/cat --limit 20[/dim]
     """
     form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
-    if out is not None:
-        require_absent(out / "evaluation.json", force)
+    require_absent(out and out / "evaluation.json", force)
     import_tensorflow()
     from kgradcam.evaluation.explanations import faithfulness_of_run
     from kgradcam.metrics.faithfulness import MEASURES
@@ -56,6 +44,4 @@ def faithfulness(
     )
     for name, meaning in MEASURES.items():
         note(f"{name}: {meaning}", quiet)
-    print_result(result, form)
-    if out is not None:
-        write_result(out, result)
+    print_result(result, form, out)

@@ -132,3 +132,47 @@ ResultFolder = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder of detect.", metavar="RUN")]
+OptionalRun = Annotated[
+    Path | None,
+    typer.Argument(help="A run folder of detect.", metavar="[RUN]", show_default=False),
+]
+GivenDetections = Annotated[
+    Path | None,
+    typer.Option(
+        "--detections",
+        help="Instead of RUN: detections as COCO JSON, or a file comp4_det_*.txt of the VOC "
+        "devkit, or a folder of them.",
+    ),
+]
+GivenTruth = Annotated[
+    Path | None,
+    typer.Option("--ground-truth", help="Their ground truth: COCO JSON or a folder in VOC layout."),
+]
+GivenSplit = Annotated[
+    str | None,
+    typer.Option(
+        "--split",
+        help="Split of a folder given as --ground-truth. Default: that in the names of the "
+        "detections, else test, else all.",
+    ),
+]
+Rows = Annotated[
+    str,
+    typer.Option(
+        help="Boxes of each image and class that count: all, the last, the largest, or the most "
+        "confident.",
+        metavar="all|last|largest|top",
+    ),
+]
+Boxes = Annotated[
+    str | None,
+    typer.Option(
+        help="Rules that turn a heatmap into boxes.",
+        metavar="levels|single-threshold",
+        show_default="those of the run",
+    ),
+]
+TunedOptions = Annotated[
+    Path | None,
+    typer.Option("--box-options", help="Box options that tune has written.", metavar="FILE"),
+]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +11,36 @@ import typer
 from kgradcam.errors import UserError
 
 
-def print_result(result: Any, form: str) -> None:
-    """Prints a `Result` as `table`, `json`, `csv` or `markdown`."""
+def print_result(result: Any, form: str, out: Path | None = None) -> None:
+    """Prints a `Result` as `table`, `json`, `csv` or `markdown`.
+
+    `out` is a folder to write evaluation.json, .csv and .md to as well, and charts as PNG.
+    """
     if form == "table":
         print_table(result.title, *result.table())
     else:
         typer.echo(getattr(result, f"to_{form}")().rstrip("\n"))
-
-
-def write_result(folder: Path, result: Any, charts: Mapping[str, Any] | None = None) -> None:
-    """Writes a result as evaluation.json, .csv and .md, and charts as PNG by name."""
+    if out is None:
+        return
     from kgradcam.files import write_atomically
 
-    folder.mkdir(parents=True, exist_ok=True)
-    if charts:
+    out.mkdir(parents=True, exist_ok=True)
+    if result.curves:
+        from kgradcam.pictures.charts import draw_charts
         from kgradcam.pictures.figures import save
 
-        for name, figure in charts.items():
-            save(figure, folder / f"{name}.png")
-    write_atomically(folder / "evaluation.csv", result.to_csv())
-    write_atomically(folder / "evaluation.md", result.to_markdown() + "\n")
+        for name, figure in draw_charts(result).items():
+            save(figure, out / f"{name}.png")
+    write_atomically(out / "evaluation.csv", result.to_csv())
+    write_atomically(out / "evaluation.md", result.to_markdown() + "\n")
     # Last, since its presence marks a complete folder.
-    write_atomically(folder / "evaluation.json", result.to_json() + "\n")
-    note(str(folder))
+    write_atomically(out / "evaluation.json", result.to_json() + "\n")
+    note(str(out))
 
 
-def require_absent(out: Path, force: bool) -> None:
+def require_absent(out: Path | None, force: bool) -> None:
     """Fails early if the output exists and --force is not given."""
-    if out.exists() and not force:
+    if out is not None and out.exists() and not force:
         raise UserError(
             f"{out} already exists. Choose another --out, or overwrite it with --force."
         )

@@ -5,33 +5,24 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import (
-    AsJson,
-    Force,
-    MaxPixels,
-    Protocol,
-    Quiet,
-    Radii,
-    RunFolder,
-    Thresholds,
-)
+from kgradcam.cli import options
 from kgradcam.cli.output import note, require_absent
 from kgradcam.cli.parsing import joined, numbers, whole_numbers
 
 
 def tune(
-    run: RunFolder,
+    run: options.RunFolder,
     out: Annotated[Path, typer.Option(help="File of box options to write.", metavar="FILE.json")],
     metric: Annotated[
         str, typer.Option(help="Measure to maximize, as the mean over classes.", metavar="ap@IOU")
     ] = "ap@0.5",
-    threshold: Thresholds = None,
-    radius: Radii = None,
-    protocol: Protocol = "voc2010",
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    threshold: options.Thresholds = None,
+    radius: options.Radii = None,
+    protocol: options.Protocol = "voc2010",
+    max_pixels: options.MaxPixels = None,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Choose box options on one run, for the evaluation of another.
 

@@ -1,5 +1,9 @@
+from .box_tables import BoxTables as BoxTables
+from .box_tables import boxes_of_run as boxes_of_run
+from .box_tables import given_boxes as given_boxes
 from .comparison import compare_runs as compare_runs
 from .explanations import faithfulness_of_run as faithfulness_of_run
+from .grid import evaluate_boxes as evaluate_boxes
 from .grid import evaluate_detections as evaluate_detections
 from .grid import evaluate_run as evaluate_run
 from .results import Result as Result
@@ -7,7 +11,5 @@ from .results import Row as Row
 from .tuning import BoxChoice as BoxChoice
 from .tuning import read_choice as read_choice
 from .tuning import tune as tune
-from .wsol_and_coco import coco_of_detections as coco_of_detections
-from .wsol_and_coco import coco_of_run as coco_of_run
-from .wsol_and_coco import wsol_of_detections as wsol_of_detections
-from .wsol_and_coco import wsol_of_run as wsol_of_run
+from .wsol_and_coco import coco_of_boxes as coco_of_boxes
+from .wsol_and_coco import wsol_of_boxes as wsol_of_boxes

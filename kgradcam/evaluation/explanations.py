@@ -16,7 +16,7 @@ import numpy.typing as npt
 from kgradcam import progress
 from kgradcam.data.dataset import open_dataset
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import describe
+from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_over_classes

@@ -1,18 +1,14 @@
 """AP and recall of a run, or of given detections, over grids of box options."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
-from kgradcam.evaluation.baselines import centre_box, full_frame, random_heatmaps
+from kgradcam.evaluation.box_tables import BoxTables, boxes_of_run, given_boxes
 from kgradcam.evaluation.results import (
-    GIVEN,
-    HEATMAP,
     MEAN,
     Option,
     PrecisionRecallCurve,
@@ -21,7 +17,7 @@ from kgradcam.evaluation.results import (
     best_option,
     shortened,
 )
-from kgradcam.metrics.average_precision import ClassResult, evaluate
+from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import (
     Samples,
     draw_samples,
@@ -30,9 +26,8 @@ from kgradcam.metrics.bootstrap import (
     mean_over_classes,
 )
 from kgradcam.metrics.protocol import Protocol
-from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
+from kgradcam.runs.tables import Detections, GroundTruth
 
 
 def evaluate_run(
@@ -44,86 +39,25 @@ def evaluate_run(
     *,
     radii: Sequence[int] | None = None,
     box_options: BoxOptions | None = None,
-    drawn: Mapping[tuple[int, float], Detections] | None = None,
     baselines: bool = False,
     bootstrap: int = 0,
     seed: int = 0,
     quiet: bool = True,
 ) -> Result:
-    """Measures the AP and recall of a run over a grid of options, in one pass over its heatmaps.
+    """Measures the boxes of a run, in one pass over its heatmaps.
 
-    Args:
-        run: The run.
-        thresholds: Heat thresholds in [0, 1]. Boxes of thresholds that the run did not store are
-            computed from its heatmaps, without the model. Default: the run's own.
-        iou_thresholds: Intersections over union from which a box counts as correct.
-        protocol: The rules of matching and of AP.
-        rows: The boxes of each image and class that count; see `runs.tables.keep_rows`.
-        radii: Smoothing radii in pixels. Default: the radius of the box options.
-        box_options: All other options of boxes. Default: the run's own.
-        drawn: The boxes of the grid from `Run.detections`, if they are computed already.
-        baselines: Also measures the full frame, a centre box, and random heatmaps of the same
-            smoothness with the best option.
-        bootstrap: The number of bootstrap samples for intervals; 0 for none.
-        seed: The random seed of samples and of random heatmaps.
-        quiet: Shows no progress on stderr.
-
-    Returns:
-        Rows with the measures `ap` and `recall` for each class, option and IoU.
+    Its arguments are those of `boxes_of_run` and of `evaluate_boxes`.
     """
-    box_options = run.options if box_options is None else box_options
-    thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
-    radii = [box_options.smooth_radius] if radii is None else radii
-    if drawn is None:
-        with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-            drawn = run.detections(thresholds, radii, box_options, advance)
-    truth = run.ground_truth
-    options: dict[Option, Detections] = {
-        (HEATMAP, radius, threshold): keep_rows(drawn[radius, threshold], rows)
-        for radius in radii
-        for threshold in thresholds
-    }
-    samples = draw_samples(len(truth.images), bootstrap, seed) if bootstrap else None
-    with progress.bar("scores", len(options), "options", quiet) as advance:
-        measured = []
-        for option, detections in options.items():
-            measured += _measure(truth, option, detections, iou_thresholds, protocol, samples)
-            advance(1)
-    best = best_option(measured)
-    if baselines:
-        _, radius, threshold = best
-        assert radius is not None
-        assert threshold is not None
-        noise = random_heatmaps(run.heatmaps(), seed)
-        of_noise = draw_boxes(noise, truth.images, [threshold], [radius], box_options)
-        for name, detections in (
-            ("full frame", full_frame(truth)),
-            ("centre box", centre_box(truth)),
-            ("random heatmap", keep_rows(of_noise[radius, threshold], rows)),
-        ):
-            option = (name, None, None)
-            measured += _measure(truth, option, detections, iou_thresholds, protocol, samples)
-    source = {
-        **describe(run),
-        "rows": rows,
-        "score": box_options.score,
-        "bootstrap": bootstrap,
-        "seed": seed,
-    }
-    curves = _curves(truth, options[best], iou_thresholds, protocol)
-    return _result(protocol, _by_class(measured, truth), source, curves)
-
-
-def describe(run: Run) -> dict[str, Any]:
-    """Returns the part of a `source` that every result of a run has."""
-    return {
-        "dataset": run.info.dataset.name,
-        "split": run.info.dataset.split,
-        "model": run.info.model.name,
-        "layer": run.info.model.layer,
-        "method": run.info.configuration.method,
-        "images": len(run.ground_truth.images),
-    }
+    boxes = boxes_of_run(run, thresholds, radii, rows, box_options, quiet)
+    return evaluate_boxes(
+        boxes,
+        iou_thresholds,
+        protocol,
+        baselines=baselines,
+        bootstrap=bootstrap,
+        seed=seed,
+        quiet=quiet,
+    )
 
 
 def evaluate_detections(
@@ -136,46 +70,62 @@ def evaluate_detections(
     bootstrap: int = 0,
     seed: int = 0,
 ) -> Result:
-    """Measures the AP and recall of given detections.
+    """Measures given detections; see `evaluate_boxes` for its other arguments."""
+    boxes = given_boxes(ground_truth, detections)
+    return evaluate_boxes(
+        boxes, iou_thresholds, protocol, baselines=baselines, bootstrap=bootstrap, seed=seed
+    )
+
+
+def evaluate_boxes(
+    boxes: BoxTables,
+    iou_thresholds: Sequence[float],
+    protocol: Protocol,
+    *,
+    baselines: bool = False,
+    bootstrap: int = 0,
+    seed: int = 0,
+    quiet: bool = True,
+) -> Result:
+    """Measures the AP and recall of boxes.
 
     Args:
-        ground_truth: The annotated boxes.
-        detections: The predicted boxes.
+        boxes: The boxes of each option.
         iou_thresholds: Intersections over union from which a box counts as correct.
         protocol: The rules of matching and of AP.
-        baselines: Also measures the full frame and a centre box; needs the sizes of the images.
+        baselines: Also measures the full frame, a centre box, and for runs random heatmaps of the
+            same smoothness with the best option.
         bootstrap: The number of bootstrap samples for intervals; 0 for none.
-        seed: The random seed of the samples.
+        seed: The random seed of samples and of random heatmaps.
+        quiet: Shows no progress on stderr.
 
     Returns:
-        Rows with the measures `ap` and `recall` for each class and IoU.
+        Rows with the measures `ap` and `recall` for each class, option and IoU.
     """
-    samples = draw_samples(len(ground_truth.images), bootstrap, seed) if bootstrap else None
-    options = {GIVEN: detections}
+    truth = boxes.ground_truth
+    samples = draw_samples(len(truth.images), bootstrap, seed) if bootstrap else None
+
+    def measure(option: Option, detections: Detections) -> list[Row]:
+        return _measure(truth, option, detections, iou_thresholds, protocol, samples)
+
+    rows = []
+    quiet = quiet or boxes.run is None
+    with progress.bar("scores", len(boxes.tables), "options", quiet) as advance:
+        for option, detections in boxes.tables.items():
+            rows += measure(option, detections)
+            advance(1)
+    best = best_option(rows)
     if baselines:
-        options |= {"full frame": full_frame(ground_truth), "centre box": centre_box(ground_truth)}
-    measured = [
-        row
-        for name, found in options.items()
-        for row in _measure(
-            ground_truth, (name, None, None), found, iou_thresholds, protocol, samples
-        )
-    ]
-    source = {"images": len(ground_truth.images), "bootstrap": bootstrap, "seed": seed}
-    curves = _curves(ground_truth, detections, iou_thresholds, protocol)
-    return _result(protocol, _by_class(measured, ground_truth), source, curves)
-
-
-def _result(
-    protocol: Protocol,
-    rows: tuple[Row, ...],
-    source: Mapping[str, Any],
-    curves: tuple[PrecisionRecallCurve, ...],
-) -> Result:
+        for name, detections in boxes.baselines(best, seed).items():
+            rows += measure((name, None, None), detections)
+    order = {name: i for i, name in enumerate((*truth.categories, MEAN))}
+    rows.sort(key=lambda row: order[row.class_name])  # stable
     title = f"Protocol {protocol.name}, percent{shortened(rows)}"
-    if source["bootstrap"]:
-        title += f"; 95 % intervals of {source['bootstrap']} bootstrap samples in brackets"
-    return Result(title, asdict(protocol), rows, source, curves)
+    if bootstrap:
+        title += f"; 95 % intervals of {bootstrap} bootstrap samples in brackets"
+    source = {**boxes.source, "bootstrap": bootstrap, "seed": seed}
+    curves = _curves(truth, boxes.tables[best], iou_thresholds, protocol)
+    return Result(title, asdict(protocol), tuple(rows), source, curves)
 
 
 def _measure(
@@ -188,70 +138,30 @@ def _measure(
 ) -> list[Row]:
     """The rows of one option: each class and IoU, and the mean over several classes."""
     image_ids = [image.id for image in ground_truth.images]
-    results = evaluate(ground_truth, detections, protocol, ious)
-    of_samples: list[Any] = [None] * len(results)
-    if samples is not None:
-        of_samples = [evaluate_samples(each, image_ids, samples, protocol.ap) for each in results]
-    rows = [
-        _row(
-            (each.class_name, each.iou, option),
-            (each.ap, each.recall),
-            (each.detections, each.ground_truths),
-            sampled,
-        )
-        for each, sampled in zip(results, of_samples, strict=True)
+    measured = [
+        (each, None if samples is None else evaluate_samples(each, image_ids, samples, protocol.ap))
+        for each in evaluate(ground_truth, detections, protocol, ious)
     ]
+    groups = [(each.class_name, each.iou, [(each, sampled)]) for each, sampled in measured]
     if len(ground_truth.categories) > 1:
-        rows += [_mean_row(option, results, of_samples, iou) for iou in ious]
+        groups += [(MEAN, iou, [each for each in measured if each[0].iou == iou]) for iou in ious]
+    boxes, radius, threshold = option
+    rows = []
+    for class_name, iou, members in groups:
+        measures, intervals = {}, {}
+        for part, name in enumerate(("ap", "recall")):
+            values = [getattr(each, name) for each, _ in members]
+            measures[name] = float(mean_over_classes(values))
+            of_samples = [sampled[part] for _, sampled in members if sampled is not None]
+            intervals[name] = interval(mean_over_classes(of_samples)) if of_samples else None
+        counts = {
+            name: sum(getattr(each, name) for each, _ in members)
+            for name in ("detections", "ground_truths")
+        }
+        rows.append(
+            Row(class_name, measures, counts, intervals, None, boxes, radius, threshold, iou)
+        )
     return rows
-
-
-def _row(
-    place: tuple[str, float, Option],
-    measures: tuple[float, float],
-    counts: tuple[int, int],
-    sampled: Sequence[npt.NDArray[np.float64]] | None,
-) -> Row:
-    """A row of AP and recall, with the intervals of their samples."""
-    class_name, iou, (boxes, radius, threshold) = place
-    ap, recall = (None, None) if sampled is None else map(interval, sampled)
-    return Row(
-        class_name,
-        measures=dict(zip(("ap", "recall"), measures, strict=True)),
-        counts=dict(zip(("detections", "ground_truths"), counts, strict=True)),
-        intervals={"ap": ap, "recall": recall},
-        boxes=boxes,
-        radius=radius,
-        threshold=threshold,
-        iou=iou,
-    )
-
-
-def _mean_row(
-    option: Option, results: Sequence[ClassResult], of_samples: Sequence[Any], iou: float
-) -> Row:
-    chosen = [i for i, each in enumerate(results) if each.iou == iou]
-    of_classes = [results[i] for i in chosen]
-    sampled = None
-    if of_samples[0] is not None:
-        sampled = [mean_over_classes([of_samples[i][part] for i in chosen]) for part in (0, 1)]
-    return _row(
-        (MEAN, iou, option),
-        (
-            float(mean_over_classes([np.array(each.ap) for each in of_classes])),
-            float(mean_over_classes([np.array(each.recall) for each in of_classes])),
-        ),
-        (
-            sum(each.detections for each in of_classes),
-            sum(each.ground_truths for each in of_classes),
-        ),
-        sampled,
-    )
-
-
-def _by_class(rows: Sequence[Row], ground_truth: GroundTruth) -> tuple[Row, ...]:
-    order = {name: i for i, name in enumerate((*ground_truth.categories, MEAN))}
-    return tuple(sorted(rows, key=lambda row: order[row.class_name]))  # stable
 
 
 def _curves(

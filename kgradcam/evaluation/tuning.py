@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kgradcam import progress
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.evaluation.results import HEATMAP, Result, parse_metric
+from kgradcam.evaluation.box_tables import boxes_of_run
+from kgradcam.evaluation.grid import evaluate_boxes
+from kgradcam.evaluation.results import Result, parse_metric
 from kgradcam.files import write_atomically
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
@@ -80,15 +80,10 @@ def tune(
         The choice, the first of equals; and the result of its grid of thresholds and radii.
     """
     _, iou = parse_metric(metric)
-    tried = []
-    with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        drawn = run.detections(thresholds, radii, advance=advance)
+    boxes, tried = boxes_of_run(run, thresholds, radii, quiet=quiet), []
     for rows in ROWS:
-        result = evaluate_run(
-            run, thresholds, [iou], protocol, rows, radii=radii, drawn=drawn, quiet=quiet
-        )
-        options = dict.fromkeys(row.option for row in result.rows if row.boxes == HEATMAP)
-        tried += [(result.value(metric, option), option, result) for option in options]
+        result = evaluate_boxes(boxes.keep(rows), [iou], protocol, quiet=quiet)
+        tried += [(result.value(metric, option), option, result) for option in boxes.tables]
     value, (_, radius, threshold), result = max(
         tried, key=lambda each: -1.0 if math.isnan(each[0]) else each[0]
     )

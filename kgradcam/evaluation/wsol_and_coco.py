@@ -1,9 +1,8 @@
 """The measures of weakly supervised localization and of COCO, for runs and given detections."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,67 +12,66 @@ from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
 from kgradcam.data.images import read_labels
 from kgradcam.data.voc_folder import VocFolder
-from kgradcam.evaluation.grid import describe
-from kgradcam.evaluation.results import GIVEN, HEATMAP, MEAN, Result, Row
+from kgradcam.evaluation.box_tables import BoxTables
+from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.metrics import wsol
-from kgradcam.metrics.bootstrap import mean_over_classes
+from kgradcam.metrics.bootstrap import with_mean
 from kgradcam.metrics.coco import evaluate_coco
 from kgradcam.metrics.pixel_precision import PixelCounts
 from kgradcam.metrics.pointing_game import pointing_hit
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
+from kgradcam.runs.tables import Detections
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
 """The candidate thresholds of MaxBoxAcc. The code of Choe et al. has 1,000."""
 
-ByClass = dict[str, dict[str, float]]
+ByClass = Mapping[str, Mapping[str, float]]
 
 
-def wsol_of_run(
-    run: Run,
-    thresholds: Sequence[float] | None = None,
-    radius: int | None = None,
-    rows: str = "all",
-    box_options: BoxOptions | None = None,
-    quiet: bool = True,
-) -> Result:
-    """Measures the localization of a run: boxes, heatmaps and, if there are some, masks.
+def wsol_of_boxes(boxes: BoxTables, quiet: bool = True) -> Result:
+    """Measures localization: by boxes; and for a run by its heatmaps and, if any, by masks.
 
     Difficult objects are left out.
 
     Args:
-        run: The run.
-        thresholds: Heat thresholds in [0, 1] of `CorLoc` and `GT-known Loc`. Default: the run's
-            own, or the default ones of other box rules.
-        radius: Smoothing radius in pixels. Default: the radius of the box options.
-        rows: The boxes of each image and class that count; see `runs.tables.keep_rows`.
-        box_options: All other options of boxes. Default: the run's own.
+        boxes: The boxes of each option, of one smoothing radius.
         quiet: Shows no progress on stderr.
 
     Returns:
-        A row for each class and threshold, with `CorLoc`, `GT-known Loc`, `MaxBoxAcc`, `at` (its
-        threshold), `MaxBoxAccV2`, `pointing`; and `PxAP` and `mask IoU` where the dataset is a
-        folder with masks. The boxes of MaxBoxAcc and MaxBoxAccV2 are those of `regions`, whatever
-        the rules and `rows`.
+        A row for each class and option, with `CorLoc` and `GT-known Loc`. For runs also
+        `MaxBoxAcc`, `at` (its threshold) and `MaxBoxAccV2`, with the boxes of `regions` whatever
+        the rules and rows; and `pointing`. Where the dataset is a folder with masks, also `PxAP`
+        and `mask IoU`.
     """
-    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet)
-    truth, of_heat = run.ground_truth, _of_heat(run)
-    searched = regions(run, source["radius"], quiet)
-    of_maps = {
-        name: {**_of_maps(truth, searched, i), **of_heat[name]}
-        for i, name in enumerate(truth.categories, start=1)
-    }
+    truth, run = boxes.ground_truth, boxes.run
+    names = dict(enumerate(truth.categories, start=1))
+    of_maps: dict[str, dict[str, float]] = {name: {} for name in truth.categories}
+    if run is not None:
+        radius = next(radius for _, radius, _ in boxes.tables)
+        searched = regions(run, radius or 0, quiet)
+        of_maps = _of_heat(run)
+        for i, name in names.items():
+            best, threshold = wsol.max_box_acc(truth, searched, i)
+            in_all = wsol.max_box_acc_v2(truth, searched, i)
+            found = {"MaxBoxAcc": best, "at": threshold, "MaxBoxAccV2": in_all}
+            of_maps[name] = {**found, **of_maps[name]}
 
     def measure(detections: Detections) -> ByClass:
-        return _with_mean(
-            {
-                name: {**_of_boxes(truth, detections, i), **of_maps[name]}
-                for i, name in enumerate(truth.categories, start=1)
+        measured = {
+            name: {
+                "CorLoc": wsol.corloc(truth, detections, i),
+                "GT-known Loc": wsol.gt_known_loc(truth, detections, i),
+                **of_maps[name],
             }
-        )
+            for i, name in names.items()
+        }
+        result = with_mean(measured)
+        if MEAN in result and run is not None:  # thresholds of different classes have no mean
+            result[MEAN] = {**result[MEAN], "at": math.nan}
+        return result
 
-    return _result("wsol", source, found, measure)
+    return _result("wsol", boxes, measure)
 
 
 def regions(run: Run, radius: int = 0, quiet: bool = True) -> dict[float, Detections]:
@@ -94,121 +92,29 @@ def regions(run: Run, radius: int = 0, quiet: bool = True) -> dict[float, Detect
     return {threshold: drawn[radius, threshold] for threshold in THRESHOLDS}
 
 
-def wsol_of_detections(ground_truth: GroundTruth, detections: Detections) -> Result:
-    """Measures the localization of given detections: `CorLoc` and `GT-known Loc`.
-
-    The other measures of `wsol_of_run` need heatmaps.
-    """
-    measured = _with_mean(
-        {
-            name: _of_boxes(ground_truth, detections, i)
-            for i, name in enumerate(ground_truth.categories, start=1)
-        }
-    )
-    return _result_of_given("wsol", ground_truth, measured)
-
-
-def coco_of_run(
-    run: Run,
-    thresholds: Sequence[float] | None = None,
-    radius: int | None = None,
-    rows: str = "all",
-    box_options: BoxOptions | None = None,
-    ignore_difficult: bool = False,
-    quiet: bool = True,
-) -> Result:
-    """Measures a run with pycocotools.
+def coco_of_boxes(boxes: BoxTables, ignore_difficult: bool = False) -> Result:
+    """Measures boxes with pycocotools.
 
     Args:
-        run: The run; see `wsol_of_run` for the options of its boxes.
-        thresholds: Heat thresholds in [0, 1].
-        radius: Smoothing radius in pixels.
-        rows: The boxes of each image and class that count.
-        box_options: All other options of boxes.
+        boxes: The boxes of each option, of one smoothing radius.
         ignore_difficult: See `metrics.coco.evaluate_coco`.
-        quiet: Shows no progress on stderr.
 
     Returns:
-        A row for each class and threshold, with `metrics.coco.MEASURES`.
+        A row for each class and option, with `metrics.coco.MEASURES`.
     """
-    found, source = _boxes(run, thresholds, radius, rows, box_options, quiet)
-    truth = run.ground_truth
-    return _result(
-        "coco", source, found, lambda boxes: evaluate_coco(truth, boxes, ignore_difficult)
-    )
+    truth = boxes.ground_truth
+    return _result("coco", boxes, lambda table: evaluate_coco(truth, table, ignore_difficult))
 
 
-def coco_of_detections(
-    ground_truth: GroundTruth, detections: Detections, ignore_difficult: bool = False
-) -> Result:
-    """Measures given detections with pycocotools; see `coco_of_run`."""
-    measured = evaluate_coco(ground_truth, detections, ignore_difficult)
-    return _result_of_given("coco", ground_truth, measured)
-
-
-def _boxes(
-    run: Run,
-    thresholds: Sequence[float] | None,
-    radius: int | None,
-    rows: str,
-    box_options: BoxOptions | None,
-    quiet: bool,
-) -> tuple[dict[float, Detections], dict[str, Any]]:
-    """The boxes of a run by threshold, and the `source` of its result."""
-    box_options = run.options if box_options is None else box_options
-    thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
-    radius = box_options.smooth_radius if radius is None else radius
-    with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        drawn = run.detections(thresholds, [radius], box_options, advance)
-    found = {threshold: keep_rows(drawn[radius, threshold], rows) for threshold in thresholds}
-    source = {**describe(run), "rows": rows, "score": box_options.score, "radius": radius}
-    return found, {**source, "thresholds": list(thresholds)}
-
-
-def _result(
-    protocol: str,
-    source: dict[str, Any],
-    found: Mapping[float, Detections],
-    measure: Callable[[Detections], ByClass],
-) -> Result:
-    thresholds = source.pop("thresholds")
-    measured = {threshold: measure(found[threshold]) for threshold in thresholds}
+def _result(protocol: str, boxes: BoxTables, measure: Callable[[Detections], ByClass]) -> Result:
+    measured = {option: measure(table) for option, table in boxes.tables.items()}
+    names = next(iter(measured.values()))
     rows = tuple(
-        Row(
-            name,
-            measured[threshold][name],
-            boxes=HEATMAP,
-            radius=source["radius"],
-            threshold=threshold,
-        )
-        for name in measured[thresholds[0]]
-        for threshold in thresholds
+        Row(name, by_class[name], boxes=origin, radius=radius, threshold=threshold)
+        for name in names
+        for (origin, radius, threshold), by_class in measured.items()
     )
-    return Result(f"Protocol {protocol}, percent", {"name": protocol}, rows, source)
-
-
-def _result_of_given(protocol: str, ground_truth: GroundTruth, measured: ByClass) -> Result:
-    rows = tuple(Row(name, measures, boxes=GIVEN) for name, measures in measured.items())
-    source = {"images": len(ground_truth.images)}
-    return Result(f"Protocol {protocol}, percent", {"name": protocol}, rows, source)
-
-
-def _of_boxes(truth: GroundTruth, found: Detections, category_id: int) -> dict[str, float]:
-    return {
-        "CorLoc": wsol.corloc(truth, found, category_id),
-        "GT-known Loc": wsol.gt_known_loc(truth, found, category_id),
-    }
-
-
-def _of_maps(
-    truth: GroundTruth, searched: Mapping[float, Detections], category_id: int
-) -> dict[str, float]:
-    best, threshold = wsol.max_box_acc(truth, searched, category_id)
-    return {
-        "MaxBoxAcc": best,
-        "at": threshold,
-        "MaxBoxAccV2": wsol.max_box_acc_v2(truth, searched, category_id),
-    }
+    return Result(f"Protocol {protocol}, percent", {"name": protocol}, rows, boxes.source)
 
 
 def _of_heat(run: Run) -> dict[str, dict[str, float]]:
@@ -249,16 +155,3 @@ def _mask_folder(run: Run) -> VocFolder | None:
         return None
     folder = VocFolder(path)
     return folder if (folder.root / "SegmentationClass").is_dir() else None
-
-
-def _with_mean(by_class: ByClass) -> ByClass:
-    """Adds the mean over classes; the thresholds `at` of different classes have none."""
-    if len(by_class) < 2:
-        return by_class
-    means = {
-        key: math.nan
-        if key == "at"
-        else float(mean_over_classes([np.array(each[key]) for each in by_class.values()]))
-        for key in next(iter(by_class.values()))
-    }
-    return {**by_class, MEAN: means}

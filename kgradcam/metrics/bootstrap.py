@@ -5,7 +5,7 @@ together. The same samples serve all classes, so the mean over classes has an in
 serve all runs on the same images, so differences of runs have one (paired bootstrap).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -66,10 +66,19 @@ def interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:
     return float(low), float(high)
 
 
-def mean_over_classes(arrays: Sequence[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
-    """Returns the element-wise mean of arrays over those that are not NaN there."""
-    stacked = np.stack(arrays)
+def mean_over_classes(values: Sequence[npt.NDArray[np.float64] | float]) -> npt.NDArray[np.float64]:
+    """Returns the element-wise mean of arrays or numbers over those that are not NaN there."""
+    stacked = np.array(values, np.float64)
     known = ~np.isnan(stacked)
     total = np.where(known, stacked, 0.0).sum(axis=0)
     count = known.sum(axis=0)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def with_mean(by_class: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
+    """Adds the means over several classes of each measure, as the class `"mean"`."""
+    if len(by_class) < 2:
+        return dict(by_class)
+    rows = list(by_class.values())
+    means = {name: float(mean_over_classes([row[name] for row in rows])) for name in rows[0]}
+    return {**by_class, "mean": means}

@@ -2,13 +2,12 @@
 
 import io
 import tempfile
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from kgradcam.errors import UserError
-from kgradcam.metrics.bootstrap import mean_over_classes
+from kgradcam.metrics.bootstrap import with_mean
 from kgradcam.progress import redirect_stdout
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.tables import Detections, GroundTruth
@@ -19,7 +18,7 @@ MEASURES = ("AP", "AP50", "AP75", "AR1", "AR10", "AR100")
 
 def evaluate_coco(
     ground_truth: GroundTruth, detections: Detections, ignore_difficult: bool = False
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Mapping[str, float]]:
     """Measures detections with pycocotools.
 
     Args:
@@ -62,21 +61,10 @@ def evaluate_coco(
     recall = evaluation.eval["recall"][:, :, 0, :]
     by_class = {}
     for k, name in enumerate(ground_truth.categories):
-        values = [
-            precision[:, :, k],
-            precision[0, :, k],
-            precision[5, :, k],
-            *(recall[:, k, m] for m in range(3)),
-        ]
+        of_recalls = [recall[:, k, m] for m in range(3)]
+        values = [precision[:, :, k], precision[0, :, k], precision[5, :, k], *of_recalls]
         by_class[name] = {
             measure: float(value.mean()) if (value > -1).all() else float("nan")
             for measure, value in zip(MEASURES, values, strict=True)
         }
-    if len(by_class) > 1:
-        by_class["mean"] = {
-            measure: float(
-                mean_over_classes([np.array(each[measure]) for each in by_class.values()])
-            )
-            for measure in MEASURES
-        }
-    return by_class
+    return with_mean(by_class)

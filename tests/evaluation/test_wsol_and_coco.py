@@ -14,7 +14,8 @@ from kgradcam.boxes.normalization import normalize
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.data.voc import CLASSES
-from kgradcam.evaluation.wsol_and_coco import coco_of_detections, coco_of_run, wsol_of_run
+from kgradcam.evaluation.box_tables import boxes_of_run, given_boxes
+from kgradcam.evaluation.wsol_and_coco import coco_of_boxes, wsol_of_boxes
 from kgradcam.metrics import wsol
 from kgradcam.runs.run import Run
 
@@ -61,7 +62,7 @@ def test_max_box_acc_takes_the_best_threshold() -> None:
 @pytest.mark.parametrize("rows", ["all", "top"])
 def test_a_run_by_wsol_is_the_largest_contour_of_each_map(run: Run, box_options, rows) -> None:
     """Once more with contours, as the benchmark of Choe et al. draws its boxes."""
-    result = wsol_of_run(run, rows=rows, box_options=box_options)
+    result = wsol_of_boxes(boxes_of_run(run, rows=rows, box_options=box_options))
     measured = {row.class_name: row.measures for row in result.rows}
     assert list(measured) == ["cat", "dog", "mean"]
     ground_truth = run.ground_truth
@@ -99,12 +100,12 @@ def test_a_map_without_heat_hits_nothing(run: Run) -> None:
     sizes = {image.id: [0.0, 0.0, image.width, image.height] for image in images}
     boxes = np.array([sizes[int(i)] for i in run.ground_truth.image_ids])
     run.ground_truth = replace(run.ground_truth, boxes=boxes)
-    assert {row.measures["MaxBoxAcc"] for row in wsol_of_run(run).rows} == {0.0}
+    assert {row.measures["MaxBoxAcc"] for row in wsol_of_boxes(boxes_of_run(run)).rows} == {0.0}
 
 
 def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:
     """The boxes drawn as masks: a dog's pixels are bright, so that its heat is on it."""
-    assert "PxAP" not in wsol_of_run(run).rows[0].measures
+    assert "PxAP" not in wsol_of_boxes(boxes_of_run(run)).rows[0].measures
     folder = pets.root / "SegmentationClass"
     folder.mkdir()
     ground_truth = run.ground_truth
@@ -115,14 +116,14 @@ def test_masks_are_measured_where_there_are_some(run: Run, pets) -> None:
             xmin, ymin, xmax, ymax = ground_truth.boxes[row].astype(int)
             labels[ymin:ymax, xmin:xmax] = label[int(ground_truth.category_ids[row])]
         PIL.Image.fromarray(labels).save(folder / f"{Path(image.file_name).stem}.png")
-    measured = {row.class_name: row.measures for row in wsol_of_run(run).rows}
+    measured = {row.class_name: row.measures for row in wsol_of_boxes(boxes_of_run(run)).rows}
     for name in ("cat", "dog", "mean"):
         assert 0.6 < measured[name]["PxAP"] <= 1
         assert 0.5 < measured[name]["mask IoU"] <= 1
 
 
 def test_it_prints_in_three_ways(run: Run) -> None:
-    result = wsol_of_run(run, thresholds=[0.4, 0.5])
+    result = wsol_of_boxes(boxes_of_run(run, thresholds=[0.4, 0.5]))
     header, lines = result.table()
     assert header[:4] == ["class", "threshold", "CorLoc", "GT-known Loc"]
     assert [line[:2] for line in lines[:2]] == [["cat", "0.4"], ["cat", "0.5"]]
@@ -135,16 +136,16 @@ def test_it_prints_in_three_ways(run: Run) -> None:
 
 
 def test_coco_of_a_run_and_of_its_files_agree(run: Run) -> None:
-    of_run = coco_of_run(run)
+    of_run = coco_of_boxes(boxes_of_run(run))
     given = run.detections([0.5])[0, 0.5]
-    of_boxes = coco_of_detections(run.ground_truth, given)
+    of_boxes = coco_of_boxes(given_boxes(run.ground_truth, given))
     assert [each.measures for each in of_run.rows] == [each.measures for each in of_boxes.rows]
     assert of_run.rows[0].measures["AP50"] > 0
 
 
 def test_other_rules_are_drawn_from_the_same_heatmaps(run: Run) -> None:
     """The run has the single-threshold rules; `levels` has another default threshold."""
-    by_levels = wsol_of_run(run, box_options=DEFAULT_OPTIONS["levels"])
+    by_levels = wsol_of_boxes(boxes_of_run(run, box_options=DEFAULT_OPTIONS["levels"]))
     assert {row.threshold for row in by_levels.rows} == {0.25}
     drawn = run.detections([0.25], options=DEFAULT_OPTIONS["levels"])[0, 0.25]
     for i, name in enumerate(run.ground_truth.categories, start=1):
