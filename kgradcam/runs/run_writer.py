@@ -202,9 +202,7 @@ class RunWriter:
         self._batches, self._saved, self._pieces = [], 0, 0
         self._count(part)
         number = self._parts - 1
-        self._writing = self._pool.submit(
-            self._write_part, number, part, result.images, result.heatmaps
-        )
+        self._writing = self._pool.submit(self._write_part, number, part, result)
 
     def _save(self) -> None:
         """Saves the batches of the unfinished part that are not saved yet."""
@@ -239,9 +237,9 @@ class RunWriter:
         self,
         number: int,
         part: dict[str, Any],
-        images: Sequence[Image],
-        heatmaps: Sequence[ClassHeatmap],
+        result: BatchResult,
     ) -> None:
+        heatmaps = result.heatmaps
         options, thresholds = self._configuration.boxes, self._configuration.thresholds
         if heatmaps:
             path = self._partial / "run/heatmaps" / f"{number:05}.npz"
@@ -249,7 +247,7 @@ class RunWriter:
             # Rounded or not, boxes are drawn from the heatmaps that are stored.
             heatmaps = list(read_heatmaps(path))
         radius = options.smooth_radius
-        drawn = draw_boxes(heatmaps, images, thresholds, [radius], options)
+        drawn = draw_boxes(heatmaps, result.images, thresholds, [radius], options)
         part["boxes"] = [_to_rows(drawn[radius, threshold]) for threshold in thresholds]
         write_atomically(self._partial / "parts" / f"{number:05}.json", json.dumps(part) + "\n")
         remove_pieces(self._partial / "pieces", number)
