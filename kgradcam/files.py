@@ -3,7 +3,8 @@
 import json
 import os
 import secrets
-from collections.abc import Iterable
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from kgradcam.errors import UserError
 def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
     """Writes a file so that a reader finds either the old content or all of the new content.
 
-    The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`.
+    The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`. A stream,
+    such as `/dev/null` or a pipe, is written to and never replaced.
 
     Args:
         path: The file; its folder must exist.
@@ -22,14 +24,17 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
     Raises:
         OSError: The file cannot be written. The old content is then still there.
     """
-    pieces = [data] if isinstance(data, bytes | str) else data
+    pieces: Iterable[bytes | str] = [data] if isinstance(data, bytes | str) else data
+    if is_stream(path):
+        with path.open("wb") as file:
+            file.writelines(_encoded(pieces))
+        return
     partial = partial_path(path)
     try:
         # "x" creates with mode 0o666 less the umask, so the result is as readable as any new
         # file. tempfile would make it private, and undoing that needs the process-wide umask.
         with partial.open("xb") as file:
-            for piece in pieces:
-                file.write(piece.encode("utf-8") if isinstance(piece, str) else piece)
+            file.writelines(_encoded(pieces))
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
@@ -39,6 +44,19 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
         if isinstance(error, OSError) and error.errno and error.filename is None:
             error.filename = str(path)  # write() and fsync() report a full disk without a name
         raise
+
+
+def _encoded(pieces: Iterable[bytes | str]) -> Iterator[bytes]:
+    return (piece.encode("utf-8") if isinstance(piece, str) else piece for piece in pieces)
+
+
+def is_stream(path: Path) -> bool:
+    """Returns whether a path is a character device or a named pipe."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
 
 
 def partial_path(path: Path) -> Path:

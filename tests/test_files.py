@@ -3,12 +3,13 @@
 import errno
 import os
 import stat
+import threading
 from pathlib import Path
 
 import pytest
 
 from kgradcam import files
-from kgradcam.files import write_atomically
+from kgradcam.files import is_stream, write_atomically
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
@@ -67,3 +68,36 @@ def test_a_full_disk_names_the_file_and_keeps_the_old_one(
         write_atomically(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert is_stream(pipe)
+    received = []
+    reader = threading.Thread(target=lambda: received.append(pipe.read_bytes()))
+    reader.start()
+    write_atomically(pipe, ["a", "é"])
+    reader.join(timeout=60)
+    assert received == ["aé".encode()]
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+
+
+def test_devices_are_streams_and_files_are_not(tmp_path: Path) -> None:
+    assert is_stream(Path(os.devnull))
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(os.devnull)
+    assert is_stream(tmp_path / "link")
+    for name in ("file", "missing", "."):
+        assert not is_stream(tmp_path / name)
+
+
+def test_a_copy_of_a_device_is_not_replaced(tmp_path: Path) -> None:
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        device.open("wb").close()
+    except OSError:
+        pytest.skip("only root makes devices")
+    write_atomically(device, "text")
+    assert stat.S_ISCHR(device.stat().st_mode)

@@ -6,6 +6,7 @@ from typing import Any
 
 import typer
 
+from kgradcam.cli.parsing import expand_home
 from kgradcam.errors import UsageError, UserError, did_you_mean
 
 
@@ -14,7 +15,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
     except (OSError, ValueError) as error:
@@ -38,7 +39,7 @@ def read_config(context: typer.Context, path: Path | None) -> Path | None:
             raise UsageError(f"{path}: {key!r} must be a value or a list. Received: a table.")
         # Values become text, so that the parser of the command line reads them too.
         repeats = any(each.name == names[name] and each.multiple for each in options)
-        texts = [*map(str, value)] if isinstance(value, list) else [str(value)]
+        texts = [expand_home(str(each)) for each in (value if isinstance(value, list) else [value])]
         defaults[names[name]] = texts if repeats else ",".join(texts)
     context.default_map = {**(context.default_map or {}), **defaults}
     return path

@@ -77,9 +77,9 @@ def explain(
     from kgradcam.models.classifier import load_classifier
     from kgradcam.models.network import is_model, model_names, require_model
     from kgradcam.pictures.explain_images import explain_images
-    from kgradcam.pictures.figures import save
+    from kgradcam.pictures.figures import SUFFIXES, save
 
-    require_absent(out, force)
+    require_absent(out, force, *images, model, weights, suffixes=SUFFIXES)
     # Optimizing a graph takes longer than running it on a few images.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     size = side_length(image_size)

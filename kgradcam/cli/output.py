@@ -1,12 +1,13 @@
-"""Prints results on stdout, and messages on stderr."""
+"""Prints results on stdout, and messages on stderr.
+
+By `print`, since click writes UTF-8 to a console whose encoding is ASCII.
+"""
 
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from kgradcam.errors import UserError
 
@@ -19,7 +20,7 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
     if form == "table":
         print_table(result.title, *result.table())
     else:
-        typer.echo(getattr(result, f"to_{form}")().rstrip("\n"))
+        print(getattr(result, f"to_{form}")().rstrip("\n"))
     if out is None:
         return
     from kgradcam.files import write_atomically
@@ -38,9 +39,41 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
     note(str(out))
 
 
-def require_absent(out: Path | None, force: bool) -> None:
-    """Fails early if the output exists and --force is not given."""
-    if out is not None and out.exists() and not force:
+def require_absent(
+    out: Path | None, force: bool, *inputs: Path | str | None, suffixes: Sequence[str] = ()
+) -> None:
+    """Fails early if --out cannot be written, or would replace what must stay.
+
+    Args:
+        out: The file or folder to write, if any.
+        force: Whether it may replace another one.
+        inputs: Files that the command reads, and folders whose files it reads; never replaced.
+        suffixes: The suffixes of its formats, lower case, for a file. A stream has none.
+    """
+    from kgradcam.files import is_stream
+
+    if out is None or is_stream(out):
+        return
+    if suffixes and out.suffix.lower() not in suffixes:
+        raise UserError(
+            f"--out must end in {' or '.join(suffixes)}, which is its format. Received: {out}."
+        )
+    above = next(folder for folder in out.absolute().parents if folder.exists())
+    if not above.is_dir():
+        raise UserError(f"{out} cannot be written: {above} is not a folder. Choose another --out.")
+    if not out.exists():
+        return
+    for each in [Path(each) for each in inputs if each]:
+        if each.exists() and (out.samefile(each) or each.resolve() in out.resolve().parents):
+            raise UserError(
+                f"--out {out} is an input of this command, so even --force does not replace it. "
+                "Choose another --out."
+            )
+    if not (out.is_dir() or out.is_file()):
+        raise UserError(f"{out} is a device. Choose another --out.")
+    if suffixes and out.is_dir():
+        raise UserError(f"{out} is a folder. Give --out a file in it: {out / f'out{suffixes[0]}'}.")
+    if not force:
         raise UserError(
             f"{out} already exists. Choose another --out, or overwrite it with --force."
         )
@@ -57,7 +90,7 @@ def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
 def note(text: str, quiet: bool = False) -> None:
     """Prints a message on stderr."""
     if not quiet:
-        typer.echo(plain(text), err=True)
+        print(plain(text), file=sys.stderr)
 
 
 def plain(text: str) -> str:
@@ -70,7 +103,7 @@ def plain(text: str) -> str:
 
 def print_json(content: Any) -> None:
     """Prints one JSON object on stdout."""
-    typer.echo(json.dumps(content, indent=1))
+    print(json.dumps(content, indent=1))
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:

@@ -1,13 +1,20 @@
 """Parses the values of options: numbers, ranges, sizes, and names of rules."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import typer
 
 from kgradcam.errors import UsageError, did_you_mean
+
+
+def expand_home(argument: str) -> str:
+    """Replaces a leading ~, also of a value as in --out=~/x, where no shell has done so."""
+    return re.sub(r"(^|=)~(?=[/\\]|$)", lambda found: found[1] + str(Path.home()), argument)
 
 
 class Numbers(list[float]):

@@ -47,7 +47,7 @@ def report(
     from kgradcam.pictures.report import build_report
     from kgradcam.runs.run import Run
 
-    require_absent(out, force)
+    require_absent(out, force, suffixes=(".html", ".htm"))
     page = build_report(
         Run(run),
         joined(threshold) or None,

@@ -1,6 +1,7 @@
 """Starts the command line: TensorFlow's import, signals, errors and exit codes."""
 
 import gc
+import io
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from typing import Any, NoReturn
 import typer
 
 from kgradcam.cli.output import note
+from kgradcam.cli.parsing import expand_home
 from kgradcam.errors import DataWarning, UsageError, UserError
 
 
@@ -44,9 +46,13 @@ def run(app: typer.Typer) -> None:
     """Runs the command line; a user's mistake becomes one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops in order, like Ctrl-C
     sys.unraisablehook = _interrupt_later
+    for stream in (sys.stdout, sys.stderr):
+        # A console in cp1252 or ASCII lacks some letters of class and file names.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
     try:
-        app()
+        app(args=[expand_home(argument) for argument in sys.argv[1:]])
     except UsageError as error:
         _fail(str(error), 2)
     except UserError as error:

@@ -33,7 +33,8 @@ def tune(
     from kgradcam.metrics.protocol import find_protocol
     from kgradcam.runs.run import Run
 
-    require_absent(out, force)
+    inputs = (run / "run.json", run / "ground_truth.json", *run.glob("detections-*.json"))
+    require_absent(out, force, *inputs, suffixes=(".json",))
     thresholds = joined(threshold) or numbers("0.01:0.60:0.01")
     choice, _ = choose(
         Run(run),

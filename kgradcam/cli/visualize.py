@@ -31,10 +31,10 @@ def visualize(
     [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
     """
     import_tensorflow()
-    from kgradcam.pictures.figures import save
+    from kgradcam.pictures.figures import SUFFIXES, save
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.run import Run
 
-    require_absent(out, force)
+    require_absent(out, force, suffixes=SUFFIXES)
     save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
     typer.echo(out)

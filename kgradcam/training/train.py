@@ -20,7 +20,7 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.layers import list_layers
 from kgradcam.metrics.classification import classification_ap
 from kgradcam.models.model_card import write_card
-from kgradcam.pictures.figures import save
+from kgradcam.pictures.figures import drawable, save
 from kgradcam.training.batches import LabelledImages, cache_features
 from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.curves import draw_history, log_epoch
@@ -244,7 +244,7 @@ def _finish(plan: Plan, files: TrainingFolder, training: _Training) -> dict[str,
     title = f"{plan.configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
 
     def write() -> None:
-        save(draw_history(training.history, title), files.path / CURVES_FILE)
+        save(draw_history(training.history, drawable(title)), files.path / CURVES_FILE)
         write_card(files.path, card)
 
     files.finish(write)
