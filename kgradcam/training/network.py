@@ -92,6 +92,9 @@ def build_network(
     trunk = below if cached else None
     try:
         trained = keras.Model(trunk.output if trunk else body.inputs[0], logits)
+        # Keras before 3.14 raises only when the model is called.
+        if trunk and body.layers[0] in trained.layers:
+            raise ValueError(f"{body.layers[0].name} reaches the head beside {frozen_until}.")
     except ValueError as error:
         raise UserError(
             f"frozen_until={frozen_until!r} lies inside a block: some paths bypass it. Expected "
