@@ -1,6 +1,7 @@
-"""Reads options from a TOML file."""
+"""Reads options from a TOML file, and passes them on by name."""
 
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -49,3 +50,9 @@ def given_options(context: typer.Context) -> list[str]:
     """Returns the options set on the command line, in a file or in the environment."""
     sources = {name: context.get_parameter_source(name) for name in context.params}
     return [name for name, source in sources.items() if source and source.name != "DEFAULT"]
+
+
+def options_of(context: typer.Context, configuration: Any) -> dict[str, Any]:
+    """Returns the values of the options that have the name of a field of a dataclass."""
+    names = {field.name for field in fields(configuration)}
+    return {name: value for name, value in context.params.items() if name in names}

@@ -6,25 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from kgradcam.cli.config_file import given_options
-from kgradcam.cli.options import (
-    DATASET,
-    MODEL,
-    AsJson,
-    Clip,
-    Config,
-    DataDir,
-    Force,
-    Layer,
-    MaxPixels,
-    Method,
-    Precision,
-    Preprocess,
-    Quiet,
-    Thresholds,
-    TrustModel,
-    Weights,
-)
+from kgradcam.cli import options
+from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, report_skipped, require_absent
 from kgradcam.cli.parsing import box_rules, joined, layer_paths, side_length
 from kgradcam.cli.startup import import_tensorflow
@@ -47,7 +30,7 @@ def detect(
             show_default=False,
         ),
     ] = None,
-    dataset: Annotated[str, typer.Option(help=DATASET)] = "voc/2007",
+    dataset: Annotated[str, typer.Option(help=options.DATASET)] = "voc/2007",
     split: Annotated[
         str | None, typer.Option(help="Default: test, or all for a folder without image lists.")
     ] = None,
@@ -61,12 +44,12 @@ def detect(
             show_default="all",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help=MODEL)] = "resnet50",
-    weights: Weights = "imagenet",
-    preprocess: Preprocess = None,
-    method: Method = "gradcam",
-    layer: Layer = None,
-    precision: Precision = "auto",
+    model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
+    weights: options.Weights = "imagenet",
+    preprocess: options.Preprocess = None,
+    method: options.Method = "gradcam",
+    layer: options.Layer = None,
+    precision: options.Precision = "auto",
     jit_compile: Annotated[
         bool | None,
         typer.Option(
@@ -131,7 +114,7 @@ def detect(
         ),
     ] = "float32",
     batch_size: Annotated[int, typer.Option(help="Images of equal shape in a batch.", min=1)] = 16,
-    threshold: Thresholds = None,
+    threshold: options.Thresholds = None,
     radius: Annotated[
         int | None,
         typer.Option(
@@ -155,20 +138,20 @@ def detect(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
-    clip: Clip = False,
-    trust_model: TrustModel = False,
-    max_pixels: MaxPixels = None,
-    data_dir: DataDir = None,
-    config: Config = None,
+    clip: options.Clip = False,
+    trust_model: options.TrustModel = False,
+    max_pixels: options.MaxPixels = None,
+    data_dir: options.DataDir = None,
+    config: options.Config = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run", help="Read the dataset and print the configuration; write nothing."
         ),
     ] = False,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Localize the classes of a dataset: heatmaps once, boxes for every threshold.
 
@@ -190,33 +173,17 @@ def detect(
         )
     if image_size is None:
         image_size = "native" if plain else "416" if fast else "448"
-    scales = tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5)))
-    configuration = Configuration(
-        dataset=dataset,
-        split=split,
-        classes=tuple(classes or ["all"]),
-        model=model,
-        weights=weights,
-        preprocess=preprocess,
-        method=method,
-        layer=layer_paths(layer),
-        precision=precision,
-        jit_compile=jit_compile,
-        image_size=side_length(image_size),
-        scales=scales,
-        refine=not plain if refine is None else refine,
-        heatmap_dtype=heatmap_dtype,
-        batch_size=batch_size,
-        thresholds=tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
-        boxes=box_options,
-        presence=presence,
-        presence_threshold=presence_threshold,
-        limit=limit,
-        seed=seed,
-        clip=clip,
-        strict=strict,
-        trusted=trust_model,
-    )
+    chosen = {
+        "classes": tuple(classes or ["all"]),
+        "layer": layer_paths(layer),
+        "image_size": side_length(image_size),
+        "scales": tuple(scale or ((1.0,) if plain or fast else (1.0, 0.5))),
+        "refine": not plain if refine is None else refine,
+        "thresholds": tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
+        "boxes": box_options,
+        "trusted": trust_model,
+    }
+    configuration = Configuration(**options_of(context, Configuration) | chosen)
     if resume:
         begun, stored = interrupted_configuration(folder)
         data_dir = data_dir or stored

@@ -5,18 +5,8 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.config_file import given_options
-from kgradcam.cli.options import (
-    DATASET,
-    MODEL,
-    AsJson,
-    Clip,
-    Config,
-    DataDir,
-    Force,
-    Preprocess,
-    Quiet,
-)
+from kgradcam.cli import options
+from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, print_table, report_skipped
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
@@ -25,7 +15,7 @@ _BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}
 _NETWORK, _TRAINING, _AUGMENTATION = "Network", "Training", "Random variations of images"
 
 Out = Annotated[Path, typer.Option(help="The model folder to write.", metavar="DIR")]
-Data = Annotated[str, typer.Option(help=DATASET)]
+Data = Annotated[str, typer.Option(help=options.DATASET)]
 Split = Annotated[
     str | None,
     typer.Option(help="Training split. Default: train, or all for a folder without that list."),
@@ -50,7 +40,7 @@ Classes = Annotated[
         show_default=False,
     ),
 ]
-Backbone = Annotated[str, typer.Option(help=f"The backbone: {MODEL}")]
+Backbone = Annotated[str, typer.Option(help=f"The backbone: {options.MODEL}")]
 TrainingWeights = Annotated[
     str,
     typer.Option(
@@ -205,7 +195,7 @@ def train(
     classes: Classes = None,
     model: Backbone = "resnet50",
     weights: TrainingWeights = "imagenet",
-    preprocess: Preprocess = None,
+    preprocess: options.Preprocess = None,
     last_layer: LastLayer = None,
     dilation: Dilation = False,
     frozen_until: FrozenUntil = None,
@@ -225,14 +215,14 @@ def train(
     colour: Colour = 0.2,
     hide: Hide = 0.0,
     seed: Seed = 0,
-    clip: Clip = False,
-    config: Config = None,
+    clip: options.Clip = False,
+    config: options.Config = None,
     resume: Resume = False,
     dry_run: DryRun = False,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Train a classifier of a dataset's classes, for explain, detect and layers.
 
@@ -251,33 +241,10 @@ def train(
     if resume:
         configuration = training.read_plan(out)
     else:
-        configuration = training.TrainingConfiguration(
-            dataset=dataset,
-            split=split,
-            validation_split=validation_split,
-            test_split=test_split,
-            classes=tuple(classes or ()),
-            model=model,
-            weights=weights,
-            preprocess=preprocess,
-            last_layer=last_layer,
-            dilation=dilation,
-            frozen_until=frozen_until,
-            cached_views=cached_views,
-            image_size=image_size,
-            batch_size=batch_size,
-            head_epochs=head_epochs,
-            epochs=epochs,
-            learning_rate=learning_rate,
-            backbone_rate=backbone_rate,
-            weight_decay=weight_decay,
-            patience=patience,
-            class_weights=class_weights,
-            augmentation=training.Augmentation(scale, flip, colour, hide),
-            mixed_precision=mixed_precision,
-            seed=seed,
-            clip=clip,
-        )
+        chosen = options_of(context, training.TrainingConfiguration)
+        chosen["classes"] = tuple(classes or ())
+        chosen["augmentation"] = training.Augmentation(scale, flip, colour, hide)
+        configuration = training.TrainingConfiguration(**chosen)
     if dry_run:
         plan = training.plan_training(configuration, data_dir)
         print_table(f"Training of {configuration.model}", *plan.table())

@@ -2,16 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import asdict
 
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import evaluate_run
-from kgradcam.evaluation.results import DIFFERENCE, MEAN, MIN_IMAGES, Result, Row
-from kgradcam.metrics.average_precision import evaluate
-from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
+from kgradcam.evaluation.box_tables import boxes_of_run
+from kgradcam.evaluation.grid import evaluate_boxes, measure_classes
+from kgradcam.evaluation.results import DIFFERENCE, MIN_IMAGES, Result, Row
+from kgradcam.metrics.bootstrap import draw_samples, interval
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
 
@@ -53,27 +50,34 @@ def compare_runs(
     drawn = draw_samples(len(runs[0].ground_truth.images), samples, seed)
     found = []
     for run in runs:
-        grid = evaluate_run(run, thresholds, iou_thresholds, protocol, radii=radii)
-        _, radius, threshold = grid.best
-        assert radius is not None
-        assert threshold is not None
-        values = _values(run, radius, threshold, iou_thresholds, protocol, drawn)
-        found.append((run, radius, threshold, values))
-    _, _, _, of_first = found[0]
+        boxes = boxes_of_run(run, thresholds, radii)
+        best = evaluate_boxes(boxes, iou_thresholds, protocol).best
+        # Columns of samples follow the names of images, which have other ids in other runs.
+        images = sorted(boxes.ground_truth.images, key=lambda image: image.file_name)
+        measured = measure_classes(
+            boxes.ground_truth,
+            boxes.tables[best],
+            iou_thresholds,
+            protocol,
+            [image.id for image in images],
+            drawn,
+        )
+        found.append((run, best, {(each.class_name, each.iou): each for each in measured}))
+    of_first = found[0][2]
     rows = []
     for class_name in dict.fromkeys(name for name, _ in of_first):
-        for place, (run, radius, threshold, values) in enumerate(found):
+        for place, (run, (_, radius, threshold), measured_here) in enumerate(found):
             for iou in iou_thresholds:
-                first, this = of_first[class_name, iou], values[class_name, iou]
+                this, first = measured_here[class_name, iou], of_first[class_name, iou]
                 difference, limits = math.nan, None
                 if place:
-                    difference = this.ap - first.ap
-                    limits = interval(this.samples - first.samples)
+                    difference = this.values["ap"] - first.values["ap"]
+                    limits = interval(this.samples["ap"] - first.samples["ap"])
                 row = Row(
                     class_name,
-                    {"ap": this.ap, DIFFERENCE: difference},
+                    {"ap": this.values["ap"], DIFFERENCE: difference},
                     {"images": len(this.images)},
-                    intervals={DIFFERENCE: limits},
+                    {DIFFERENCE: limits},
                     run=str(run.folder),
                     radius=radius,
                     threshold=threshold,
@@ -103,40 +107,3 @@ def _check_alike(one: Run, other: Run) -> None:
 
 def _image_names(run: Run) -> set[str]:
     return {image.file_name for image in run.ground_truth.images}
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """The AP on all images and on each sample, and the ids of the images that show an object."""
-
-    ap: float
-    samples: npt.NDArray[np.float64]
-    images: frozenset[int]
-
-
-def _values(
-    run: Run,
-    radius: int,
-    threshold: float,
-    ious: Sequence[float],
-    protocol: Protocol,
-    samples: npt.NDArray[np.int64],
-) -> dict[tuple[str, float], _Measured]:
-    """The measurements by class and IoU; columns of samples follow the names of the images."""
-    truth = run.ground_truth
-    image_ids = [image.id for image in sorted(truth.images, key=lambda image: image.file_name)]
-    detections = run.detections([threshold], [radius])[radius, threshold]
-    found = {}
-    for result in evaluate(truth, detections, protocol, ious):
-        of_samples, _ = evaluate_samples(result, image_ids, samples, protocol.ap)
-        images = frozenset(result.truth_images.tolist())
-        found[result.class_name, result.iou] = _Measured(result.ap, of_samples, images)
-    if len(truth.categories) > 1:
-        for iou in ious:
-            values = [found[name, iou] for name in truth.categories]
-            found[MEAN, iou] = _Measured(
-                float(mean_over_classes([np.array(each.ap) for each in values])),
-                mean_over_classes([each.samples for each in values]),
-                frozenset().union(*(each.images for each in values)),
-            )
-    return found

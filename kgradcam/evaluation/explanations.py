@@ -5,7 +5,7 @@ Needs TensorFlow, unlike the rest of this package.
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.heatmaps.explainer import Explanation
-from kgradcam.metrics.bootstrap import mean_over_classes
+from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.heatmap_files import ClassHeatmap
@@ -97,10 +97,12 @@ def faithfulness_of_run(
                     found.setdefault(record.category_id, []).append(values)
             advance(len(batch))
     names = run.ground_truth.categories
-    rows = [Row(names[i - 1], _means(found[i]), {"heatmaps": len(found[i])}) for i in sorted(found)]
-    if len(rows) > 1:
-        total = sum(row.counts["heatmaps"] for row in rows)
-        rows.append(Row(MEAN, _means([row.measures for row in rows]), {"heatmaps": total}))
+    means = {names[i - 1]: mean_of_rows(found[i]) for i in sorted(found)}
+    counts = {names[i - 1]: len(found[i]) for i in found}
+    counts[MEAN] = sum(counts.values())
+    rows = [
+        Row(name, values, {"heatmaps": counts[name]}) for name, values in with_mean(means).items()
+    ]
     source = {**describe(run), "images": len(examples), "seed": seed}
     title = f"Faithfulness of {made_by.method}"
     return Result(title, {"name": "faithfulness"}, tuple(rows), source, percent=False)
@@ -131,9 +133,3 @@ def _boxes(
     scale = np.array([width / image.width, height / image.height])
     boxes: npt.NDArray[np.float64] = truth.boxes[rows] * np.tile(scale, 2)
     return boxes
-
-
-def _means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {
-        name: float(mean_over_classes([np.array(row[name]) for row in rows])) for name in rows[0]
-    }

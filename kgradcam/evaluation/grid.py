@@ -1,9 +1,10 @@
 """AP and recall of a run, or of given detections, over grids of box options."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
@@ -105,8 +106,23 @@ def evaluate_boxes(
     truth = boxes.ground_truth
     samples = draw_samples(len(truth.images), bootstrap, seed) if bootstrap else None
 
+    image_ids = [image.id for image in truth.images]
+
     def measure(option: Option, detections: Detections) -> list[Row]:
-        return _measure(truth, option, detections, iou_thresholds, protocol, samples)
+        return [
+            Row(
+                each.class_name,
+                each.values,
+                each.counts,
+                {k: interval(each.samples[k]) if each.samples else None for k in each.values},
+                None,
+                *option,
+                each.iou,
+            )
+            for each in measure_classes(
+                truth, detections, iou_thresholds, protocol, image_ids, samples
+            )
+        ]
 
     rows = []
     quiet = quiet or boxes.run is None
@@ -128,40 +144,64 @@ def evaluate_boxes(
     return Result(title, asdict(protocol), tuple(rows), source, curves)
 
 
-def _measure(
+@dataclass(frozen=True)
+class Measured:
+    """A class at one IoU, or the mean over several classes.
+
+    Attributes:
+        class_name: The class, or `"mean"`.
+        iou: Intersection over union from which a box counts as correct.
+        values: `ap` and `recall`.
+        samples: Their values on each bootstrap sample; empty without samples.
+        counts: The numbers of `detections` and `ground_truths`.
+        images: The ids of the images that show an object that counts.
+    """
+
+    class_name: str
+    iou: float
+    values: dict[str, float]
+    samples: dict[str, npt.NDArray[np.float64]]
+    counts: dict[str, int]
+    images: frozenset[int]
+
+
+def measure_classes(
     ground_truth: GroundTruth,
-    option: Option,
     detections: Detections,
     ious: Sequence[float],
     protocol: Protocol,
-    samples: Samples | None,
-) -> list[Row]:
-    """The rows of one option: each class and IoU, and the mean over several classes."""
-    image_ids = [image.id for image in ground_truth.images]
-    measured = [
-        (each, None if samples is None else evaluate_samples(each, image_ids, samples, protocol.ap))
-        for each in evaluate(ground_truth, detections, protocol, ious)
-    ]
-    groups = [(each.class_name, each.iou, [(each, sampled)]) for each, sampled in measured]
+    image_ids: Sequence[int],
+    samples: Samples | None = None,
+) -> list[Measured]:
+    """Measures each class at each IoU, and the mean over several classes.
+
+    The columns of `samples` belong to `image_ids`.
+    """
+    found = []
+    for each in evaluate(ground_truth, detections, protocol, ious):
+        of_samples = {}
+        if samples is not None:
+            ap, recall = evaluate_samples(each, image_ids, samples, protocol.ap)
+            of_samples = {"ap": ap, "recall": recall}
+        values = {"ap": each.ap, "recall": each.recall}
+        counts = {"detections": each.detections, "ground_truths": each.ground_truths}
+        images = frozenset(each.truth_images.tolist())
+        found.append(Measured(each.class_name, each.iou, values, of_samples, counts, images))
     if len(ground_truth.categories) > 1:
-        groups += [(MEAN, iou, [each for each in measured if each[0].iou == iou]) for iou in ious]
-    boxes, radius, threshold = option
-    rows = []
-    for class_name, iou, members in groups:
-        measures, intervals = {}, {}
-        for part, name in enumerate(("ap", "recall")):
-            values = [getattr(each, name) for each, _ in members]
-            measures[name] = float(mean_over_classes(values))
-            of_samples = [sampled[part] for _, sampled in members if sampled is not None]
-            intervals[name] = interval(mean_over_classes(of_samples)) if of_samples else None
-        counts = {
-            name: sum(getattr(each, name) for each, _ in members)
-            for name in ("detections", "ground_truths")
-        }
-        rows.append(
-            Row(class_name, measures, counts, intervals, None, boxes, radius, threshold, iou)
-        )
-    return rows
+        found += [_mean([each for each in found if each.iou == iou]) for iou in ious]
+    return found
+
+
+def _mean(classes: Sequence[Measured]) -> Measured:
+    first = classes[0]
+    return Measured(
+        MEAN,
+        first.iou,
+        {k: float(mean_over_classes([each.values[k] for each in classes])) for k in first.values},
+        {k: mean_over_classes([each.samples[k] for each in classes]) for k in first.samples},
+        {k: sum(each.counts[k] for each in classes) for k in first.counts},
+        frozenset().union(*(each.images for each in classes)),
+    )
 
 
 def _curves(

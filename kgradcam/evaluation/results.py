@@ -1,17 +1,6 @@
 """The result of every evaluation: rows of measurements, and four forms to print them in.
 
-`Result.to_json` returns the content of `evaluation.json`, one object:
-
-===============  ==================================================================================
-`schema`         2; it rises when a field changes its meaning
-`kgradcam`       the version that wrote it
-`protocol`       `name`, and for the AP protocols `ap`, `difficult`, `inclusive`, `mixed_pixels`
-`source`         for a run its dataset, split, model, layer and method; where they apply `images`,
-                 `rows` (which boxes counted), `bootstrap` (the number of samples) and `seed`
-`best`           for AP: `radius` and `threshold` with the highest AP, mean over classes and IoU
-`rows`           see `Row`; undefined values are null, fields that do not apply are left out
-`curves`         for AP: `recall` and `precision` after each box of the best option
-===============  ==================================================================================
+`docs/evaluation.md` describes the fields of `evaluation.json`, which `Result.to_json` returns.
 """
 
 import csv
@@ -103,7 +92,7 @@ class Result:
         title: The subject of the table and its unit, in one line.
         protocol: The rules: at least `name`.
         rows: By class, then option, then IoU.
-        source: The origin of the measurements; see the module.
+        source: The origin of the measurements; see `docs/evaluation.md`.
         curves: Precision over recall for the best option; AP protocols only.
         percent: Whether measures are fractions that are printed in percent.
     """
@@ -161,7 +150,7 @@ class Result:
         return {(row.option, row.iou): row for row in rows}
 
     def to_json(self) -> str:
-        """Returns one JSON object; see the module."""
+        """Returns one JSON object, the content of `evaluation.json`."""
         content: dict[str, Any] = {
             "schema": SCHEMA,
             "kgradcam": __version__,

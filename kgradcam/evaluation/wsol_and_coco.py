@@ -12,6 +12,7 @@ from kgradcam.boxes.options import BoxOptions
 from kgradcam.data import voc
 from kgradcam.data.images import read_labels
 from kgradcam.data.voc_folder import VocFolder
+from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import BoxTables
 from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.metrics import wsol
@@ -150,8 +151,8 @@ def _of_pixels(counts: PixelCounts) -> dict[str, float]:
 
 def _mask_folder(run: Run) -> VocFolder | None:
     """The folder of the run's dataset, if the dataset is a folder with masks."""
-    path = Path(run.info.dataset.name)
-    if not path.is_dir():
+    try:
+        folder = VocFolder(Path(run.info.dataset.name))
+    except UserError:  # a dataset by name, or a folder that has moved
         return None
-    folder = VocFolder(path)
     return folder if (folder.root / "SegmentationClass").is_dir() else None

@@ -178,15 +178,7 @@ def pair_boxes(
     ranked: npt.NDArray[np.int64],
     mixed_pixels: bool = False,
 ) -> Pairs:
-    """Pairs detections with the objects of their images.
-
-    Args:
-        ground_truth: The annotated boxes.
-        truth: bool `[objects]`: the objects to pair.
-        detections: The predicted boxes.
-        ranked: int64 `[ranked]`: the rows of the detections to pair, in their order.
-        mixed_pixels: See `Protocol`.
-    """
+    """Pairs the detections `ranked` with the objects `truth` of their images."""
     rows = np.flatnonzero(truth)
     rows = rows[np.argsort(ground_truth.image_ids[rows], kind="stable")]
     image_ids = ground_truth.image_ids[rows]

@@ -75,10 +75,12 @@ def mean_over_classes(values: Sequence[npt.NDArray[np.float64] | float]) -> npt.
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
+def mean_of_rows(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the mean of each measure over the rows where it is not NaN."""
+    return {name: float(mean_over_classes([row[name] for row in rows])) for name in rows[0]}
+
+
 def with_mean(by_class: Mapping[str, Mapping[str, float]]) -> dict[str, Mapping[str, float]]:
     """Adds the means over several classes of each measure, as the class `"mean"`."""
-    if len(by_class) < 2:
-        return dict(by_class)
-    rows = list(by_class.values())
-    means = {name: float(mean_over_classes([row[name] for row in rows])) for name in rows[0]}
-    return {**by_class, "mean": means}
+    mean = {"mean": mean_of_rows(list(by_class.values()))} if len(by_class) > 1 else {}
+    return {**by_class, **mean}

@@ -54,15 +54,11 @@ def measure(
     }
     if regions is not None:
         height, width = images.shape[1:3]
-        pairs = [
-            [
-                (normalize(heatmap, (width, height)), region)
-                for heatmap, region in zip(heatmaps, of_image, strict=True)
-            ]
-            for heatmaps, of_image in zip(explanation.heatmaps, regions, strict=True)
-        ]
-        measures["pointing"] = np.array(
-            [[float(pointing_hit(*each)) for each in row] for row in pairs]
-        )
-        measures["energy"] = np.array([[energy_inside(*each) for each in row] for row in pairs])
+        pointing, energy = np.zeros(drop.shape), np.zeros(drop.shape)
+        for place in np.ndindex(drop.shape):
+            heatmap = normalize(explanation.heatmaps[place], (width, height))
+            region = regions[place[0]][place[1]]
+            pointing[place] = pointing_hit(heatmap, region)
+            energy[place] = energy_inside(heatmap, region)
+        measures |= {"pointing": pointing, "energy": energy}
     return measures

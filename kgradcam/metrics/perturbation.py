@@ -69,8 +69,7 @@ def deletion(
     Returns:
         A curve; its `auc` is the measure.
     """
-    replaced = _baseline(images, baseline)
-    return _curve(explainer, images, replaced, explanation, steps)
+    return _curve(explainer, images, _baseline(images, baseline), explanation, steps)
 
 
 def insertion(
@@ -83,17 +82,8 @@ def insertion(
 ) -> ScoreCurve:
     """Measures insertion (RISE; Petsiuk et al., BMVC 2018): high is good.
 
-    Inserts the hottest pixels first into a replaced image.
-
-    Args:
-        explainer: The explainer of the heatmaps.
-        images: Its images, `[batch, height, width, channels]`.
-        explanation: Its heatmaps.
-        steps: The number of steps, of equally many pixels except for the last.
-        baseline: The initial replacement; see the module.
-
-    Returns:
-        A curve; its `auc` is the measure.
+    Inserts the hottest pixels first into a replaced image. Arguments and result are those of
+    `deletion`.
     """
     return _curve(explainer, _baseline(images, baseline), images, explanation, steps)
 

@@ -49,36 +49,23 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
 
     ious = _some(evaluation.ious)
     figure, panels = _panels(len(ious), f"AP over the heat threshold\n{_subject(evaluation)}")
-    radii = sorted({row.radius or 0 for row in rows})
-    colors = matplotlib.colormaps["viridis"](np.linspace(0, _PALEST, len(radii)))
     baselines = [
         row
         for row in evaluation.rows
         if row.threshold is None and row.class_name == evaluation.headline
     ]
     for axes, iou in zip(panels, ious, strict=True):
-        for radius, color in zip(radii, colors, strict=True):
-            line = sorted(
-                (row.threshold or 0.0, row.measures["ap"])
-                for row in rows
-                if row.iou == iou and (row.radius or 0) == radius
-            )
-            x, y = np.transpose(line)
-            axes.plot(x, 100 * y, color=color, label=f"radius {radius}", linewidth=1.6)
-        for row, style in zip(
-            (row for row in baselines if row.iou == iou), ("--", ":", "-."), strict=False
-        ):
-            axes.axhline(
-                100 * row.measures["ap"],
-                color="0.45",
-                linestyle=style,
-                linewidth=1,
-                label=row.boxes,
-            )
-        best = max((row for row in rows if row.iou == iou), key=_ap)
-        axes.plot(best.threshold or 0.0, 100 * _ap(best), "o", color="#d6336c", markersize=6)
-        name = f"IoU {iou:g}: best {100 * _ap(best):.1f} at {best.threshold:g}"
-        axes.set_title(name, fontsize=10)
+        radii, thresholds, values, best = _grid(rows, iou)
+        colors = matplotlib.colormaps["viridis"](np.linspace(0, _PALEST, len(radii)))
+        for radius, line, color in zip(radii, values, colors, strict=True):
+            axes.plot(thresholds, line, color=color, label=f"radius {radius}", linewidth=1.6)
+        here = [row for row in baselines if row.iou == iou]
+        for row, style in zip(here, ("--", ":", "-."), strict=False):
+            height = 100 * row.measures["ap"]
+            axes.axhline(height, color="0.45", linestyle=style, linewidth=1, label=row.boxes)
+        x, y = thresholds[best[1]], values[best]
+        axes.plot(x, y, "o", color="#d6336c", markersize=6)
+        axes.set_title(f"IoU {iou:g}: best {y:.1f} at {x:g}", fontsize=10)
         axes.set(xlabel="heat threshold", ylabel="AP, percent")
         axes.set_ylim(bottom=0)
         axes.margins(y=0.12)
@@ -90,16 +77,9 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
 def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     ious = _some(evaluation.ious)
     figure, panels = _panels(len(ious), f"AP over radius and threshold\n{_subject(evaluation)}")
-    thresholds = sorted({row.threshold or 0.0 for row in rows})
-    radii = sorted({row.radius or 0 for row in rows})
     for axes, iou in zip(panels, ious, strict=True):
-        values = np.full((len(radii), len(thresholds)), np.nan)
-        for row in rows:
-            if row.iou == iou:
-                place = radii.index(row.radius or 0), thresholds.index(row.threshold or 0.0)
-                values[place] = 100 * row.measures["ap"]
+        radii, thresholds, values, (y, x) = _grid(rows, iou)
         image = axes.imshow(values, aspect="auto", origin="lower", cmap="viridis")
-        y, x = np.unravel_index(np.nanargmax(values), values.shape)
         axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor="#d6336c", markersize=9, mew=2)
         ticks = np.unique(np.linspace(0, len(thresholds) - 1, min(6, len(thresholds))).astype(int))
         axes.set_xticks(ticks, [f"{thresholds[i]:g}" for i in ticks])
@@ -109,6 +89,20 @@ def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
         axes.set(xlabel="heat threshold", ylabel="smoothing radius, pixels")
         figure.colorbar(image, ax=axes, shrink=0.85)
     return figure
+
+
+def _grid(rows: Sequence[Row], iou: float) -> tuple[list[int], list[float], Any, tuple[int, int]]:
+    """Radii, thresholds, AP in percent at each pair of them, and the place of the highest."""
+    found = {
+        (row.radius or 0, row.threshold or 0.0): row.measures["ap"]
+        for row in rows
+        if row.iou == iou
+    }
+    radii, thresholds = (sorted(set(each)) for each in zip(*found, strict=True))
+    pairs = [[found.get((radius, x), math.nan) for x in thresholds] for radius in radii]
+    values = 100 * np.array(pairs)
+    y, x = divmod(int(np.nan_to_num(values, nan=-1).argmax()), len(thresholds))
+    return radii, thresholds, values, (y, x)
 
 
 def _draw_precision_recall(evaluation: Result) -> "Figure":
@@ -183,7 +177,3 @@ def _source(evaluation: Result) -> str:
         name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
         where = f"{name} {source['split']}"
     return drawable(f"{where}, {evaluation.protocol['name']}")
-
-
-def _ap(row: Row) -> float:
-    return -1.0 if math.isnan(row.measures["ap"]) else row.measures["ap"]
