@@ -7,20 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import (
-    MODEL,
-    AsJson,
-    Force,
-    ImageSize,
-    Layer,
-    MaxPixels,
-    Method,
-    Precision,
-    Preprocess,
-    Quiet,
-    TrustModel,
-    Weights,
-)
+from kgradcam.cli import options
 from kgradcam.cli.output import note, print_json, print_table, require_absent
 from kgradcam.cli.parsing import layer_paths, side_length
 from kgradcam.cli.startup import import_tensorflow
@@ -30,9 +17,9 @@ from kgradcam.errors import UserError, did_you_mean
 def explain(
     images: Annotated[list[Path], typer.Argument(help="Images to explain.", metavar="IMAGE...")],
     out: Annotated[Path, typer.Option(help="Image file to write.", metavar="FILE.png")],
-    model: Annotated[str, typer.Option(help=MODEL)] = "resnet50",
-    weights: Weights = "imagenet",
-    preprocess: Preprocess = None,
+    model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
+    weights: options.Weights = "imagenet",
+    preprocess: options.Preprocess = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,10 +29,10 @@ def explain(
             show_default=False,
         ),
     ] = None,
-    layer: Layer = None,
-    image_size: ImageSize = "native",
-    method: Method = "gradcam",
-    precision: Precision = "float32",
+    layer: options.Layer = None,
+    image_size: options.ImageSize = "native",
+    method: options.Method = "gradcam",
+    precision: options.Precision = "float32",
     compare: Annotated[
         list[str] | None,
         typer.Option(
@@ -58,11 +45,11 @@ def explain(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are to the model.")
     ] = False,
-    trust_model: TrustModel = False,
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    trust_model: options.TrustModel = False,
+    max_pixels: options.MaxPixels = None,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw where a model sees a class in an image.
 
@@ -86,11 +73,11 @@ def explain(
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     for name, _, _ in others:
         if not is_model(name):
-            options = [*METHODS, *model_names()]
+            known = [*METHODS, *model_names()]
             raise UserError(
                 f"--compare must be a method, a model name, a .keras file or a model folder. "
                 f"Received: {name!r}."
-                f"{did_you_mean(name, options)} Methods: {', '.join(METHODS)}."
+                f"{did_you_mean(name, known)} Methods: {', '.join(METHODS)}."
             )
     require_model(model)
     for image in images:  # fails before the model and its weights are loaded
