@@ -17,6 +17,7 @@ def faithfulness(
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of --limit.")] = 0,
     trust_model: options.TrustModel = False,
+    dataset: options.MovedDataset = None,
     data_dir: options.DataDir = None,
     max_pixels: options.MaxPixels = None,
     out: options.ResultFolder = None,
@@ -40,7 +41,13 @@ def faithfulness(
     from kgradcam.runs.run import Run
 
     result = faithfulness_of_run(
-        Run(run), limit=limit, seed=seed, data_dir=data_dir, trusted=trust_model, quiet=quiet
+        Run(run),
+        limit=limit,
+        seed=seed,
+        data_dir=data_dir,
+        dataset=dataset,
+        trusted=trust_model,
+        quiet=quiet,
     )
     for name, meaning in MEASURES.items():
         note(f"{name}: {meaning}", quiet)

@@ -65,6 +65,15 @@ Clip = Annotated[
         "--clip", help="Clip boxes that leave their image, instead of skipping the image."
     ),
 ]
+MovedDataset = Annotated[
+    str | None,
+    typer.Option(
+        "--dataset",
+        help="The dataset of the run, if it was moved.",
+        metavar="FOLDER",
+        show_default=False,
+    ),
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(help="Folder of datasets.", envvar="TFDS_DATA_DIR", show_default=False),

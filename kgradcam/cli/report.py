@@ -10,6 +10,7 @@ from kgradcam.cli.options import (
     Force,
     Ious,
     MaxPixels,
+    MovedDataset,
     Protocol,
     Quiet,
     RunFolder,
@@ -32,6 +33,7 @@ def report(
     picture_size: Annotated[
         int, typer.Option(help="Longer side of the gallery's images in pixels.", min=16, max=2048)
     ] = 256,
+    dataset: MovedDataset = None,
     data_dir: DataDir = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -56,6 +58,7 @@ def report(
         count=count,
         picture_size=picture_size,
         data_dir=data_dir,
+        dataset=dataset,
         quiet=quiet,
     )
     out.parent.mkdir(parents=True, exist_ok=True)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import DataDir, Force, MaxPixels, Quiet, RunFolder
+from kgradcam.cli.options import DataDir, Force, MaxPixels, MovedDataset, Quiet, RunFolder
 from kgradcam.cli.output import require_absent
 from kgradcam.cli.startup import import_tensorflow
 
@@ -21,6 +21,7 @@ def visualize(
             help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
         ),
     ] = None,
+    dataset: MovedDataset = None,
     data_dir: DataDir = None,
     max_pixels: MaxPixels = None,
     force: Force = False,
@@ -33,8 +34,10 @@ def visualize(
     import_tensorflow()
     from kgradcam.pictures.figures import SUFFIXES, save
     from kgradcam.pictures.run_gallery import visualize_run
+    from kgradcam.runs.dataset_folder import locate_dataset
     from kgradcam.runs.run import Run
 
-    require_absent(out, force, suffixes=SUFFIXES)
-    save(visualize_run(Run(run), threshold, count, seed, data_dir), out)
+    opened = Run(run)
+    require_absent(out, force, locate_dataset(opened, dataset), suffixes=SUFFIXES)
+    save(visualize_run(opened, threshold, count, seed, data_dir, dataset), out)
     typer.echo(out)

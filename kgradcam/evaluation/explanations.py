@@ -21,6 +21,7 @@ from kgradcam.evaluation.results import MEAN, Result, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.faithfulness import measure
+from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
@@ -33,6 +34,7 @@ def faithfulness_of_run(
     limit: int | None = None,
     seed: int = 0,
     data_dir: Path | None = None,
+    dataset: str | None = None,
     trusted: bool = False,
     quiet: bool = True,
 ) -> Result:
@@ -45,6 +47,7 @@ def faithfulness_of_run(
         limit: The number of images to measure at most, drawn at random. Default: all.
         seed: The random seed of that draw.
         data_dir: The folder of tensorflow-datasets.
+        dataset: The dataset, if it was moved. Default: that of the run.
         trusted: Whether the model may execute code of its own, as Lambda layers do. The setting
             in `run.json` is ignored, since the file may come from anyone.
         quiet: Shows no progress on stderr.
@@ -60,13 +63,15 @@ def faithfulness_of_run(
     made_by = replace(
         run.info.configuration, layer=run.info.model.layer, precision="float32", trusted=trusted
     )
-    dataset = open_dataset(made_by.dataset, made_by.split, data_dir, quiet, made_by.clip)
+    opened = open_dataset(
+        locate_dataset(run, dataset), run.info.dataset.split, data_dir, quiet, made_by.clip
+    )
     explainer = make_explainer(made_by, load_model(made_by))
     images = {image.file_name: image for image in run.ground_truth.images}
-    examples = [example for example in dataset.examples if example.file_name in images]
+    examples = [example for example in opened.examples if example.file_name in images]
     if len(examples) < len(images):
         missing = set(images) - {example.file_name for example in examples}
-        raise UserError(f"{made_by.dataset} no longer holds {min(missing)}.")
+        raise UserError(f"{opened.name} no longer holds {min(missing)}.")
     records: dict[int, list[ClassHeatmap]] = {}
     for record in run.heatmaps():
         records.setdefault(record.image_id, []).append(record)
@@ -76,7 +81,7 @@ def faithfulness_of_run(
     outputs = list(run.info.model.outputs.values())
     found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("measures", len(examples), "images", quiet) as advance:
-        for batch, pictures, _ in dataset.batches(examples, made_by.batch_size, made_by.image_size):
+        for batch, pictures, _ in opened.batches(examples, made_by.batch_size, made_by.image_size):
             if not batch:
                 continue
             heatmaps = [records[images[example.file_name].id] for example in batch]

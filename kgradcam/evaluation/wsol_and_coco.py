@@ -20,6 +20,7 @@ from kgradcam.metrics.bootstrap import with_mean
 from kgradcam.metrics.coco import evaluate_coco
 from kgradcam.metrics.pixel_precision import PixelCounts
 from kgradcam.metrics.pointing_game import pointing_hit
+from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections
@@ -152,7 +153,7 @@ def _of_pixels(counts: PixelCounts) -> dict[str, float]:
 def _mask_folder(run: Run) -> VocFolder | None:
     """The folder of the run's dataset, if the dataset is a folder with masks."""
     try:
-        folder = VocFolder(Path(run.info.dataset.name))
-    except UserError:  # a dataset by name, or a folder that has moved
+        folder = VocFolder(Path(locate_dataset(run)))
+    except UserError:  # a dataset by name, or a folder that is gone
         return None
     return folder if (folder.root / "SegmentationClass").is_dir() else None

@@ -35,6 +35,7 @@ def build_report(
     count: int = 1000,
     picture_size: int = 256,
     data_dir: Path | None = None,
+    dataset: str | None = None,
     quiet: bool = True,
 ) -> str:
     """Builds the page.
@@ -48,6 +49,7 @@ def build_report(
             needed.
         picture_size: The longer side of their pictures in pixels.
         data_dir: The folder of tensorflow-datasets.
+        dataset: The dataset, if it was moved. Default: that of the run.
         quiet: Shows no progress on stderr.
 
     Returns:
@@ -62,7 +64,7 @@ def build_report(
     assert threshold is not None
     cards = find_cards(run, threshold)
     shown = cards[:count]
-    gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet)
+    gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet, dataset)
     title = f"{run.info.model.name} on {evaluation.source['dataset']}"
     script = _read_part("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

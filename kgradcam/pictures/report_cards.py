@@ -82,6 +82,7 @@ def describe_gallery(
     picture_size: int,
     data_dir: Path | None = None,
     quiet: bool = True,
+    dataset: str | None = None,
 ) -> dict[str, Any]:
     """Computes everything that the page shows of its cards.
 
@@ -92,6 +93,7 @@ def describe_gallery(
         picture_size: The longer side of the pictures in pixels.
         data_dir: The folder of tensorflow-datasets.
         quiet: Shows no progress on stderr.
+        dataset: The dataset, if it was moved. Default: that of the run.
 
     Returns:
         The data of `report.js`, ready for JSON: `thresholds` of the slider, its first `step`,
@@ -103,7 +105,7 @@ def describe_gallery(
     photos = {}
     if cards:  # without any, the dataset is not needed
         names = [card.image.file_name for card in cards]
-        for name, image in read_photographs(run, names, data_dir, quiet):
+        for name, image in read_photographs(run, names, data_dir, quiet, dataset):
             photos[name] = _thumbnail(image, picture_size)
     objects = _group_rows(run.ground_truth)
     found = [(table, _group_rows(table)) for table in _find_boxes(run, cards, thresholds, quiet)]

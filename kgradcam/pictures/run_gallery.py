@@ -12,6 +12,7 @@ from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
 from kgradcam.pictures.drawing import Panel, draw_gallery
+from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 
@@ -25,6 +26,7 @@ def visualize_run(
     count: int = 10,
     seed: int = 0,
     data_dir: Path | None = None,
+    dataset: str | None = None,
 ) -> "Figure":
     """Draws randomly chosen images of a run with their heatmaps, annotated and predicted boxes.
 
@@ -34,6 +36,7 @@ def visualize_run(
         count: The number of images, at most. An image with several classes is drawn for one.
         seed: The random seed of the choice.
         data_dir: The folder of tensorflow-datasets.
+        dataset: The dataset, if it was moved. Default: that of the run.
 
     Returns:
         A figure; see `drawing.save`.
@@ -45,7 +48,8 @@ def visualize_run(
     chosen = _choose_heatmaps(run, count, seed)
     truth, found = run.ground_truth, next(iter(run.detections([threshold]).values()))
     images = {image.id: image for image in truth.images}
-    photographs = dict(read_photographs(run, [images[i].file_name for i in chosen], data_dir))
+    names = [images[i].file_name for i in chosen]
+    photographs = dict(read_photographs(run, names, data_dir, dataset=dataset))
     panels = []
     for image_id, record in chosen.items():
         image = images[image_id]
@@ -68,7 +72,11 @@ def visualize_run(
 
 
 def read_photographs(
-    run: Run, file_names: Iterable[str], data_dir: Path | None = None, quiet: bool = True
+    run: Run,
+    file_names: Iterable[str],
+    data_dir: Path | None = None,
+    quiet: bool = True,
+    dataset: str | None = None,
 ) -> Iterator[tuple[str, npt.NDArray[np.uint8]]]:
     """Reads images of a run from its dataset, one at a time.
 
@@ -77,22 +85,36 @@ def read_photographs(
         file_names: The images to read; each is read once.
         data_dir: The folder of tensorflow-datasets.
         quiet: Shows no progress on stderr.
+        dataset: The dataset, if it was moved. Default: that of the run.
 
     Yields:
         A file name and its image, uint8 `[height, width, 3]`, RGB, in the order of the dataset.
 
     Raises:
-        UserError: The dataset is missing, or one of the images is missing or unreadable.
+        UserError: The dataset is missing, or one of the images is missing, unreadable, or of
+            another size than in the run.
     """
     from kgradcam.data.dataset import open_dataset  # imports tensorflow-datasets
 
-    source = run.info.dataset
-    clip = run.info.configuration.clip
-    dataset = open_dataset(source.name, source.split, data_dir, quiet, clip)
+    source = open_dataset(
+        locate_dataset(run, dataset),
+        run.info.dataset.split,
+        data_dir,
+        quiet,
+        run.info.configuration.clip,
+    )
     missing = set(file_names)
-    examples = [example for example in dataset.examples if example.file_name in missing]
+    sizes = {each.file_name: (each.width, each.height) for each in run.ground_truth.images}
+    examples = [example for example in source.examples if example.file_name in missing]
+    for each in examples:
+        if (each.width, each.height) != sizes[each.file_name]:
+            width, height = sizes[each.file_name]
+            raise UserError(
+                f"{each.file_name} of {source.name} has {each.width}x{each.height} pixels. The run "
+                f"was made from an image of {width}x{height}, so its boxes do not fit."
+            )
     with progress.bar("pictures", len(missing), "images", quiet) as advance:
-        for batch in dataset.batches(examples, 1):
+        for batch in source.batches(examples, 1):
             for example, image in zip(batch.examples, batch.images, strict=True):
                 missing.discard(example.file_name)
                 yield example.file_name, image

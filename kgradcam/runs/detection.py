@@ -25,6 +25,7 @@ from kgradcam.models.class_targets import ALL, dataset_targets
 from kgradcam.models.classifier import Classifier
 from kgradcam.models.network import require_model
 from kgradcam.runs.configuration import Configuration
+from kgradcam.runs.dataset_folder import find_folder, relative_folder
 from kgradcam.runs.explaining import (
     Targets,
     classes_to_explain,
@@ -32,6 +33,7 @@ from kgradcam.runs.explaining import (
     load_model,
     make_explainer,
 )
+from kgradcam.runs.partial_run import read_start
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
 from kgradcam.runs.run_writer import RunWriter, write_run
@@ -91,12 +93,13 @@ def detect(
             options = asdict(configuration)
             del options["precision"]  # "auto" is resolved only when the images are counted
             writer.require_same({"configuration": options})
-        dataset = open_dataset(
-            configuration.dataset, configuration.split, data_dir, quiet, configuration.clip
-        )
+        place = configuration.dataset
+        if resume:
+            place = find_folder(folder, read_start(folder).info.dataset)
+        dataset = open_dataset(place, configuration.split, data_dir, quiet, configuration.clip)
         _stop_if_strict(configuration, dataset.skipped)
         plan = _make_plan(configuration, dataset, load_model(configuration))
-        info = _describe(plan)
+        info = _describe(plan, folder)
         writer.begin(info, data_dir)
         _explain_images(plan, writer, quiet)
         return _finish(plan, info, writer)
@@ -252,12 +255,18 @@ def _ground_truth(
     )
 
 
-def _describe(plan: _Plan) -> RunInfo:
+def _describe(plan: _Plan, folder: Path) -> RunInfo:
     """The content of `run.json` before the first batch."""
     dataset, classifier = plan.dataset, plan.classifier
     return RunInfo(
         configuration=replace(plan.configuration, precision=plan.explainer.precision),
-        dataset=DatasetInfo(dataset.name, dataset.split, len(dataset.examples), dataset.digest()),
+        dataset=DatasetInfo(
+            plan.configuration.dataset,
+            dataset.split,
+            len(dataset.examples),
+            dataset.digest(),
+            relative_folder(dataset.name, folder),
+        ),
         model=ModelInfo(
             name=classifier.name,
             layer=plan.explainer.layer,

@@ -23,12 +23,14 @@ class DatasetInfo:
         split: The split.
         images: The number of images in the split.
         digest: A hash of the annotations.
+        folder: The path from the run folder to a dataset that is a folder.
     """
 
     name: str
     split: str
     images: int
     digest: str
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
