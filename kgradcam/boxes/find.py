@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.levels import level_boxes
-from kgradcam.boxes.normalization import normalize
+from kgradcam.boxes.normalization import WHOLE, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores, score_boxes
@@ -21,6 +21,7 @@ def find_boxes(
     probability: float = 1.0,
     threshold: float = 0.25,
     options: BoxOptions = _DEFAULTS,
+    extent: Sequence[float] = WHOLE,
 ) -> tuple[Boxes, Scores]:
     """Draws boxes around the hot regions of a heatmap, and scores them.
 
@@ -39,6 +40,7 @@ def find_boxes(
         probability: The model's probability of the class, in [0, 1].
         threshold: The lowest heat level, in [0, 1].
         options: The rules and their limits.
+        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
 
     Returns:
         Boxes, float64 `[boxes, 4]`, xyxy in pixels from 0, half-open; and their scores, float64
@@ -56,7 +58,7 @@ def find_boxes(
         array([[20., 10., 50., 30.]])
     """
     return boxes_by_option(
-        heatmap, size, probability, [threshold], [options.smooth_radius], options
+        heatmap, size, probability, [threshold], [options.smooth_radius], options, extent
     )[0]
 
 
@@ -67,6 +69,7 @@ def boxes_by_option(
     thresholds: Sequence[float],
     radii: Sequence[int],
     options: BoxOptions,
+    extent: Sequence[float] = WHOLE,
 ) -> list[tuple[Boxes, Scores]]:
     """Runs `find_boxes` for every pair of smoothing radius and threshold, sharing the work.
 
@@ -77,13 +80,15 @@ def boxes_by_option(
         thresholds: Heat thresholds, in [0, 1].
         radii: Smoothing radii in pixels; they replace `options.smooth_radius`.
         options: The rules and their limits.
+        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
 
     Returns:
         Boxes and scores for each radius and, within it, each threshold.
     """
     if options.rules == "levels":
-        return list(level_boxes(heatmap, size, probability, thresholds, radii, options))
-    resized = normalize(heatmap, size)
+        boxes = level_boxes(heatmap, size, probability, thresholds, radii, options, extent)
+        return list(boxes)
+    resized = normalize(heatmap, size, extent)
     found = [
         boxes
         for radius in radii

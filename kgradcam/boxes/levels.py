@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.normalization import Heatmap, normalize
+from kgradcam.boxes.normalization import WHOLE, Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes, box_iou
 from kgradcam.boxes.scores import Scores, score_boxes
@@ -28,6 +28,7 @@ def level_boxes(
     thresholds: Sequence[float],
     radii: Sequence[int],
     options: BoxOptions,
+    extent: Sequence[float] = WHOLE,
 ) -> Iterator[tuple[Boxes, Scores]]:
     """Draws the boxes of the rules `"levels"`.
 
@@ -38,12 +39,14 @@ def level_boxes(
         thresholds: The lowest levels, in [0, 1].
         radii: Widths of the smoothing filter in pixels of the image.
         options: The score and the limits of non-maximum suppression.
+        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
 
     Yields:
         For each radius and, within it, each threshold: boxes `[boxes, 4]`, best first, and scores.
     """
     shrink = min(1.0, _CANVAS / max(size))
-    canvas = normalize(heatmap, (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink))))
+    small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
+    canvas = normalize(heatmap, small, extent)
     scale = np.array([size[0] / canvas.shape[1], size[1] / canvas.shape[0]] * 2)
     for radius in radii:
         smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas

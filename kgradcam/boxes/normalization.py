@@ -1,5 +1,7 @@
 """Brings a heatmap to the size of its image and to [0, 1]."""
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -8,19 +10,26 @@ from kgradcam.errors import UserError
 
 Heatmap = npt.NDArray[np.float32]
 
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+"""The extent of a heatmap whose cells tile the whole image."""
 _LARGEST = np.finfo(np.float32).max
 
 
-def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
+def normalize(
+    heatmap: npt.ArrayLike, size: tuple[int, int], extent: Sequence[float] = WHOLE
+) -> Heatmap:
     """Resizes a heatmap to its image and stretches it to [0, 1].
 
     Args:
         heatmap: `[height, width]`, at any resolution.
         size: `(width, height)` of the image in pixels.
+        extent: The part of the image that its cells tile, xyxy in fractions of the width and
+            height; see `Explanation.extent`.
 
     Returns:
         float32 `[height, width]` of the image: bilinear interpolation, then
-        `(x - min) / (max - min)`. A heatmap without contrast becomes zeros.
+        `(x - min) / (max - min)`. A heatmap without contrast becomes zeros. Pixels outside the
+        extent are 0.
 
     Raises:
         UserError: `heatmap` is not two-dimensional, is empty, or holds NaN or infinite values.
@@ -36,7 +45,29 @@ def normalize(heatmap: npt.ArrayLike, size: tuple[int, int]) -> Heatmap:
     # The difference of two larger values would overflow float32.
     if np.abs(values).max() > _LARGEST / 2:
         values = values * np.float32(0.25)
-    resized = cv2.resize(values, size, interpolation=cv2.INTER_LINEAR)
+    resized = fit(values, size, extent)
     resized = resized - resized.min()
     highest = resized.max()
     return resized / highest if highest > 0 else resized
+
+
+def fit(heatmap: Heatmap, size: tuple[int, int], extent: Sequence[float]) -> Heatmap:
+    """Resizes a heatmap to `(width, height)` of its image, where it covers `extent` of the image.
+
+    Bilinear interpolation between the centres of cells, constant up to their borders. Pixels that
+    the cells do not cover get the lowest value.
+    """
+    if tuple(extent) == WHOLE:
+        return cv2.resize(heatmap, size, interpolation=cv2.INTER_LINEAR)
+    lowest = heatmap.min()
+    rows = _weights(heatmap.shape[0], size[1], extent[1], extent[3])
+    columns = _weights(heatmap.shape[1], size[0], extent[0], extent[2])
+    return rows @ (heatmap - lowest) @ columns.T + lowest
+
+
+def _weights(count: int, pixels: int, low: float, high: float) -> Heatmap:
+    """The weight of each of `count` cells in each pixel, `[pixels, count]`; 0 beyond the cells."""
+    places = ((np.arange(pixels)[:, np.newaxis] + 0.5) / pixels - low) / (high - low) * count
+    distances = np.abs(np.clip(places - 0.5, 0, count - 1) - np.arange(count))
+    covered = (places >= 0) & (places <= count)
+    return (covered * np.maximum(1 - distances, 0)).astype(np.float32)

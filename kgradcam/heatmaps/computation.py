@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kgradcam.heatmaps.forward import ForwardPass, Reshape, run_forward
 from kgradcam.heatmaps.fusion import fuse_layers
+from kgradcam.heatmaps.geometry import WHOLE
 from kgradcam.heatmaps.multiscale import View, combine_scales
 from kgradcam.heatmaps.scores import Score
 
@@ -52,7 +53,7 @@ class Computation:
     refine: bool
 
     def explain(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
-        """Returns heatmaps `[batch, classes, ...]`, scores, probabilities and the top classes."""
+        """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""
         inputs = self._preprocessed(inputs)
         if self.scales == (1.0,) and not self.refine:
             view = self._view(inputs, class_masks)
@@ -65,7 +66,8 @@ class Computation:
             class_count=0 if scored.logits is None else scored.logits.shape[-1],
             feature_maps=[call.feature_maps for call in view.calls],
         )
-        return (heatmaps, scored.scores, scored.probabilities, scored.top), record
+        extents = tf.repeat(view.extent[tf.newaxis], tf.shape(heatmaps)[0], axis=0)
+        return (heatmaps, extents, scored.scores, scored.probabilities, scored.top), record
 
     def predict(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
         """Returns scores and probabilities, `[batch, classes]`."""
@@ -81,5 +83,16 @@ class Computation:
         maps = [self.method(each) for each in passes]
         if self.relu:
             maps = [tf.nn.relu(each) for each in maps]
-        heatmaps = maps[0] if len(maps) == 1 else fuse_layers(maps)
-        return View(heatmaps, passes[0].scored, passes, [each.call for each in passes])
+        extents = [_extent_of_maps(*each) for each in zip(maps, passes, strict=True)]
+        heatmaps, extent = maps[0], extents[0]
+        if len(maps) > 1:
+            heatmaps, extent = fuse_layers(maps, extents), tf.constant(WHOLE)
+        return View(heatmaps, passes[0].scored, passes, [each.call for each in passes], extent)
+
+
+def _extent_of_maps(heatmaps: Any, forward: ForwardPass) -> Any:
+    """The extent of the feature maps, or the whole image for heatmaps on another grid."""
+    if heatmaps.shape.rank != 4 or forward.feature_maps.shape.rank != 4:
+        return tf.constant(WHOLE)
+    same = tf.reduce_all(tf.equal(tf.shape(heatmaps)[2:], tf.shape(forward.feature_maps)[1:3]))
+    return tf.where(same, forward.extent, WHOLE)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, TraceRecord
+from kgradcam.heatmaps.geometry import WHOLE
 from kgradcam.heatmaps.inputs import as_tensors, check_inputs, specs_of
 from kgradcam.heatmaps.scores import ClassTarget, list_targets, make_class_masks
 
@@ -31,12 +32,16 @@ class Explanation:
             as sigmoid if it has one unit. NaN with `score=`.
         classes: For each image, the class or group that each heatmap explains; empty with
             `score=`.
+        extent: The part of the image that the cells of a heatmap tile, xyxy in fractions of its
+            width and height. Convolutions without padding cut off a rim; otherwise it is the whole
+            image, (0, 0, 1, 1). `normalize`, `find_boxes` and `overlay` accept it.
     """
 
     heatmaps: npt.NDArray[np.float32]
     scores: npt.NDArray[np.float32]
     probabilities: npt.NDArray[np.float32]
     classes: list[list[ClassTarget]]
+    extent: tuple[float, ...] = WHOLE
 
 
 class Explainer(ABC):
@@ -96,10 +101,12 @@ class Explainer(ABC):
                 out of range.
         """
         inputs, masks, targets = self._check(images, classes, class_per_image, classes_per_image)
-        heatmaps, scores, probabilities, top = self._explain(inputs, masks)
+        heatmaps, extents, scores, probabilities, top = self._explain(inputs, masks)
         if not targets and self._computation.score.function is None:
             targets = [[int(index)] for index in top.numpy()]
-        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets)
+        # The images of a batch have one size, so they share an extent.
+        extent = tuple(extents.numpy()[0].tolist())
+        return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets, extent)
 
     def predict(
         self,

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.geometry import extent_of
 from kgradcam.heatmaps.layers import (
     LayerCall,
     ancestors,
@@ -56,6 +57,11 @@ class ForwardPass:
     score: Score
     reshape: Reshape | None
     tape: tf.GradientTape
+
+    @property
+    def extent(self) -> Any:
+        """The part of the image that `feature_maps` cover; see `geometry.extent_of`."""
+        return extent_of(self.feature_maps, self.inputs)
 
     def gradients(self, slope: Any) -> Any:
         """Returns the gradient of a score at the feature maps.

@@ -6,18 +6,21 @@ from typing import Any
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.geometry import resample
 
 _MAX_CELLS = 1024.0
 
 
-def fuse_layers(maps: Sequence[Any]) -> Any:
+def fuse_layers(maps: Sequence[Any], extents: Sequence[Any]) -> Any:
     """Averages the heatmaps of several layers at the largest of their sizes.
 
     Args:
         maps: float32 `[classes, batch, height, width]` of each layer.
+        extents: The part of the image that each covers; see `extent_of`.
 
     Returns:
-        float32 `[classes, batch, height, width]`, the mean of the heatmaps divided by their maxima.
+        float32 `[classes, batch, height, width]`, the mean of the heatmaps divided by their maxima;
+        its cells tile the image.
 
     Raises:
         UserError: The heatmaps are those of series or volumes.
@@ -27,15 +30,12 @@ def fuse_layers(maps: Sequence[Any]) -> Any:
     sizes = tf.stack([tf.shape(each)[2:] for each in maps])
     size = sizes[tf.argmax(tf.reduce_prod(sizes, axis=1))]
 
-    def scaled(heatmaps: Any) -> Any:
+    def scaled(heatmaps: Any, extent: Any) -> Any:
         highest = tf.reduce_max(tf.abs(heatmaps), axis=[2, 3], keepdims=True)
-        flat = tf.reshape(heatmaps, [-1, *tf.unstack(tf.shape(heatmaps)[2:]), 1])
-        resized = tf.reshape(
-            tf.image.resize(flat, size), [*tf.unstack(tf.shape(heatmaps)[:2]), *tf.unstack(size)]
-        )
-        return tf.math.divide_no_nan(resized, highest)
+        last = tf.einsum("cbhw->bhwc", tf.math.divide_no_nan(heatmaps, highest))
+        return tf.einsum("bhwc->cbhw", resample(last, extent, size))
 
-    return tf.add_n([scaled(each) for each in maps]) / len(maps)
+    return tf.add_n(list(map(scaled, maps, extents))) / len(maps)
 
 
 def scaled_to_one(heatmaps: Any) -> Any:

@@ -64,7 +64,7 @@ class GradCAM(Explainer):
         refine: Whether heat spreads to regions with similar features in the layers of the next two
             finer strides (see `affinity`), from the decisive part to the whole object. With
             `refine` or several scales, the cells of a heatmap tile the image exactly (see
-            `receptive_field`), at the next finer stride, in about a thousand cells at most.
+            `geometry`), at the next finer stride, in about a thousand cells at most.
         jit_compile: Whether to compile with XLA, once for each new shape. Default: on a GPU, if
             the model's inputs have a fixed size.
 

@@ -16,8 +16,8 @@ import keras
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.heatmaps.geometry import stride
 from kgradcam.heatmaps.inputs import input_specs
-from kgradcam.heatmaps.receptive_field import stride
 
 PASSIVE = (
     *(keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D),

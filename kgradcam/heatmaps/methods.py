@@ -14,6 +14,7 @@ import tensorflow as tf
 from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.heatmaps.computation import Method
 from kgradcam.heatmaps.forward import ForwardPass, for_each, space
+from kgradcam.heatmaps.geometry import resample
 from kgradcam.heatmaps.gradcam import GradCAM, grad_cam
 from kgradcam.heatmaps.guided_backpropagation import guided_gradients
 
@@ -137,7 +138,7 @@ def guided_grad_cam(forward: ForwardPass) -> Any:
     if not tf.is_tensor(forward.inputs) or forward.inputs.shape.rank != 4:
         raise UserError("Guided Grad-CAM needs a model of one image.")
     heat = tf.einsum("cbhw->bhwc", tf.nn.relu(grad_cam(forward)))
-    heat = tf.image.resize(heat, tf.shape(forward.inputs)[1:3])
+    heat = resample(heat, forward.extent, tf.shape(forward.inputs)[1:3])
     return tf.einsum("bhwc->cbhw", heat) * guided_gradients(forward)
 
 
@@ -171,10 +172,10 @@ def score_cam(forward: ForwardPass) -> Any:
     feature_maps = forward.feature_maps
     if not tf.is_tensor(forward.inputs) or feature_maps.shape.rank != 4:
         raise UserError("Score-CAM masks one image, and needs feature maps of two axes.")
-    size = tf.shape(forward.inputs)[1:3]
+    size, extent = tf.shape(forward.inputs)[1:3], forward.extent
 
     def masked_scores(channel: Any) -> Any:
-        enlarged = tf.image.resize(feature_maps[..., channel, None], size)
+        enlarged = resample(feature_maps[..., channel, None], extent, size)
         lowest = tf.reduce_min(enlarged, axis=[1, 2], keepdims=True)
         span = tf.reduce_max(enlarged, axis=[1, 2], keepdims=True) - lowest
         mask = tf.math.divide_no_nan(enlarged - lowest, span)

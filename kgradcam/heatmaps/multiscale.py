@@ -9,8 +9,8 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.affinity import affinities, propagate
 from kgradcam.heatmaps.forward import ForwardPass, as_grid
 from kgradcam.heatmaps.fusion import at_most_cells, scaled_to_one
+from kgradcam.heatmaps.geometry import WHOLE, extent_of, resample
 from kgradcam.heatmaps.layers import LayerCall, finer_calls
-from kgradcam.heatmaps.receptive_field import cell_centres, resample
 from kgradcam.heatmaps.scores import Scored
 
 
@@ -22,12 +22,14 @@ class View(NamedTuple):
         scored: The scores of the explained classes.
         passes: The forward pass at each explained layer.
         calls: The calls whose feature maps the heatmaps are computed from.
+        extent: float32 `[4]`: the part of the image that the heatmaps cover; see `extent_of`.
     """
 
     heatmaps: Any
     scored: Scored
     passes: list[ForwardPass]
     calls: list[LayerCall]
+    extent: Any
 
 
 def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
@@ -91,19 +93,16 @@ def combine_scales(
         probabilities=tf.add_n([view.scored.probabilities for view in views]) / len(views),
     )
     heatmaps = tf.einsum("bhwc->cbhw", scaled_to_one(total))
-    return View(heatmaps, scored, views[0].passes, calls)
+    return View(heatmaps, scored, views[0].passes, calls, tf.constant(WHOLE))
 
 
 def _on_grid(view: View, cells: Any) -> Any:
     """The heatmaps of a view, `[batch, *cells, classes]`, divided by their maxima."""
-    (forward,) = view.passes
     heatmaps = tf.einsum("cbhw->bhwc", view.heatmaps)
-    return scaled_to_one(_tiled(forward, forward.call, cells, heatmaps))
+    return scaled_to_one(resample(heatmaps, view.extent, cells))
 
 
-def _tiled(forward: ForwardPass, call: LayerCall, cells: Any, maps: Any = None) -> Any:
-    """Maps on a layer's grid (default: its features), resampled to cells that tile the image."""
+def _tiled(forward: ForwardPass, call: LayerCall, cells: Any) -> Any:
+    """The feature maps of a layer, resampled to cells that tile the image."""
     grid = as_grid(call, call.feature_maps, forward.reshape)
-    height, width = tf.unstack(tf.shape(forward.inputs)[1:3])
-    centres = (cell_centres(grid, height, 0), cell_centres(grid, width, 1))
-    return resample(grid if maps is None else maps, centres, (height, width), cells)
+    return resample(grid, extent_of(grid, forward.inputs), cells)

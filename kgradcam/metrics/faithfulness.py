@@ -56,7 +56,8 @@ def measure(
         height, width = images.shape[1:3]
         pointing, energy = np.zeros(drop.shape), np.zeros(drop.shape)
         for place in np.ndindex(drop.shape):
-            heatmap = normalize(explanation.heatmaps[place], (width, height))
+            size = (width, height)
+            heatmap = normalize(explanation.heatmaps[place], size, explanation.extent)
             region = regions[place[0]][place[1]]
             pointing[place] = pointing_hit(heatmap, region)
             energy[place] = energy_inside(heatmap, region)

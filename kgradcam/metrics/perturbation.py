@@ -207,7 +207,8 @@ def class_arguments(explanation: "Explanation", class_place: int | None = None) 
 def _heat(explanation: "Explanation", class_place: int, shape: Sequence[int]) -> Values:
     """The heatmaps of a class in [0, 1] at the images' size, `[batch, height, width]`."""
     size = (shape[2], shape[1])
-    return np.array([normalize(each, size) for each in explanation.heatmaps[:, class_place]])
+    heatmaps = explanation.heatmaps[:, class_place]
+    return np.array([normalize(each, size, explanation.extent) for each in heatmaps])
 
 
 def _baseline(images: Images, baseline: Baseline) -> Images:

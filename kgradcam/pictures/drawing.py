@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.boxes.normalization import WHOLE, fit
 from kgradcam.pictures.figures import DPI, drawable, shorten, text_extent
 
 if TYPE_CHECKING:
@@ -75,7 +75,12 @@ class ExplanationRow:
     heatmap_titles: Sequence[str]
 
 
-def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = OPACITY) -> Picture:
+def overlay(
+    image: Picture,
+    heatmap: npt.NDArray[Any],
+    opacity: float = OPACITY,
+    extent: Sequence[float] = WHOLE,
+) -> Picture:
     """Blends a heatmap over an image; hotter pixels are more opaque.
 
     Args:
@@ -83,6 +88,7 @@ def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = OPACITY)
         heatmap: float `[rows, columns]` in [0, 1], at any resolution; resized bilinearly. NaN
             counts as 0.
         opacity: The opacity of heat 1, in [0, 1]. Heat 0 leaves the image as it is.
+        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
 
     Returns:
         uint8 `[height, width, 3]`, RGB.
@@ -94,7 +100,7 @@ def overlay(image: Picture, heatmap: npt.NDArray[Any], opacity: float = OPACITY)
     """
     height, width = image.shape[:2]
     heat = np.clip(np.nan_to_num(np.asarray(heatmap, np.float32)), 0, 1)
-    heat = cv2.resize(heat, (width, height))
+    heat = fit(heat, (width, height), extent)
     weight = opacity * heat[..., np.newaxis]
     return np.round(image * (1 - weight) + heat_colors(heat) * weight).astype(np.uint8)
 

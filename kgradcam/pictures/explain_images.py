@@ -112,7 +112,12 @@ def explain_images(
             measures = measure(live, seen, explanation) if measured else {}
             for j, name in enumerate(names):
                 heatmaps.append(
-                    _visible(explanation.heatmaps[0, j], photograph.shape[1::-1], seen.shape[1:3])
+                    _visible(
+                        explanation.heatmaps[0, j],
+                        photograph.shape[1::-1],
+                        seen.shape[1:3],
+                        explanation.extent,
+                    )
                 )
                 in_row.append(
                     Finding(
@@ -131,13 +136,15 @@ def explain_images(
     return draw_explanations(rows), findings
 
 
-def _visible(heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...]) -> Heatmap:
+def _visible(
+    heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...], extent: Sequence[float]
+) -> Heatmap:
     """Normalizes a heatmap for drawing, at the image's size."""
     # A heatmap at pixel resolution, as of guided Grad-CAM, has a few pixels far above all others.
     # Clipped at its 99th percentile, the rest becomes visible.
     if heatmap.shape == seen:
         heatmap = np.minimum(heatmap, np.quantile(heatmap, 0.99))
-    return normalize(heatmap, size)
+    return normalize(heatmap, size, extent)
 
 
 def _title(finding: Finding, with_model: bool, with_method: bool) -> str:

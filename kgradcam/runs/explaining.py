@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.boxes.normalization import WHOLE, fit
 from kgradcam.data.dataset import Batch
 from kgradcam.data.examples import Example
 from kgradcam.devices import all_gpus
@@ -122,7 +124,7 @@ def explain_batch(
             ClassHeatmap(
                 image_id=image_ids[example.index],
                 category_id=category_ids[name],
-                heatmap=explanation.heatmaps[i, j],
+                heatmap=_on_whole_image(explanation.heatmaps[i, j], explanation.extent),
                 score=float(explanation.scores[i, j]),
                 probability=float(explanation.probabilities[i, j]),
             )
@@ -136,6 +138,17 @@ def explain_batch(
             found.explained.append(example)
             found.heatmaps.extend(heatmaps)
     return found
+
+
+def _on_whole_image(
+    heatmap: npt.NDArray[np.float32], extent: Sequence[float]
+) -> npt.NDArray[np.float32]:
+    """The heatmap with cells of about the same size that tile the whole image, as runs store it."""
+    if tuple(extent) == WHOLE or not heatmap.size:
+        return heatmap
+    sides = (extent[2] - extent[0], extent[3] - extent[1])
+    width, height = (round(n / side) for n, side in zip(heatmap.shape[::-1], sides, strict=True))
+    return fit(heatmap, (width, height), extent)
 
 
 def _padded(names: Sequence[Sequence[str]], targets: Targets) -> list[list[tuple[int, ...]]]:

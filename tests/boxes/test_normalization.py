@@ -16,3 +16,15 @@ def test_normalize_is_half_pixel_bilinear_from_zero_to_one() -> None:
 @pytest.mark.parametrize("value", [0.0, 3.0])
 def test_a_map_without_contrast_is_zeros(value: float) -> None:
     assert normalize(np.full((2, 2), value), (3, 2)).tolist() == [[0, 0, 0], [0, 0, 0]]
+
+
+def test_a_map_that_covers_a_part_of_the_image_is_drawn_there() -> None:
+    """Two cells of two pixels on pixels 1 to 4 of six; what they do not cover is 0."""
+    drawn = normalize([[2.0, 6.0]], (6, 2), (1 / 6, 0, 5 / 6, 1))
+    np.testing.assert_allclose(drawn, [[0, 0, 0.25, 0.75, 1, 0]] * 2, atol=1e-6)
+    # The whole image as an extent is no different from none.
+    heat = np.arange(6.0).reshape(2, 3)
+    nearly_whole = (0.0, 0.0, 1.0, 1.0 - 1e-9)
+    np.testing.assert_allclose(
+        normalize(heat, (7, 5), nearly_whole), normalize(heat, (7, 5)), atol=1e-6
+    )
