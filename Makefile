@@ -2,9 +2,12 @@
 # Another interpreter beside the first: make test-quick PYTHON=python3.13 VENV=.venv-3.13
 PYTHON ?= python3
 VENV ?= .venv
+# A file of exact versions, such as constraints/newest.txt for those of the last release.
+CONSTRAINTS ?=
+TESTS ?= tests
 STAMP := $(VENV)/installed
 
-.PHONY: help demo results test test-quick test-slow docs bench lint
+.PHONY: help demo results test test-quick test-slow test-oldest docs bench lint lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -16,14 +19,17 @@ demo: $(STAMP)  ## heatmaps, boxes, scores and pictures of photographs that need
 results: $(STAMP)  ## what results/ holds, as far as this machine can rebuild it
 	PATH="$(CURDIR)/$(VENV)/bin:$$PATH" VOC2012="$(VOC2012)" sh results/rebuild.sh
 
-test: $(STAMP)  ## all tests except the slow ones
-	$(VENV)/bin/python -m pytest -n 2 -m "not slow"
+test: $(STAMP)  ## all tests except the slow ones; or make test TESTS=tests/boxes
+	$(VENV)/bin/python -m pytest -n 2 -m "not slow" $(TESTS)
 
 test-quick: $(STAMP)  ## the core of the suite: explainer, boxes, metrics
 	$(VENV)/bin/python -m pytest -m "not slow" tests/heatmaps/test_gradcam.py tests/boxes tests/metrics
 
 test-slow: $(STAMP)  ## the slow tests
 	$(VENV)/bin/python -m pytest -n 2 -m slow
+
+test-oldest:  ## the same with the oldest supported version of each dependency
+	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt
 
 docs: $(STAMP)  ## the site, with the reference made from docstrings, in build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
@@ -40,7 +46,10 @@ lint: $(STAMP)  ## style, format and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
-$(STAMP): pyproject.toml
+lock: $(STAMP)  ## writes the versions of this environment into constraints/newest.txt
+	$(VENV)/bin/pip freeze --exclude-editable > constraints/newest.txt
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
 	touch $@

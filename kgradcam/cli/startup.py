@@ -34,12 +34,32 @@ def import_tensorflow() -> None:
         os.dup2(nowhere.fileno(), 2)
     gc.disable()
     try:
-        import tensorflow  # noqa: F401
+        _import_with_backend()
     finally:
         gc.enable()
         os.dup2(stderr, 2)
         os.close(stderr)
     gc.freeze()
+
+
+def _import_with_backend() -> None:
+    try:
+        import tensorflow  # noqa: F401 - it imports Keras, and ignores an ImportError of Keras
+    except ValueError as error:
+        raise _wrong_backend(str(error)) from error
+    try:
+        import keras
+    except ImportError as error:
+        raise _wrong_backend(str(error)) from error
+    if keras.backend.backend() != "tensorflow":
+        raise _wrong_backend(keras.backend.backend())
+
+
+def _wrong_backend(received: str) -> UserError:
+    return UserError(
+        f"kgradcam needs the backend tensorflow of Keras. Received: {received}. Set the "
+        "environment variable KERAS_BACKEND=tensorflow, which overrides keras.json."
+    )
 
 
 def run(app: typer.Typer) -> None:

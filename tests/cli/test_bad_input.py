@@ -5,6 +5,7 @@ import json
 import os
 import re
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -505,3 +506,14 @@ def test_a_run_over_a_cabinet_of_horrors(make_voc: Callable, tiny_model: Path, t
     assert counts.images == len(READABLE)
     assert counts.skipped == len(UNREADABLE) + len(ANNOTATIONS)
     assert counts.images + counts.skipped == len(VocFolder(folder.root).image_ids("all"))
+
+
+@pytest.mark.parametrize("backend", ["jax", "no such backend"])
+def test_another_backend_of_keras_is_an_error_in_one_line(backend: str) -> None:
+    """JAX is not installed here; where it is, the message names it in the same way."""
+    command = [sys.executable, "-c", "from kgradcam.cli import main; main()", "env"]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("kgradcam: kgradcam needs the backend tensorflow of Keras.")
+    assert (done.stderr.count("\n"), backend in done.stderr) == (1, True)
