@@ -1,7 +1,11 @@
 """Progress: on stderr, and none for work that was not needed."""
 
+import contextlib
+import io
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -62,3 +66,23 @@ def test_in_a_terminal_there_is_a_bar(
     told = capsys.readouterr().err
     assert "3/3" in told
     assert "elapsed" in told
+
+
+def test_threads_that_redirect_stdout_leave_it_as_it_was() -> None:
+    stdout = sys.stdout
+    inside = threading.Barrier(4)
+
+    def redirect(number: int) -> str:
+        target = io.StringIO()
+        inside.wait(60)
+        with progress.redirect_stdout(target):
+            print(number)
+            with contextlib.suppress(KeyboardInterrupt), progress.redirect_stdout(io.StringIO()):
+                raise KeyboardInterrupt
+            print(number)
+        return target.getvalue()
+
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(20):
+            assert list(pool.map(redirect, range(4))) == [f"{i}\n{i}\n" for i in range(4)]
+    assert sys.stdout is stdout

@@ -114,8 +114,8 @@ def record_calls(
 
     with _patch_lock:
         original = keras.Operation.__call__
-        keras.Operation.__call__ = call
         try:
+            keras.Operation.__call__ = call
             yield calls
         finally:
             keras.Operation.__call__ = original

@@ -1,10 +1,16 @@
 """The layers that a model calls: default, paths in nested models, and what is told of each."""
 
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import keras
 import pytest
+import tensorflow as tf
 
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.layers import find_call, list_layers
+from kgradcam.heatmaps.layers import LayerCall, find_call, list_layers, record_calls
 
 
 def backbone(name: str) -> keras.Model:
@@ -115,3 +121,83 @@ def test_a_map_aside_is_not_the_default() -> None:
     calls, default = list_layers(model)
     assert calls[-1].path.endswith("/extra")
     assert default.path.endswith("/main")
+
+
+def recorded_paths(model: keras.Model) -> list[str]:
+    with record_calls(model) as calls:
+        model(tf.zeros((1, 16, 16, 3)))
+    return [call.path for call in calls]
+
+
+PATHS = ["a/first", "a/last", "a/pool"]
+
+
+def test_threads_record_their_own_calls_only() -> None:
+    original = keras.Operation.__call__
+    models = [classifier(backbone(name)) for name in "abcd"]
+    recording, watched = threading.Event(), threading.Event()
+
+    def call_outside() -> None:
+        """Calls a model while another thread records."""
+        assert recording.wait(60)
+        models[1](tf.zeros((1, 16, 16, 3)))
+        watched.set()
+
+    outside = threading.Thread(target=call_outside)
+    outside.start()
+    with record_calls(models[0]) as calls:
+        recording.set()
+        assert watched.wait(60)
+        models[0](tf.zeros((1, 16, 16, 3)))
+    outside.join()
+    assert [call.path for call in calls] == PATHS
+    with ThreadPoolExecutor(4) as pool:
+        for name, paths in zip("abcd" * 4, pool.map(recorded_paths, models * 4), strict=True):
+            assert paths == [path.replace("a/", f"{name}/") for path in PATHS]
+    assert keras.Operation.__call__ is original
+
+
+@pytest.mark.parametrize("raised", [ValueError, KeyboardInterrupt, SystemExit])
+def test_nothing_is_left_behind_by_an_exception(raised: type[BaseException]) -> None:
+    original = keras.Operation.__call__
+    model = classifier(backbone("a"))
+
+    def fail(call: LayerCall) -> Any:
+        raise raised
+
+    with pytest.raises(raised), record_calls(model, fail):
+        model(tf.zeros((1, 16, 16, 3)))
+    assert keras.Operation.__call__ is original
+    assert recorded_paths(model) == PATHS
+
+
+def test_nothing_is_left_behind_by_a_signal() -> None:
+    original = keras.Operation.__call__
+    model = classifier(backbone("a"))
+
+    def interrupt(call: LayerCall) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        return call.feature_maps
+
+    with pytest.raises(KeyboardInterrupt), record_calls(model, interrupt):
+        model(tf.zeros((1, 16, 16, 3)))
+    assert keras.Operation.__call__ is original
+    assert recorded_paths(model) == PATHS
+
+
+def test_a_recording_inside_a_recording_restores_the_outer_one() -> None:
+    original = keras.Operation.__call__
+    model, other = classifier(backbone("a")), classifier(backbone("b"))
+    inner: list[list[str]] = []
+
+    def record_another(call: LayerCall) -> Any:
+        if not inner:
+            inner.append([])
+            inner[0] = recorded_paths(other)
+        return call.feature_maps
+
+    with record_calls(model, record_another) as calls:
+        model(tf.zeros((1, 16, 16, 3)))
+    assert inner == [["b/first", "b/last", "b/pool"]]
+    assert [call.path for call in calls if call.path in PATHS] == PATHS
+    assert keras.Operation.__call__ is original
