@@ -1,5 +1,6 @@
 """VOC through tensorflow-datasets: `voc/2007` and `voc/2012`, read, downloaded or prepared."""
 
+import contextlib
 import importlib
 import sys
 import urllib.error
@@ -22,6 +23,7 @@ from kgradcam.data.voc_folder import VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
 
 _MIRROR_TIMEOUT_SECONDS = 10
+_OTHER_WAYS = "make it from an unpacked VOCdevkit with `kgradcam prepare`"
 
 
 def voc_names() -> list[str]:
@@ -44,8 +46,8 @@ def open_voc(name: str, split: str, data_dir: Path, quiet: bool = True) -> Datas
     builder = _prepared_builder(name, data_dir)
     split = "validation" if split == "val" else split
     base = split.split("[")[0]
-    if base not in builder.info.splits:
-        options = list(builder.info.splits)
+    options = list(builder.info.splits)
+    if base not in options:
         raise UserError(
             f"split={split!r} is not a split of {name}.{did_you_mean(base, options)} "
             f"It has: {', '.join(options)}."
@@ -60,9 +62,14 @@ def open_voc(name: str, split: str, data_dir: Path, quiet: bool = True) -> Datas
         count = builder.info.splits[split].num_examples
     except ValueError as error:
         raise UserError(f"split={split!r} of {name} cannot be read: {error}") from error
-    class_names = builder.info.features["objects"]["label"].names
-    with progress.bar("headers", count, "images", quiet, brief=True) as advance:
+    with (
+        progress.bar("headers", count, "images", quiet, brief=True) as advance,
+        _damage_named(name, Path(builder.data_path)),
+    ):
+        class_names = builder.info.features["objects"]["label"].names
         examples, skipped = _read_records(records, class_names, advance)
+        if len(examples) + len(skipped) != count:
+            raise ValueError(f"{len(examples) + len(skipped)} of {count} images are there.")
     return Dataset(
         name, split, examples, skipped, class_names, records.map(lambda record: record["image"])
     )
@@ -115,11 +122,42 @@ def _prepared_builder(name: str, data_dir: Path) -> Any:
         raise UserError(
             f"dataset={name!r} is not in tensorflow-datasets, which has {', '.join(voc_names())}."
         )
-    builder = tfds.builder(name, data_dir=data_dir)
-    if not builder.is_prepared():
+    with _damage_named(name, data_dir / name):
+        builder = tfds.builder(name, data_dir=data_dir)
+        is_prepared = builder.is_prepared()
+        if is_prepared and not builder.info.splits:
+            raise ValueError("dataset_info.json lists no splits.")
+        if not is_prepared and Path(builder.data_path).exists():
+            raise ValueError("dataset_info.json is missing.")
+    if not is_prepared:
         _require_mirror(name)
-        _download_and_prepare(builder)
+        try:
+            _download_and_prepare(builder)
+        except Exception as error:  # tensorflow-datasets, requests and tarfile raise many kinds
+            raise UserError(
+                f"{name} cannot be downloaded and prepared: {_first_line(error)} Remove "
+                f"{data_dir / 'downloads'} and try again, or {_OTHER_WAYS}."
+            ) from error
     return builder
+
+
+@contextlib.contextmanager
+def _damage_named(name: str, folder: Path) -> Iterator[None]:
+    """Reports a prepared dataset that was cut short, or lost or changed a file."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # TensorFlow, JSON and the file system raise many kinds
+        raise UserError(
+            f"{name} in {folder} is damaged: {_first_line(error)} Remove this folder to download "
+            f"it anew, or {_OTHER_WAYS}."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return f"{text[:200].rstrip('.')}."
 
 
 def _download_and_prepare(builder: Any) -> None:

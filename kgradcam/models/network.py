@@ -142,6 +142,11 @@ def _download(name: str, constructor: Callable[..., Any]) -> Any:
         with redirect_stdout(sys.stderr):
             return constructor(weights=IMAGENET)
     except Exception as error:  # Keras raises a bare Exception when a download fails
+        if isinstance(error, OSError) or "corrupted" in str(error):  # cut short in the cache
+            raise UserError(
+                f"The ImageNet weights of {name} in the Keras cache are damaged: {error}. Remove "
+                "them from ~/.keras/models (or KERAS_HOME), or give --weights FILE."
+            ) from error
         if "URL fetch failure" not in str(error):
             raise
         raise UserError(
