@@ -14,211 +14,182 @@ from kgradcam.errors import UsageError
 _BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}
 _NETWORK, _TRAINING, _AUGMENTATION = "Network", "Training", "Random variations of images"
 
-Out = Annotated[Path, typer.Option(help="The model folder to write.", metavar="DIR")]
-Data = Annotated[str, typer.Option(help=options.DATASET)]
-Split = Annotated[
-    str | None,
-    typer.Option(help="Training split. Default: train, or all for a folder without that list."),
-]
-ValidationSplit = Annotated[
-    str | None,
-    typer.Option(
-        help="Validation split, or the fraction of the training images to hold out, such as 0.2. "
-        "Default: the dataset's validation split, or 0.2 without one.",
-        metavar="NAME|FRACTION",
-    ),
-]
-TestSplit = Annotated[
-    str | None, typer.Option(help="A split that is evaluated once, after training.")
-]
-Classes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--class",
-        help="A class to recognize; repeat for several. Default: those of the training split.",
-        metavar="NAME",
-        show_default=False,
-    ),
-]
-Backbone = Annotated[str, typer.Option(help=f"The backbone: {options.MODEL}")]
-TrainingWeights = Annotated[
-    str,
-    typer.Option(
-        help="imagenet, or a weights file. Layers that a .npz file lacks start from random "
-        "weights.",
-        metavar="imagenet|FILE",
-    ),
-]
-LastLayer = Annotated[
-    str | None,
-    typer.Option(
-        help="Cut the backbone after this layer. Default: its last one with height and width.",
-        metavar="NAME",
-        rich_help_panel=_NETWORK,
-    ),
-]
-Dilation = Annotated[
-    bool,
-    typer.Option(
-        "--dilation",
-        help="Double the last feature maps: remove the last stride and dilate the convolutions "
-        "after it.",
-        rich_help_panel=_NETWORK,
-    ),
-]
-FrozenUntil = Annotated[
-    str | None,
-    typer.Option(
-        help="The last layer that is never trained.", metavar="NAME", rich_help_panel=_NETWORK
-    ),
-]
-CachedViews = Annotated[
-    int,
-    typer.Option(
-        help="Compute the frozen layers once for N variations of each image and keep their "
-        "output on disk. Many times faster on CPUs.",
-        min=0,
-        metavar="N",
-        rich_help_panel=_TRAINING,
-    ),
-]
-TrainingSize = Annotated[
-    int,
-    typer.Option(
-        help="Height and width of the training images in pixels.",
-        min=16,
-        rich_help_panel=_TRAINING,
-    ),
-]
-BatchSize = Annotated[
-    int, typer.Option(help="Images in a batch.", min=1, rich_help_panel=_TRAINING)
-]
-HeadEpochs = Annotated[
-    int, typer.Option(help="Epochs that train the head only.", min=0, rich_help_panel=_TRAINING)
-]
-Epochs = Annotated[
-    int,
-    typer.Option(
-        help="Epochs after those that train all layers.", min=0, rich_help_panel=_TRAINING
-    ),
-]
-LearningRate = Annotated[
-    float,
-    typer.Option(
-        help="Initial learning rate of the head; it falls to 0 as a cosine.",
-        min=0.0,
-        rich_help_panel=_TRAINING,
-    ),
-]
-BackboneRate = Annotated[
-    float,
-    typer.Option(
-        help="Factor on the learning rate of the backbone's last layer; its first layer gets the "
-        "square.",
-        min=0.0,
-        max=1.0,
-        rich_help_panel=_TRAINING,
-    ),
-]
-WeightDecay = Annotated[
-    float, typer.Option(help="Weight decay of AdamW.", min=0.0, rich_help_panel=_TRAINING)
-]
-Patience = Annotated[
-    int,
-    typer.Option(
-        help="Stop after N epochs without a better validation mAP; 0 never stops early.",
-        min=0,
-        metavar="N",
-        rich_help_panel=_TRAINING,
-    ),
-]
-ClassWeights = Annotated[
-    bool,
-    typer.Option(
-        "--class-weights", help="Weigh rare positive labels more.", rich_help_panel=_TRAINING
-    ),
-]
-MixedPrecision = Annotated[
-    bool,
-    typer.Option(
-        "--mixed-precision", help="Compute in float16, for GPUs.", rich_help_panel=_TRAINING
-    ),
-]
-Scale = Annotated[
-    float,
-    typer.Option(
-        help="Smallest fraction of the area that a random crop keeps; 1 disables cropping.",
-        min=0.01,
-        max=1.0,
-        rich_help_panel=_AUGMENTATION,
-    ),
-]
-Flip = Annotated[
-    bool, typer.Option(help="Mirror half of the images.", rich_help_panel=_AUGMENTATION)
-]
-Colour = Annotated[
-    float,
-    typer.Option(
-        help="Largest relative change of brightness, contrast and saturation.",
-        min=0.0,
-        max=1.0,
-        rich_help_panel=_AUGMENTATION,
-    ),
-]
-Hide = Annotated[
-    float,
-    typer.Option(
-        help="Hide-and-seek: probability that a patch of the image is hidden.",
-        min=0.0,
-        max=1.0,
-        rich_help_panel=_AUGMENTATION,
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(help="Random seed of weights, image order and variations.", min=0)
-]
-Resume = Annotated[
-    bool, typer.Option("--resume", help="Continue the interrupted training in --out.")
-]
-DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Print the data, the network and the stages, and stop.")
-]
-
 
 def train(
     context: typer.Context,
-    out: Out,
-    dataset: Data = "voc/2007",
-    split: Split = None,
-    validation_split: ValidationSplit = None,
-    test_split: TestSplit = None,
-    classes: Classes = None,
-    model: Backbone = "resnet50",
-    weights: TrainingWeights = "imagenet",
+    out: Annotated[Path, typer.Option(help="The model folder to write.", metavar="DIR")],
+    dataset: Annotated[str, typer.Option(help=options.DATASET)] = "voc/2007",
+    split: Annotated[
+        str | None,
+        typer.Option(help="Training split. Default: train, or all for a folder without that list."),
+    ] = None,
+    validation_split: Annotated[
+        str | None,
+        typer.Option(
+            help="Validation split, or the fraction of the training images to hold out, such as "
+            "0.2. Default: the dataset's validation split, or 0.2 without one.",
+            metavar="NAME|FRACTION",
+        ),
+    ] = None,
+    test_split: Annotated[
+        str | None, typer.Option(help="A split that is evaluated once, after training.")
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class to recognize; repeat for several. Default: those of the training split.",
+            metavar="NAME",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option(help=f"The backbone: {options.MODEL}")] = "resnet50",
+    weights: Annotated[
+        str,
+        typer.Option(
+            help="imagenet, or a weights file. Layers that a .npz file lacks start from random "
+            "weights.",
+            metavar="imagenet|FILE",
+        ),
+    ] = "imagenet",
     preprocess: options.Preprocess = None,
-    last_layer: LastLayer = None,
-    dilation: Dilation = False,
-    frozen_until: FrozenUntil = None,
-    cached_views: CachedViews = 0,
-    image_size: TrainingSize = 224,
-    batch_size: BatchSize = 32,
-    head_epochs: HeadEpochs = 5,
-    epochs: Epochs = 15,
-    learning_rate: LearningRate = 1e-3,
-    backbone_rate: BackboneRate = 0.1,
-    weight_decay: WeightDecay = 1e-4,
-    patience: Patience = 5,
-    class_weights: ClassWeights = False,
-    mixed_precision: MixedPrecision = False,
-    scale: Scale = 0.4,
-    flip: Flip = True,
-    colour: Colour = 0.2,
-    hide: Hide = 0.0,
-    seed: Seed = 0,
+    last_layer: Annotated[
+        str | None,
+        typer.Option(
+            help="Cut the backbone after this layer. Default: its last one with height and width.",
+            metavar="NAME",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = None,
+    dilation: Annotated[
+        bool,
+        typer.Option(
+            "--dilation",
+            help="Double the last feature maps: remove the last stride and dilate the convolutions "
+            "after it.",
+            rich_help_panel=_NETWORK,
+        ),
+    ] = False,
+    frozen_until: Annotated[
+        str | None,
+        typer.Option(
+            help="The last layer that is never trained.", metavar="NAME", rich_help_panel=_NETWORK
+        ),
+    ] = None,
+    cached_views: Annotated[
+        int,
+        typer.Option(
+            help="Compute the frozen layers once for N variations of each image and keep their "
+            "output on disk. Many times faster on CPUs.",
+            min=0,
+            metavar="N",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 0,
+    image_size: Annotated[
+        int,
+        typer.Option(
+            help="Height and width of the training images in pixels.",
+            min=16,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 224,
+    batch_size: Annotated[
+        int, typer.Option(help="Images in a batch.", min=1, rich_help_panel=_TRAINING)
+    ] = 32,
+    head_epochs: Annotated[
+        int, typer.Option(help="Epochs that train the head only.", min=0, rich_help_panel=_TRAINING)
+    ] = 5,
+    epochs: Annotated[
+        int,
+        typer.Option(
+            help="Epochs after those that train all layers.", min=0, rich_help_panel=_TRAINING
+        ),
+    ] = 15,
+    learning_rate: Annotated[
+        float,
+        typer.Option(
+            help="Initial learning rate of the head; it falls to 0 as a cosine.",
+            min=0.0,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 1e-3,
+    backbone_rate: Annotated[
+        float,
+        typer.Option(
+            help="Factor on the learning rate of the backbone's last layer; its first layer gets "
+            "the square.",
+            min=0.0,
+            max=1.0,
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 0.1,
+    weight_decay: Annotated[
+        float, typer.Option(help="Weight decay of AdamW.", min=0.0, rich_help_panel=_TRAINING)
+    ] = 1e-4,
+    patience: Annotated[
+        int,
+        typer.Option(
+            help="Stop after N epochs without a better validation mAP; 0 never stops early.",
+            min=0,
+            metavar="N",
+            rich_help_panel=_TRAINING,
+        ),
+    ] = 5,
+    class_weights: Annotated[
+        bool,
+        typer.Option(
+            "--class-weights", help="Weigh rare positive labels more.", rich_help_panel=_TRAINING
+        ),
+    ] = False,
+    mixed_precision: Annotated[
+        bool,
+        typer.Option(
+            "--mixed-precision", help="Compute in float16, for GPUs.", rich_help_panel=_TRAINING
+        ),
+    ] = False,
+    scale: Annotated[
+        float,
+        typer.Option(
+            help="Smallest fraction of the area that a random crop keeps; 1 disables cropping.",
+            min=0.01,
+            max=1.0,
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = 0.4,
+    flip: Annotated[
+        bool, typer.Option(help="Mirror half of the images.", rich_help_panel=_AUGMENTATION)
+    ] = True,
+    colour: Annotated[
+        float,
+        typer.Option(
+            help="Largest relative change of brightness, contrast and saturation.",
+            min=0.0,
+            max=1.0,
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = 0.2,
+    hide: Annotated[
+        float,
+        typer.Option(
+            help="Hide-and-seek: probability that a patch of the image is hidden.",
+            min=0.0,
+            max=1.0,
+            rich_help_panel=_AUGMENTATION,
+        ),
+    ] = 0.0,
+    seed: Annotated[
+        int, typer.Option(help="Random seed of weights, image order and variations.", min=0)
+    ] = 0,
     clip: options.Clip = False,
     config: options.Config = None,
-    resume: Resume = False,
-    dry_run: DryRun = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the interrupted training in --out.")
+    ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the data, the network and the stages, and stop."),
+    ] = False,
     data_dir: options.DataDir = None,
     as_json: options.AsJson = False,
     force: options.Force = False,

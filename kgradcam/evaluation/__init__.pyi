@@ -4,7 +4,6 @@ from .box_tables import given_boxes as given_boxes
 from .comparison import compare_runs as compare_runs
 from .explanations import faithfulness_of_run as faithfulness_of_run
 from .grid import evaluate_boxes as evaluate_boxes
-from .grid import evaluate_detections as evaluate_detections
 from .grid import evaluate_run as evaluate_run
 from .results import Result as Result
 from .results import Row as Row

@@ -8,7 +8,7 @@ import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
-from kgradcam.evaluation.box_tables import BoxTables, boxes_of_run, given_boxes
+from kgradcam.evaluation.box_tables import BoxTables, boxes_of_run
 from kgradcam.evaluation.results import (
     MEAN,
     Option,
@@ -58,23 +58,6 @@ def evaluate_run(
         bootstrap=bootstrap,
         seed=seed,
         quiet=quiet,
-    )
-
-
-def evaluate_detections(
-    ground_truth: GroundTruth,
-    detections: Detections,
-    iou_thresholds: Sequence[float],
-    protocol: Protocol,
-    *,
-    baselines: bool = False,
-    bootstrap: int = 0,
-    seed: int = 0,
-) -> Result:
-    """Measures given detections; see `evaluate_boxes` for its other arguments."""
-    boxes = given_boxes(ground_truth, detections)
-    return evaluate_boxes(
-        boxes, iou_thresholds, protocol, baselines=baselines, bootstrap=bootstrap, seed=seed
     )
 
 

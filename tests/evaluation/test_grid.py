@@ -10,7 +10,8 @@ from helpers import PLAIN, found, truth
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
-from kgradcam.evaluation.grid import evaluate_detections, evaluate_run
+from kgradcam.evaluation.box_tables import given_boxes
+from kgradcam.evaluation.grid import evaluate_boxes, evaluate_run
 from kgradcam.evaluation.results import Row
 from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.configuration import Configuration
@@ -19,12 +20,8 @@ from kgradcam.runs.run import Run
 
 
 def test_given_detections_have_no_threshold() -> None:
-    result = evaluate_detections(
-        truth((1, 1, [0, 0, 9, 9], False)),
-        found((1, 1, [0, 0, 9, 9], 1.0)),
-        [0.5],
-        PROTOCOLS["voc2007"],
-    )
+    boxes = given_boxes(truth((1, 1, [0, 0, 9, 9], False)), found((1, 1, [0, 0, 9, 9], 1.0)))
+    result = evaluate_boxes(boxes, [0.5], PROTOCOLS["voc2007"])
     assert result.rows[0] == Row(
         "cat",
         {"ap": 1.0, "recall": 1.0},
