@@ -5,17 +5,17 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import AsJson, DataDir, Force, Quiet
+from kgradcam.cli import options
 from kgradcam.cli.output import print_table, require_absent
 from kgradcam.cli.startup import import_tensorflow
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")] = Path("demo"),
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-    force: Force = False,
-    quiet: Quiet = False,
+    data_dir: options.DataDir = None,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Detect, evaluate and draw on scenes that need no download.
 

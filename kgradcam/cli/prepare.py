@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import AsJson, Clip, DataDir, MaxPixels, Quiet
+from kgradcam.cli import options
 from kgradcam.cli.output import note, print_json, report_skipped
 from kgradcam.cli.startup import import_tensorflow
 
@@ -13,14 +13,14 @@ from kgradcam.cli.startup import import_tensorflow
 def prepare(
     devkit: Annotated[Path, typer.Option(help="Folder of the unpacked VOCdevkit.", metavar="DIR")],
     year: Annotated[str, typer.Option(help="Year of VOC: 2007 or 2012.")],
-    data_dir: DataDir = None,
+    data_dir: options.DataDir = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail if an image or its annotation cannot be read.")
     ] = False,
-    clip: Clip = False,
-    max_pixels: MaxPixels = None,
-    as_json: AsJson = False,
-    quiet: Quiet = False,
+    clip: options.Clip = False,
+    max_pixels: options.MaxPixels = None,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
 

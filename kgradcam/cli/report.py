@@ -5,39 +5,29 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import (
-    DataDir,
-    Force,
-    Ious,
-    MaxPixels,
-    MovedDataset,
-    Protocol,
-    Quiet,
-    RunFolder,
-    Thresholds,
-)
+from kgradcam.cli import options
 from kgradcam.cli.output import require_absent
 from kgradcam.cli.parsing import joined
 from kgradcam.cli.startup import import_tensorflow
 
 
 def report(
-    run: RunFolder,
+    run: options.RunFolder,
     out: Annotated[Path, typer.Option(help="HTML file to write.", metavar="FILE.html")],
-    threshold: Thresholds = None,
-    iou: Ious = None,
-    protocol: Protocol = "voc2010",
+    threshold: options.Thresholds = None,
+    iou: options.Ious = None,
+    protocol: options.Protocol = "voc2010",
     count: Annotated[
         int, typer.Option(help="Number of heatmaps in the gallery, the worst first.", min=0)
     ] = 1000,
     picture_size: Annotated[
         int, typer.Option(help="Longer side of the gallery's images in pixels.", min=16, max=2048)
     ] = 256,
-    dataset: MovedDataset = None,
-    data_dir: DataDir = None,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    dataset: options.MovedDataset = None,
+    data_dir: options.DataDir = None,
+    max_pixels: options.MaxPixels = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Write a run as one HTML page: tables, curves, and a gallery with a threshold slider.
 

@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import DataDir, Force, MaxPixels, MovedDataset, Quiet, RunFolder
+from kgradcam.cli import options
 from kgradcam.cli.output import require_absent
 from kgradcam.cli.startup import import_tensorflow
 
 
 def visualize(
-    run: RunFolder,
+    run: options.RunFolder,
     out: Annotated[Path, typer.Option(help="Image file to write.", metavar="FILE.png")],
     count: Annotated[int, typer.Option(help="Number of images.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Random seed of the choice of images.")] = 0,
@@ -21,11 +21,11 @@ def visualize(
             help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
         ),
     ] = None,
-    dataset: MovedDataset = None,
-    data_dir: DataDir = None,
-    max_pixels: MaxPixels = None,
-    force: Force = False,
-    quiet: Quiet = False,
+    dataset: options.MovedDataset = None,
+    data_dir: options.DataDir = None,
+    max_pixels: options.MaxPixels = None,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Draw random images of a run: heatmaps, annotated and predicted boxes.
 

@@ -197,7 +197,7 @@ def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
 def test_without_a_gallery_the_dataset_is_not_needed(run: Run, pets) -> None:
     shutil.rmtree(pets.root)
     assert build(run, count=0).cards == []
-    with pytest.raises(UserError, match="neither a folder in VOC layout"):
+    with pytest.raises(UserError, match="is gone: there is no folder"):
         build(run)
 
 
