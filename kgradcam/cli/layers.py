@@ -23,7 +23,7 @@ def layers(
     [dim]kgradcam layers resnet50[/dim]
     """
     import_tensorflow()
-    from kgradcam.heatmaps.layers import list_layers
+    from kgradcam.heatmaps.default_layer import list_layers
     from kgradcam.models.classifier import load_classifier
 
     classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)

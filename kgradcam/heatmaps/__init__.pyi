@@ -1,5 +1,6 @@
 from .channel_importance import NeuronImportance as NeuronImportance
 from .channel_importance import neuron_importance as neuron_importance
+from .default_layer import list_layers as list_layers
 from .explainer import Explainer as Explainer
 from .explainer import Explanation as Explanation
 from .forward import ForwardPass as ForwardPass
@@ -7,7 +8,6 @@ from .frozen import FrozenExplainer as FrozenExplainer
 from .gradcam import GradCAM as GradCAM
 from .graph_rewriting import CannotFreezeError as CannotFreezeError
 from .layers import LayerCall as LayerCall
-from .layers import list_layers as list_layers
 from .methods import CAM as CAM
 from .methods import METHODS as METHODS
 from .methods import AblationCAM as AblationCAM

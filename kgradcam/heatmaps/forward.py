@@ -1,12 +1,11 @@
 """One forward pass of a model, as an object: inputs, feature maps, scores, gradients, another pass.
 
-A `tf.GradientTape` starts at the explained layer, at the moment when its feature maps exist. So it
-records what follows the layer and nothing before it: tracing stays fast, and a backward pass ends
-at the layer.
+The layer is chosen after the pass, from the graph of the whole model. Gradients are symbolic: they
+need no tape that was opened before the layer, and end at the layer.
 """
 
+import logging
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,16 +14,13 @@ import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.dataflow import Dataflow
+from kgradcam.heatmaps.default_layer import default_call, token_grid
 from kgradcam.heatmaps.geometry import extent_of
-from kgradcam.heatmaps.layers import (
-    LayerCall,
-    ancestors,
-    default_call,
-    find_call,
-    is_better_default,
-    record_calls,
-)
+from kgradcam.heatmaps.layers import LayerCall, Recording, find_call, record_calls
 from kgradcam.heatmaps.scores import Score, Scored
+
+_log = logging.getLogger(__name__)
 
 # Keeps small float16 gradients from underflow; a power of two, so that nothing is rounded.
 _FLOAT16_SCALE = 1024.0
@@ -45,7 +41,6 @@ class ForwardPass:
         scored: The scores of the explained classes.
         score: Scores the outputs of `rescore`.
         reshape: Maps the layer's output to `feature_maps`, where it is no grid.
-        tape: Has recorded what follows the layer, up to `scored`.
     """
 
     model: keras.Model
@@ -56,7 +51,6 @@ class ForwardPass:
     scored: Scored
     score: Score
     reshape: Reshape | None
-    tape: tf.GradientTape
 
     @property
     def extent(self) -> Any:
@@ -76,9 +70,7 @@ class ForwardPass:
             UserError: The score does not depend on the layer in a differentiable way.
         """
         scale = _FLOAT16_SCALE if self.call.feature_maps.dtype == tf.float16 else 1.0
-        gradients = self.tape.gradient(
-            self.scored.start, self.call.feature_maps, output_gradients=scale * slope
-        )
+        gradients = _gradient(self.scored.start, self.call.feature_maps, scale * slope)
         if gradients is None:
             raise UserError(
                 f"layer={self.call.path!r} has no gradient of the score: the score does not "
@@ -113,7 +105,7 @@ class ForwardPass:
         places = tf.cast(tf.reduce_prod(shape[1:-1]), tf.float32)
 
         def at_the_mean(slope: Any) -> Any:
-            gradients = self.tape.gradient(self.scored.start, pooled, output_gradients=slope)
+            gradients = _gradient(self.scored.start, pooled, slope)
             if gradients is None:
                 gradients = tf.reduce_sum(self.gradients(slope), axis=axes)  # raises the reason
             return tf.reshape(gradients, [shape[0], shape[-1]]) / places
@@ -127,12 +119,17 @@ class ForwardPass:
             inputs: Other inputs. Default: the same.
             feature_maps: float32, the shape of `feature_maps`: what the layer outputs this time.
         """
+        if feature_maps is not None and not isinstance(self.call.layer, keras.Operation):
+            raise UserError(
+                f"layer={self.call.path!r} is an operation in the call of a model, whose output "
+                "cannot be replaced. Choose a layer: `kgradcam layers` lists them."
+            )
 
-        def tap(call: LayerCall) -> Any:
-            if feature_maps is None or call.path != self.call.path:
-                return call.feature_maps
-            maps = _channels_first(feature_maps) if call.channels_first else feature_maps
-            return tf.cast(maps, call.feature_maps.dtype)
+        def tap(path: str, output: Any) -> Any:
+            if feature_maps is None or path != self.call.path:
+                return output
+            maps = _channels_first(feature_maps) if self.call.channels_first else feature_maps
+            return tf.cast(maps, output.dtype)
 
         with record_calls(self.model, tap):
             outputs = self.model(self.inputs if inputs is None else inputs, training=False)
@@ -160,53 +157,43 @@ def run_forward(
     Raises:
         UserError: A layer does not exist, or the outputs cannot be scored.
     """
-    tapes: dict[str, tf.GradientTape] = {}
-    best: LayerCall | None = None
-    graph = tf.nest.flatten(inputs)[0].graph
-
-    def start_tape(call: LayerCall) -> None:
-        tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
-        tapes[call.path] = open_tapes.enter_context(tape)
-        tape.watch(call.feature_maps)
-
-    def tap(call: LayerCall) -> Any:
-        nonlocal best
-        if layers is not None:
-            if any(call.ends_in(path) for path in layers):
-                start_tape(call)
-        elif is_better_default(call, best, inputs) and call.feature_maps.graph is graph:
-            # The default layer is the last of its kind: each candidate starts the tape anew.
-            best = call
-            open_tapes.close()
-            tapes.clear()
-            start_tape(call)
-        return call.feature_maps
-
-    with ExitStack() as open_tapes:
-        with record_calls(model, tap) as recorded:
-            outputs = model(inputs, training=False)
-        if layers is None:
-            calls = [default_call(recorded, inputs, outputs)]
+    recording, outputs = _trace(model, inputs, inline=False)
+    scored = score(model, outputs, class_masks)
+    flow = Dataflow(inputs, scored.start)
+    if flow.calls_functions():
+        try:
+            recording, outputs = _trace(model, inputs, inline=True)
+        except (TypeError, ValueError, NotImplementedError):
+            # Only its own tracing converts the Python control flow of a tf.function.
+            _log.info("A tf.function of the model is not traced in place; its layers are hidden.")
         else:
-            calls = [find_call(recorded, path) for path in layers]
-        if layers is None and calls[0].path not in tapes:
-            # The outputs do not depend on the last candidate. The default is known only now.
-            return run_forward(model, inputs, [calls[0].path], score, class_masks, reshape)
-        scored = score(model, outputs, class_masks)
+            scored = score(model, outputs, class_masks)
+            flow = Dataflow(inputs, scored.start)
+    recorded = recording.all_calls(flow)
+    if layers is None:
+        calls = [default_call(recorded, flow, outputs)]
+    else:
+        calls = [find_call(recorded, path, recording.hidden) for path in layers]
     return [
         ForwardPass(
             model=model,
             inputs=inputs,
             call=call,
             recorded=recorded,
-            feature_maps=as_grid(call, call.feature_maps, reshape),
+            feature_maps=as_grid(call, call.feature_maps, grid),
             scored=scored,
             score=score,
-            reshape=reshape,
-            tape=tapes[call.path],
+            reshape=grid,
         )
         for call in calls
+        for grid in [reshape or token_grid(call, flow)]
     ]
+
+
+def _trace(model: keras.Model, inputs: Any, inline: bool) -> tuple[Recording, Any]:
+    with record_calls(model, inline=inline) as recording:
+        outputs = model(inputs, training=False)
+    return recording, outputs
 
 
 def for_each(function: Callable[[Any], Any], rows: Any) -> Any:
@@ -249,10 +236,17 @@ def _only_mean(feature_maps: Any, start: Any) -> Any:
         if operation.type == "Mean" and feature_maps.dtype == tf.float32:
             axes, mean = tf.get_static_value(operation.inputs[1]), operation.outputs[0]
             if axes is not None and sorted(np.ravel(axes).tolist()) == space(feature_maps):
-                used = ancestors(start, beside=mean)
-                if id(mean) in used and id(feature_maps) not in used:
+                flow = Dataflow(feature_maps, start)
+                readers = [each for each in feature_maps.consumers() if each.outputs[0] in flow]
+                if readers == [operation]:
                     return mean
     return None
+
+
+def _gradient(start: Any, tensor: Any, slope: Any) -> Any:
+    # The version of `tf.gradients` that does not tie operations to devices by name.
+    (gradient,) = tf.compat.v1.gradients(start, tensor, grad_ys=slope)
+    return gradient
 
 
 def _channels_last(tensor: Any) -> Any:

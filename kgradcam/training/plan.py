@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-from kgradcam.heatmaps.layers import list_layers
+from kgradcam.heatmaps.default_layer import list_layers
 from kgradcam.models.network import load_network, require_model
 from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.data import TrainingData, open_data

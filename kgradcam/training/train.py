@@ -17,7 +17,7 @@ from typing_extensions import override
 from kgradcam import __version__, progress
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.layers import list_layers
+from kgradcam.heatmaps.default_layer import list_layers
 from kgradcam.metrics.classification import classification_ap
 from kgradcam.models.model_card import write_card
 from kgradcam.pictures.figures import drawable, save

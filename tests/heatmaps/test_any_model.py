@@ -14,8 +14,8 @@ import tensorflow as tf
 from networks import backbone, cam_of, head, pictures
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.default_layer import list_layers
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.heatmaps.layers import list_layers
 from kgradcam.heatmaps.methods import AblationCAM, HiResCAM
 
 
@@ -240,19 +240,22 @@ def vision_transformer() -> keras.Model:
 def test_a_transformer_through_reshape() -> None:
     """Tokens to a grid: pytorch-grad-cam #124 #257."""
     model, images = vision_transformer(), pictures(2, 16, 12, 3)
-    tokens = GradCAM(model, layer="last_norm")(images, classes=[0])
+    tokens = GradCAM(model, layer="last_norm", reshape=tf.identity)(images, classes=[0])
     assert tokens.heatmaps.shape == (2, 1, 13)
     grid = GradCAM(
         model, layer="last_norm", reshape=lambda each: tf.reshape(each[:, 1:], (-1, 4, 3, 8))
     )(images, classes=[0])
     assert grid.heatmaps.shape == (2, 1, 4, 3)
     # The same tokens, behind the class token; alpha differs as its mean leaves that one out.
-    hires = HiResCAM(model, layer="last_norm")(images, classes=[0]).heatmaps
+    hires = HiResCAM(model, layer="last_norm", reshape=tf.identity)(images, classes=[0]).heatmaps
     hires_grid = HiResCAM(
         model, layer="last_norm", reshape=lambda each: tf.reshape(each[:, 1:], (-1, 4, 3, 8))
     )(images, classes=[0]).heatmaps
     np.testing.assert_allclose(hires_grid, hires[:, :, 1:].reshape(2, 1, 4, 3), atol=1e-7)
     assert hires_grid.max() > 0
+    # Without reshape= the grid is that of the patch embedding.
+    by_default = HiResCAM(model, layer="last_norm")(images, classes=[0]).heatmaps
+    np.testing.assert_array_equal(by_default, hires_grid)
 
 
 @pytest.mark.parametrize("method", [GradCAM, AblationCAM])

@@ -10,7 +10,8 @@ import pytest
 import tensorflow as tf
 
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.layers import LayerCall, find_call, list_layers, record_calls
+from kgradcam.heatmaps.default_layer import list_layers
+from kgradcam.heatmaps.layers import find_call, record_calls
 
 
 def backbone(name: str) -> keras.Model:
@@ -124,9 +125,9 @@ def test_a_map_aside_is_not_the_default() -> None:
 
 
 def recorded_paths(model: keras.Model) -> list[str]:
-    with record_calls(model) as calls:
+    with record_calls(model) as recording:
         model(tf.zeros((1, 16, 16, 3)))
-    return [call.path for call in calls]
+    return [call.path for call in recording.calls]
 
 
 PATHS = ["a/first", "a/last", "a/pool"]
@@ -145,12 +146,12 @@ def test_threads_record_their_own_calls_only() -> None:
 
     outside = threading.Thread(target=call_outside)
     outside.start()
-    with record_calls(models[0]) as calls:
+    with record_calls(models[0]) as recorded:
         recording.set()
         assert watched.wait(60)
         models[0](tf.zeros((1, 16, 16, 3)))
     outside.join()
-    assert [call.path for call in calls] == PATHS
+    assert [call.path for call in recorded.calls] == PATHS
     with ThreadPoolExecutor(4) as pool:
         for name, paths in zip("abcd" * 4, pool.map(recorded_paths, models * 4), strict=True):
             assert paths == [path.replace("a/", f"{name}/") for path in PATHS]
@@ -162,7 +163,7 @@ def test_nothing_is_left_behind_by_an_exception(raised: type[BaseException]) -> 
     original = keras.Operation.__call__
     model = classifier(backbone("a"))
 
-    def fail(call: LayerCall) -> Any:
+    def fail(path: str, output: Any) -> Any:
         raise raised
 
     with pytest.raises(raised), record_calls(model, fail):
@@ -175,9 +176,9 @@ def test_nothing_is_left_behind_by_a_signal() -> None:
     original = keras.Operation.__call__
     model = classifier(backbone("a"))
 
-    def interrupt(call: LayerCall) -> Any:
+    def interrupt(path: str, output: Any) -> Any:
         signal.raise_signal(signal.SIGINT)
-        return call.feature_maps
+        return output
 
     with pytest.raises(KeyboardInterrupt), record_calls(model, interrupt):
         model(tf.zeros((1, 16, 16, 3)))
@@ -190,14 +191,14 @@ def test_a_recording_inside_a_recording_restores_the_outer_one() -> None:
     model, other = classifier(backbone("a")), classifier(backbone("b"))
     inner: list[list[str]] = []
 
-    def record_another(call: LayerCall) -> Any:
+    def record_another(path: str, output: Any) -> Any:
         if not inner:
             inner.append([])
             inner[0] = recorded_paths(other)
-        return call.feature_maps
+        return output
 
-    with record_calls(model, record_another) as calls:
+    with record_calls(model, record_another) as recorded:
         model(tf.zeros((1, 16, 16, 3)))
     assert inner == [["b/first", "b/last", "b/pool"]]
-    assert [call.path for call in calls if call.path in PATHS] == PATHS
+    assert [call.path for call in recorded.calls if call.path in PATHS] == PATHS
     assert keras.Operation.__call__ is original
