@@ -1,5 +1,7 @@
 """Files that appear whole or not at all."""
 
+import hashlib
+import io
 import json
 import os
 import secrets
@@ -9,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from kgradcam.errors import UserError
+
+MAX_BYTES = 2**32
+"""The default limit of a file that is read: the largest COCO files have 1 GB."""
 
 
 def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
@@ -85,17 +90,87 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def read_json(path: Path) -> Any:
+def open_regular(path: Path, limit: int = MAX_BYTES) -> io.BufferedReader:
+    """Opens a regular file for reading, without waiting for a pipe or reading from a device.
+
+    Args:
+        path: The file, of a user or of a stranger.
+        limit: The maximum number of bytes.
+
+    Returns:
+        The open file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It is no regular file, has more bytes, or cannot be opened.
+    """
+    try:
+        # Else a pipe without a writer would block.
+        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+        file = os.fdopen(os.open(path, flags), "rb")
+    except FileNotFoundError:
+        raise
+    except IsADirectoryError:
+        raise UserError(f"{path} is a folder. Expected a file.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise UserError(f"{str(path)!r} is no possible path: {error}.") from error
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        reason = "is no regular file, but a pipe or a device"
+    elif status.st_size > limit:
+        reason = f"has {status.st_size:,} bytes, more than {limit:,}"
+    else:
+        return file
+    file.close()
+    raise UserError(f"{path} {reason}.")
+
+
+def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
+    """Reads a regular file; see `open_regular`.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It is no regular file, has more bytes, or cannot be read.
+    """
+    with open_regular(path, limit) as file:
+        try:
+            # No more than its size of the moment: a file may grow while it is read.
+            return file.read(os.fstat(file.fileno()).st_size)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def file_digest(path: Path, limit: int = MAX_BYTES) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 of a regular file.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        UserError: It is no regular file, has more bytes, or cannot be opened.
+        OSError: It cannot be read.
+    """
+    with open_regular(path, limit) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     """Reads and parses a JSON file.
+
+    Args:
+        path: The file.
+        limit: The maximum number of bytes.
 
     Raises:
         UserError: The file is missing, cannot be read, or is not JSON.
     """
     try:
         # From bytes: UTF-8 with or without byte order mark, UTF-16 and UTF-32.
-        return json.loads(path.read_bytes())
+        return json.loads(read_bytes(path, limit))
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
+    except UserError:
+        raise
     # Deeply nested JSON exhausts the parser's recursion.
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable JSON: {error}") from error

@@ -16,6 +16,7 @@ from kgradcam.data import voc
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.run_info import DatasetInfo, ModelInfo, RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth, Image
+from kgradcam.runs.whole_run import digests
 
 # Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
 PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}
@@ -84,11 +85,18 @@ def made_up_info(thresholds: Sequence[float] = (0.3, 0.6), **options: Any) -> Ru
     options.setdefault("boxes", BoxOptions("single-threshold", 0, "heat"))
     return RunInfo(
         configuration=Configuration(thresholds=tuple(thresholds), **options),
-        dataset=DatasetInfo("made up", "all", 9, "0"),
-        model=ModelInfo("none", "none", 0, "0", {"cat": (0,), "dog": (1,)}),
+        dataset=DatasetInfo("made up", "all", 9, "0", "0"),
+        model=ModelInfo("none", "none", 0, "0", "0", {"cat": (0,), "dog": (1,)}),
         versions={"kgradcam": "0"},
         determinism="Complete.",
     )
+
+
+def sign(folder: Path) -> Path:
+    """Lists the files of a run in run.json as they are now, as a stranger can who changes them."""
+    path = folder / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"files": digests(folder)}))
+    return folder
 
 
 def truth(*rows: tuple[int, int, list[float], bool], images: int = 3) -> GroundTruth:

@@ -188,7 +188,10 @@ def detect(
         begun, stored = interrupted_configuration(folder)
         data_dir = data_dir or stored
         if not set(given_options(context)) - _BESIDE_RESUME:
-            configuration = replace(begun, trusted=trust_model)
+            configuration = replace(
+                begun, trusted=trust_model, max_pixels=max_pixels or begun.max_pixels
+            )
+            options.limit_pixels(configuration.max_pixels)
     if dry_run:
         _dry_run(configuration, folder, data_dir, force)
         return

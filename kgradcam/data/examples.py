@@ -4,11 +4,16 @@ A layout is one module that reads its files into `Example`s and names each image
 see `voc_folder`. `dataset` then decodes the images of any layout.
 """
 
+import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
+from kgradcam.errors import UserError
+from kgradcam.files import file_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,10 @@ class Objects:
     image_size: tuple[int, int] | None = None
 
 
+MAX_IMAGE_BYTES = 2**30
+"""Encoded images have at most so many bytes. Pillow's limit of pixels, as RGBA in 16 bits, has 0.7
+GB."""
+
 NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
 """The objects of an image without annotation."""
 
@@ -56,3 +65,18 @@ class Example:
     height: int
     objects: Objects
     path: Path | None = None
+
+
+def files_digest(examples: Iterable[Example]) -> str:
+    """Returns 16 hexadecimal digits that depend on each byte of the image files.
+
+    Args:
+        examples: The images. Those of prepared tensorflow-datasets have no files and are not read.
+    """
+    digest = hashlib.sha256()
+    for path in (example.path for example in examples if example.path):
+        try:
+            digest.update(file_digest(path, MAX_IMAGE_BYTES).encode())
+        except (OSError, UserError):  # left out later, with the reason
+            digest.update(b"none")
+    return digest.hexdigest()[:16]

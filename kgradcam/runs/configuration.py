@@ -42,6 +42,8 @@ class Configuration:
         seed: The random seed of that draw.
         clip: Whether boxes that leave their image are clipped, instead of skipping the image.
         strict: Whether an unreadable image ends the run, instead of being skipped.
+        max_pixels: The limit of pixels that `--max-pixels` gave Pillow, which decides which images
+            are skipped. Default: Pillow's own.
         trusted: Whether the model may execute code of its own; see `load_classifier`.
 
     Raises:
@@ -71,6 +73,7 @@ class Configuration:
     seed: int = 0
     clip: bool = False
     strict: bool = False
+    max_pixels: int | None = None
     trusted: bool = False
 
     def __post_init__(self) -> None:

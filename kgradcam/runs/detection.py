@@ -1,28 +1,26 @@
 """From a dataset to a run folder: one heatmap per image and class, boxes for every threshold."""
 
-import hashlib
 import platform
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import cv2
 import keras
 import numpy as np
-import numpy.typing as npt
 import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
 from kgradcam.data.dataset import Dataset, open_dataset
-from kgradcam.data.examples import Example
+from kgradcam.data.examples import Example, files_digest
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.models.class_targets import ALL, dataset_targets
 from kgradcam.models.classifier import Classifier
+from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.models.network import require_model
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.dataset_folder import find_folder, relative_folder
@@ -261,17 +259,19 @@ def _describe(plan: _Plan, folder: Path) -> RunInfo:
     return RunInfo(
         configuration=replace(plan.configuration, precision=plan.explainer.precision),
         dataset=DatasetInfo(
-            plan.configuration.dataset,
-            dataset.split,
-            len(dataset.examples),
-            dataset.digest(),
-            relative_folder(dataset.name, folder),
+            name=plan.configuration.dataset,
+            split=dataset.split,
+            images=len(dataset.examples),
+            digest=dataset.digest(),
+            files=files_digest(plan.examples),
+            folder=relative_folder(dataset.name, folder),
         ),
         model=ModelInfo(
             name=classifier.name,
             layer=plan.explainer.layer,
             parameters=classifier.model.count_params(),
-            digest=_digest(variable.numpy() for variable in classifier.model.variables),
+            architecture=architecture_digest(classifier.model),
+            digest=weights_digest(classifier.model.variables),
             outputs={name: tuple(indices) for name, indices in plan.targets.items()},
         ),
         versions={
@@ -294,10 +294,3 @@ def _determinism() -> str:
         "Equal to the last bit on processors of this kind with as many cores, interrupted or not. "
         "With another batch size heatmaps differ by less than 1e-4 of their highest value."
     )
-
-
-def _digest(arrays: Iterable[npt.NDArray[Any]]) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(array.tobytes())
-    return digest.hexdigest()[:16]

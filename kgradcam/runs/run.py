@@ -1,7 +1,8 @@
 """Reads a run folder.
 
 ==========================  =======================================================================
-`run.json`                  the options, versions, dataset, model, layer and counts; see `RunInfo`
+`run.json`                  the options, versions, dataset, model, layer, counts, and a digest of
+                            each other file; see `RunInfo`
 `ground_truth.json`         COCO ground truth of the images and classes of the run
 `detections-0.25.json`      COCO results for one threshold
 `heatmaps/00000.npz`        heatmaps at the layer's resolution, not normalized, with their scores
@@ -22,6 +23,7 @@ from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap, read_heatmaps
 from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth
+from kgradcam.runs.whole_run import require_complete, require_unchanged
 
 
 class Run:
@@ -38,7 +40,7 @@ class Run:
         info: The content of `run.json`.
 
     Raises:
-        UserError: The folder is no run, or its schema is another one.
+        UserError: The folder is no run, its schema is another one, or a file of it is missing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,6 +54,7 @@ class Run:
         content = read_json(path)
         with errors_in_file(path, "description of a run"):
             self.info = RunInfo.from_json(content)
+        require_complete(folder, self.info.files)
 
     @property
     def options(self) -> BoxOptions:
@@ -68,10 +71,13 @@ class Run:
         """The annotated boxes of the run's images and classes.
 
         Raises:
-            UserError: `ground_truth.json` is missing or damaged, or an image has no valid size.
+            UserError: `ground_truth.json` has changed or is damaged, has another number of images
+                or objects than `run.json`, or an image has no valid size.
         """
-        path = self.folder / "ground_truth.json"
+        path = self._unchanged("ground_truth.json")
         truth = read_ground_truth(path)
+        self._require_count("images", len(truth.images))
+        self._require_count("objects", len(truth.boxes))
         for image in truth.images:
             check_size(f"{path}: {image.file_name!r}", image.width, image.height)
         return truth
@@ -80,15 +86,19 @@ class Run:
         """Yields every heatmap of the run, in the order in which the images were explained.
 
         Raises:
-            UserError: A heatmap file is damaged, or refers to an unknown image or class.
+            UserError: A heatmap file has changed or is damaged, refers to an unknown image or
+                class, or there are more or fewer heatmaps than `run.json` has.
         """
+        count = 0
         image_ids = {image.id for image in self.ground_truth.images}
         categories = len(self.ground_truth.categories)
         for path in sorted((self.folder / "heatmaps").glob("*.npz")):
-            for record in read_heatmaps(path):
+            for record in read_heatmaps(self._unchanged(f"heatmaps/{path.name}")):
                 if record.image_id not in image_ids or not 1 <= record.category_id <= categories:
                     raise UserError(f"{path} has a heatmap of an unknown image or class.")
                 yield record
+                count += 1
+        self._require_count("heatmaps", count)
 
     def default_thresholds(self, options: BoxOptions) -> list[float]:
         """Returns the run's thresholds if `options` has the same rules, else their defaults."""
@@ -120,12 +130,20 @@ class Run:
         if same_options and set(thresholds) <= set(self.thresholds):
             return {
                 (radius, threshold): read_detections(
-                    self.folder / detections_name(threshold), self.ground_truth
+                    self._unchanged(detections_name(threshold)), self.ground_truth
                 )
                 for threshold in thresholds
             }
         images = self.ground_truth.images
         return draw_boxes(self.heatmaps(), images, thresholds, radii, options, advance)
+
+    def _unchanged(self, name: str) -> Path:
+        return require_unchanged(self.folder, name, self.info.files)
+
+    def _require_count(self, name: str, count: int) -> None:
+        listed = getattr(self.info.counts, name)
+        if count != listed:
+            raise UserError(f"{self.folder} has {count} {name}; its run.json has {listed}.")
 
 
 def detections_name(threshold: float) -> str:

@@ -5,13 +5,13 @@ import math
 import re
 import types
 import typing
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Self
 
 from kgradcam.errors import UserError
 from kgradcam.runs.configuration import Configuration
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,7 @@ class DatasetInfo:
         split: The split.
         images: The number of images in the split.
         digest: A hash of the annotations.
+        files: A hash of the files of the images to explain.
         folder: The path from the run folder to a dataset that is a folder.
     """
 
@@ -30,6 +31,7 @@ class DatasetInfo:
     split: str
     images: int
     digest: str
+    files: str
     folder: str | None = None
 
 
@@ -41,6 +43,7 @@ class ModelInfo:
         name: The name, or the file.
         layer: The explained layer, or layers; `None` before the first batch of some models.
         parameters: The number of parameters.
+        architecture: A hash of the layers and their connections.
         digest: A hash of the weights.
         outputs: For each class the indices of the model's outputs that stand for it.
     """
@@ -48,6 +51,7 @@ class ModelInfo:
     name: str
     layer: str | tuple[str, ...] | None
     parameters: int
+    architecture: str
     digest: str
     outputs: dict[str, tuple[int, ...]]
 
@@ -96,6 +100,7 @@ class RunInfo:
         determinism: How far another run may differ, in one sentence.
         counts: The size of the run; zeros until it is finished.
         skipped: The images that could not be used, in order of their file names.
+        files: A hash of each other file of the finished run, by its name in the folder.
     """
 
     configuration: Configuration
@@ -105,6 +110,7 @@ class RunInfo:
     determinism: str
     counts: Counts = Counts()
     skipped: tuple[SkippedImage, ...] = ()
+    files: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `run.json`, ready for `json.dumps`."""

@@ -6,21 +6,27 @@ interruption, and ends in the same bytes. `unfinished_part` saves what is not a 
 """
 
 import contextlib
-import json
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import filelock
-import numpy as np
 
-from kgradcam.errors import UserError, differences, errors_in_file
-from kgradcam.files import move, read_json, write_atomically
+from kgradcam.errors import UserError, differences
+from kgradcam.files import move, write_atomically
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.finished_parts import (
+    from_rows,
+    heatmap_file,
+    read_parts,
+    to_rows,
+    write_part,
+)
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps, read_heatmaps
 from kgradcam.runs.partial_run import (
     Start,
@@ -40,6 +46,7 @@ from kgradcam.runs.unfinished_part import (
     size_of,
     write_piece,
 )
+from kgradcam.runs.whole_run import digests
 
 PART = 256
 """A part ends after so many images or heatmaps."""
@@ -95,7 +102,7 @@ class RunWriter:
             # What write_atomically was writing when the process was killed.
             for half_written in self._partial.rglob(".*"):
                 half_written.unlink()
-            for part in self._finished_parts():
+            for part in read_parts(self._partial, check=True):
                 self._count(part)
             self._resume_part()
             return
@@ -162,15 +169,15 @@ class RunWriter:
         """
         self.end_parts()
         run = self._partial / "run"
-        write_atomically(run / "run.json", info.to_text())
         write_ground_truth(run / "ground_truth.json", ground_truth)
         thresholds = self._configuration.thresholds
         tables: list[list[Detections]] = [[] for _ in thresholds]
-        for part in self._finished_parts():
+        for part in read_parts(self._partial):
             for of_threshold, rows in zip(tables, part["boxes"], strict=True):
-                of_threshold.append(_from_rows(rows))
+                of_threshold.append(from_rows(rows))
         for threshold, of_threshold in zip(thresholds, tables, strict=True):
             write_detections(run / detections_name(threshold), join(of_threshold))
+        write_atomically(run / "run.json", replace(info, files=digests(run)).to_text())
         _require_free(self.folder, self._force)
         if self.folder.exists():
             move(self.folder, self._partial / "replaced")
@@ -242,21 +249,15 @@ class RunWriter:
         heatmaps = result.heatmaps
         options, thresholds = self._configuration.boxes, self._configuration.thresholds
         if heatmaps:
-            path = self._partial / "run/heatmaps" / f"{number:05}.npz"
+            path = heatmap_file(self._partial, number)
             write_atomically(path, pack_heatmaps(heatmaps, self._configuration.heatmap_dtype))
             # Rounded or not, boxes are drawn from the heatmaps that are stored.
             heatmaps = list(read_heatmaps(path))
         radius = options.smooth_radius
         drawn = draw_boxes(heatmaps, result.images, thresholds, [radius], options)
-        part["boxes"] = [_to_rows(drawn[radius, threshold]) for threshold in thresholds]
-        write_atomically(self._partial / "parts" / f"{number:05}.json", json.dumps(part) + "\n")
+        part["boxes"] = [to_rows(drawn[radius, threshold]) for threshold in thresholds]
+        write_part(self._partial, number, part)
         remove_pieces(self._partial / "pieces", number)
-
-    def _finished_parts(self) -> Iterator[dict[str, Any]]:
-        for path in sorted((self._partial / "parts").glob("*.json")):
-            content = read_json(path)
-            with errors_in_file(path, "part of a run"):
-                yield {name: content[name] for name in ("images", "skipped", "heatmaps", "boxes")}
 
 
 @contextlib.contextmanager
@@ -321,15 +322,3 @@ def _require_free(folder: Path, force: bool) -> None:
             f"{folder} is already there. It holds other files than a run, so --force does not "
             "replace it."
         )
-
-
-def _to_rows(found: Detections) -> list[list[float]]:
-    ids = (found.image_ids, found.category_ids)
-    rows: list[list[float]] = np.column_stack([*ids, found.boxes, found.scores]).tolist()
-    return rows
-
-
-def _from_rows(rows: Sequence[Sequence[float]]) -> Detections:
-    table = np.array(rows, np.float64).reshape(-1, 7)
-    ids = table[:, :2].astype(np.int64)
-    return Detections(ids[:, 0], ids[:, 1], table[:, 2:6], table[:, 6])

@@ -10,8 +10,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
-from kgradcam.errors import errors_in_file
+from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import read_json, write_atomically
+from kgradcam.runs.finished_parts import digest_with
 from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps, read_heatmaps
 from kgradcam.runs.tables import Image
 
@@ -58,12 +59,13 @@ def write_piece(folder: Path, part: int, piece: int, result: BatchResult) -> Non
     path = folder / f"{part:05}-{piece:05}.json"
     if result.heatmaps:
         write_atomically(path.with_suffix(".npz"), pack_heatmaps(result.heatmaps))
-    content = {
+    fields = {
         "images": [astuple(image) for image in result.images],
         "heatmaps": len(result.heatmaps),
         "skipped": [*result.skipped.items()],
     }
-    write_atomically(path, json.dumps(content) + "\n")
+    digest = digest_with(fields, path.with_suffix(".npz"))
+    write_atomically(path, json.dumps({**fields, "digest": digest}) + "\n")
 
 
 def read_pieces(folder: Path) -> Iterator[tuple[int, BatchResult]]:
@@ -75,6 +77,12 @@ def read_pieces(folder: Path) -> Iterator[tuple[int, BatchResult]]:
     for path in sorted(folder.glob("*.json")):
         content = read_json(path)
         with errors_in_file(path, "piece of a run"):
+            digest = content.pop("digest")
+            if digest_with(content, path.with_suffix(".npz")) != digest:
+                raise UserError(
+                    "this piece or its heatmaps are damaged. Remove the file to compute its images "
+                    "again."
+                )
             images = [Image(*each) for each in content["images"]]
             heatmaps = list(read_heatmaps(path.with_suffix(".npz"))) if content["heatmaps"] else []
             result = BatchResult(images, heatmaps, dict(content["skipped"]))

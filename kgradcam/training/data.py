@@ -1,6 +1,5 @@
 """The images of a training: opens the splits and derives the classes and the labels."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from kgradcam.data.dataset import DEMO, Dataset, open_dataset
-from kgradcam.data.examples import Example
+from kgradcam.data.examples import Example, files_digest
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.classifier import find_preprocessing
@@ -67,19 +66,11 @@ class TrainingData:
                 name: {
                     "images": len(images.examples),
                     "annotations": images.dataset.digest(),
-                    "files": _digest_files(images.examples),
+                    "files": files_digest(images.examples),
                 }
                 for name, images in self.parts.items()
             },
         }
-
-
-def _digest_files(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for path in (example.path for example in examples if example.path):
-        # A missing file is skipped in the training too, so it counts as empty.
-        digest.update(hashlib.sha256(path.read_bytes() if path.is_file() else b"").digest())
-    return digest.hexdigest()[:16]
 
 
 def open_data(configuration: TrainingConfiguration, data_dir: Path | None) -> TrainingData:

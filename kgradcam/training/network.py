@@ -3,17 +3,15 @@
 The logits are linear in the pooled feature maps, so Grad-CAM of the last maps equals CAM.
 """
 
-import hashlib
-import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
 import keras
-import numpy as np
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.heatmaps.layers import PASSIVE
+from kgradcam.models.digests import architecture_digest, weights_digest
 
 _PROBE_SIDE = 512  # Large enough for any backbone, so that strides show in the shapes.
 
@@ -178,27 +176,11 @@ def pretrained_digests(network: Network) -> dict[str, str]:
     Returns:
         16 hexadecimal digits each, by `"layers"` and `"weights"`.
     """
-    # Keras numbers unnamed operations through a process, so their names differ in the next one.
-    names = {each.name: f"operation {i}" for i, each in enumerate(network.whole.operations)}
-    layers = json.dumps(_rename(json.loads(network.whole.to_json()), names))
-    weights = hashlib.sha256()
-    for layer in network.whole.layers:
-        if layer.name not in network.fresh:
-            for variable in layer.variables:
-                weights.update(np.asarray(variable).tobytes())
+    pretrained = [each for each in network.whole.layers if each.name not in network.fresh]
     return {
-        "layers": hashlib.sha256(layers.encode()).hexdigest()[:16],
-        "weights": weights.hexdigest()[:16],
+        "layers": architecture_digest(network.whole),
+        "weights": weights_digest(variable for each in pretrained for variable in each.variables),
     }
-
-
-def _rename(value: Any, names: dict[str, str]) -> Any:
-    """Replaces names in a value of JSON; the keys of dictionaries stay."""
-    if isinstance(value, dict):
-        return {key: _rename(each, names) for key, each in value.items()}
-    if isinstance(value, list):
-        return [_rename(each, names) for each in value]
-    return names.get(value, value) if isinstance(value, str) else value
 
 
 def find_layer(model: keras.Model, name: str | None) -> Any:

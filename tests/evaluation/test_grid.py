@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import PLAIN, found, truth
+from helpers import PLAIN, found, sign, truth
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
@@ -54,7 +54,7 @@ def test_a_run_is_scored_by_class_then_threshold(run: Run) -> None:
 def test_stored_detections_are_what_is_scored(run: Run) -> None:
     before = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"])
     (run.folder / "detections-0.5.json").write_text("[]")
-    after = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"])
+    after = evaluate_run(Run(sign(run.folder)), None, [0.3], PROTOCOLS["voc2010"])
     assert before.rows[0].counts["detections"] == 3
     assert after.rows[0] == replace(
         before.rows[0],

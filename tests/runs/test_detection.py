@@ -280,7 +280,7 @@ def test_strict_stops_at_the_first_unreadable_image(
     path.write_bytes(path.read_bytes()[:-60])
     with pytest.raises(UserError, match=r"--strict: e.jpg: .*does not decode"):
         detect(replace(configuration, strict=True), tmp_path / "run")
-    assert list(tmp_path.glob("*run*")) == []
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_folder_is_never_overwritten_unless_it_is_a_run(
@@ -305,11 +305,11 @@ def test_other_folders_are_no_runs(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"is no run: it holds no run.json"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text("{}")
-    with pytest.raises(UserError, match=r"run.json is no description of a run: KeyError"):
+    with pytest.raises(UserError, match=r"run.json is no description of a run: it has no 'schema'"):
         Run(tmp_path)
     (tmp_path / "run.json").write_text('{"schema": 99, "boxes": {}, "thresholds": []}')
     with pytest.raises(
-        UserError, match="has the schema 99; this version of kgradcam reads 3. Make the run"
+        UserError, match="has the schema 99; this version of kgradcam reads 4. Make the run"
     ):
         Run(tmp_path)
 

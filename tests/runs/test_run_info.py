@@ -41,8 +41,8 @@ def test_lists_of_numbers_are_on_one_line() -> None:
 
 
 def test_another_schema_is_refused_with_a_way_out() -> None:
-    content = {**made_up_info().to_json(), "schema": 2}
-    with pytest.raises(UserError, match=r"has the schema 2; .* reads 3. Make the run anew with"):
+    content = {**made_up_info().to_json(), "schema": 3}
+    with pytest.raises(UserError, match=r"has the schema 3; .* reads 4. Make the run anew with"):
         RunInfo.from_json(content)
 
 

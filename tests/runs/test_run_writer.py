@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from helpers import made_up_info
 
@@ -242,10 +244,10 @@ def test_a_full_disk_costs_a_part_at_most(
     assert files(tmp_path / "run") == whole
 
 
-def interrupt(folder: Path, force: bool = False) -> None:
+def interrupt(folder: Path, force: bool = False, batches: int = 2) -> None:
     """Leaves an interrupted run with one finished part."""
     with write_run(folder, force=force) as writer:
-        write_batches(writer, 2)
+        write_batches(writer, batches)
     assert is_interrupted(folder)
 
 
@@ -343,6 +345,42 @@ def test_damaged_files_of_a_partial_run_are_named(tmp_path: Path, name: str, con
         writer.begin(INFO)
 
 
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("run/heatmaps/00000.npz", lambda data: data[:-1] + b"?"),
+        ("run/heatmaps/00000.npz", None),
+        ("parts/00000.json", lambda data: data.replace(b'"images": [1,', b'"images": [9,')),
+        ("parts/00000.json", lambda data: data.replace(b"[[1.0, 1.0,", b"[[1.0, 2.0,")),
+        ("pieces/00001-00000.npz", lambda data: data[:-1] + b"?"),
+        ("pieces/00001-00000.npz", None),
+        ("pieces/00001-00000.json", lambda data: data.replace(b"5.jpg", b"6.jpg")),
+    ],
+)
+def test_finished_results_are_compared_with_their_digests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Any
+) -> None:
+    monkeypatch.setattr(run_writer, "PART", 4)
+    interrupt(tmp_path / "run", batches=3)
+    path = tmp_path / ".run.partial" / name
+    before = path.read_bytes()
+    if damage:
+        path.write_bytes(damage(before))
+        assert path.read_bytes() != before
+    else:
+        path.unlink()
+    with (
+        pytest.raises(UserError, match=r"0000\d(-00000)?.json.* damaged"),
+        write_run(tmp_path / "run", resume=True) as writer,
+    ):
+        writer.begin(INFO)
+    if damage is None:
+        path.write_bytes(before)
+        with write_run(tmp_path / "run", resume=True) as writer:
+            writer.begin(INFO)
+            assert {1, 2, 3} <= writer.done
+
+
 @pytest.fixture
 def configuration(configuration: Configuration) -> Configuration:
     return replace(configuration, boxes=BoxOptions(), batch_size=1)
@@ -405,12 +443,26 @@ def test_detect_resumes_with_equal_inputs_only(
     for name in ("Annotations/f.xml", "JPEGImages/f.jpg"):
         (pets.root / name).unlink()
     path.write_bytes(kept)
+    picture = pets.root / "JPEGImages/a.jpg"
+    shown = picture.read_bytes()
+    picture.write_bytes(shown + b"?")
+    assert re.search(r"dataset.files: \"[0-9a-f]{16}\" then, \"[0-9a-f]{16}\" now", refused())
+    picture.write_bytes(shown)
     import keras
 
+    model_bytes = tiny_model.read_bytes()
+    model = keras.models.load_model(tiny_model)
+    model.layers[-1].activation = keras.activations.tanh
+    model.save(tiny_model)
+    told = refused()  # other values from the same weights
+    assert "model.architecture" in told
+    assert "model.digest" not in told
+    tiny_model.write_bytes(model_bytes)
     model = keras.models.load_model(tiny_model)
     model.layers[-1].kernel.assign(2 * model.layers[-1].kernel)
     model.save(tiny_model)
     assert "model.digest" in refused()
+    tiny_model.write_bytes(model_bytes)
 
 
 COMMAND = "import sys\nfrom kgradcam.runs import run_writer\nrun_writer.PART = 16\n"
@@ -519,3 +571,19 @@ def test_resume_on_the_command_line(
     assert Run(stopped).info.configuration.batch_size == 1
     result = kgradcam("detect", "--resume", stopped)
     assert (result.code, "It is finished." in result.err) == (1, True)
+
+
+def test_the_limit_of_pixels_is_kept(
+    kgradcam, stopped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)
+    path = stopped.with_name(".run.partial") / "start.json"
+    content = json.loads(path.read_text())
+    content["info"]["configuration"]["max_pixels"] = 2000
+    path.write_text(json.dumps(content))
+    result = kgradcam("detect", "--resume", stopped, "--max-pixels", "3000")
+    assert result.code == 1
+    assert "configuration.max_pixels: 2000 then, 3000 now" in result.err
+    assert kgradcam("detect", "--resume", stopped).code == 0
+    assert PIL.Image.MAX_IMAGE_PIXELS == 2000
+    assert Run(stopped).info.configuration.max_pixels == 2000

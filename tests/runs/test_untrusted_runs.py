@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import made_up_info
+from helpers import made_up_info, sign
 
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
@@ -147,6 +147,7 @@ def quiet_disk(run: Run, monkeypatch: pytest.MonkeyPatch) -> Any:
 @pytest.mark.parametrize(("content", "reason"), HEATMAPS.values(), ids=HEATMAPS.keys())
 def test_a_bad_heatmap_file_is_named(quiet_disk: Path, content: bytes, reason: str) -> None:
     (quiet_disk / "heatmaps/00000.npz").write_bytes(content)
+    sign(quiet_disk)
     tracemalloc.start()
     try:
         with pytest.raises(UserError, match=f"00000.npz .*{reason}"):
@@ -158,8 +159,45 @@ def test_a_bad_heatmap_file_is_named(quiet_disk: Path, content: bytes, reason: s
 
 def test_a_good_heatmap_file_is_read(quiet_disk: Path) -> None:
     (quiet_disk / "heatmaps/00000.npz").write_bytes(heatmap_file())
+    sign(quiet_disk)
     (record,) = Run(quiet_disk).heatmaps()
     assert record.heatmap.tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_missing_or_changed_files_are_never_scored(quiet_disk: Path) -> None:
+    """AP fell from 30.5 to 15.3 without a word when half of the heatmap files were gone."""
+    heatmaps, boxes = quiet_disk / "heatmaps/00000.npz", quiet_disk / "detections-0.5.json"
+    kept, text = heatmaps.read_bytes(), boxes.read_text()
+    heatmaps.unlink()
+    with pytest.raises(UserError, match=r"has no heatmaps/00000.npz, and 1 of 3 listed files"):
+        Run(quiet_disk)
+    heatmaps.write_bytes(kept[:-1] + bytes([kept[-1] ^ 1]))
+    with pytest.raises(UserError, match=r"heatmaps/00000.npz has changed since the run was made"):
+        measure(quiet_disk)
+    heatmaps.write_bytes(kept)
+    measure(quiet_disk)
+    (quiet_disk / "heatmaps/00001.npz").write_bytes(kept)
+    with pytest.raises(UserError, match=r"holds heatmaps/00001.npz, which its run.json does not"):
+        Run(quiet_disk)
+    (quiet_disk / "heatmaps/00001.npz").unlink()
+    boxes.write_text("[]")
+    with pytest.raises(UserError, match=r"detections-0.5.json has changed since"):
+        evaluate_run(Run(quiet_disk), None, [0.5], find_protocol("voc2010"))
+    boxes.write_text(text)
+    opened = Run(quiet_disk)
+    (quiet_disk / "ground_truth.json").unlink()  # after the run was opened
+    with pytest.raises(UserError, match=r"is not complete: it has no ground_truth.json"):
+        opened.ground_truth  # noqa: B018
+
+
+@pytest.mark.parametrize("name", ["images", "heatmaps", "objects"])
+def test_counts_are_those_of_run_json(quiet_disk: Path, name: str) -> None:
+    path = quiet_disk / "run.json"
+    content = json.loads(path.read_text())
+    content["counts"][name] = 2
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=f"run has 1 {name}; its run.json has 2"):
+        measure(quiet_disk)
 
 
 def change(**parts: Any) -> Callable[[Any], Any]:
@@ -212,6 +250,8 @@ def test_a_bad_description_is_named(quiet_disk: Path, mend: Callable[[Any], Any]
 @pytest.mark.parametrize("text", ["[" * 200_000, "{", "", "null", '"x"', "9" * 5000, "\ud800"])
 def test_malformed_json_is_named(quiet_disk: Path, name: str, text: str) -> None:
     (quiet_disk / name).write_text(text, errors="surrogatepass")
+    if name != "run.json":
+        sign(quiet_disk)
     with pytest.raises(UserError, match=name.replace(".", r"\.")):
         evaluate_run(Run(quiet_disk), None, [0.5], find_protocol("voc2010"))
 
@@ -222,6 +262,7 @@ def test_images_of_impossible_sizes_take_no_memory(quiet_disk: Path, size: tuple
     content = json.loads(path.read_text())
     content["images"][0] |= {"width": size[0], "height": size[1]}
     path.write_text(json.dumps(content))
+    sign(quiet_disk)
     with pytest.raises(
         UserError,
         match=r"a.jpg' (is not an image|has more than 89,478,485)|\[0\].width must",
@@ -235,4 +276,5 @@ def test_file_names_with_paths_open_nothing(quiet_disk: Path) -> None:
     for image in content["images"]:
         image["file_name"] = "../../../etc/passwd\x1b[2J"
     path.write_text(json.dumps(content))
+    sign(quiet_disk)
     measure(quiet_disk)
