@@ -96,7 +96,7 @@ def test_a_class_name_is_text_and_fits(evaluation: Result) -> None:
     curves = tuple(replace(each, class_name=name) for each in evaluation.curves)
     figure = draw_charts(replace(evaluation, curves=curves))["precision-recall"]
     figure.draw_without_rendering()
-    (axes,) = panels(figure, "\ufffd $\\frac$ of a very long")
+    (axes,) = panels(figure, r"\u732b $\frac$ of a very long")
     assert axes.get_title().endswith("\u2026")
     extent = axes.title.get_window_extent()
     assert figure.bbox.x0 <= extent.x0 <= extent.x1 <= figure.bbox.x1
