@@ -1,11 +1,13 @@
 """Files that appear whole or not at all."""
 
+import ctypes
 import hashlib
 import io
 import json
 import os
 import secrets
 import stat
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from kgradcam.errors import UserError
 
 MAX_BYTES = 2**32
 """The default limit of a file that is read: the largest COCO files have 1 GB."""
+
+
+_AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
 def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
@@ -78,6 +83,31 @@ def move(source: Path, target: Path) -> None:
     """
     source.rename(target)
     sync_folder(target.parent)
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Exchanges two files or folders of one disk in one step, where the system can.
+
+    Args:
+        one: A file or folder.
+        other: Another one.
+
+    Returns:
+        Whether they were exchanged. If not, nothing has changed.
+    """
+    paths = os.fsencode(one), os.fsencode(other)
+    if sys.platform == "linux":
+        name, arguments = "renameat2", (_AT_FDCWD, paths[0], _AT_FDCWD, paths[1], _RENAME_EXCHANGE)
+    elif sys.platform == "darwin":
+        name, arguments = "renamex_np", (*paths, _RENAME_EXCHANGE)
+    else:
+        return False
+    rename = getattr(ctypes.CDLL(None), name, None)  # some C libraries lack it
+    if rename is None or rename(*arguments) != 0:  # some file systems cannot
+        return False
+    for folder in {one.parent, other.parent}:
+        sync_folder(folder)
+    return True
 
 
 def sync_folder(folder: Path) -> None:

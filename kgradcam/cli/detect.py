@@ -203,6 +203,7 @@ def detect(
             force=force,
             resume=resume is not None,
             quiet=quiet,
+            report=note,
         )
     except BaseException:
         if is_interrupted(folder):

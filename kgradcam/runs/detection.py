@@ -34,7 +34,7 @@ from kgradcam.runs.explaining import (
 from kgradcam.runs.partial_run import read_start
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
-from kgradcam.runs.run_writer import RunWriter, write_run
+from kgradcam.runs.run_writer import Report, RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
 FREEZE_FROM = 1000
@@ -58,6 +58,7 @@ def detect(
     force: bool = False,
     resume: bool = False,
     quiet: bool = True,
+    report: Report = lambda line: None,
 ) -> Run:
     """Localizes classes on each image of a dataset, and writes a run folder.
 
@@ -75,6 +76,7 @@ def detect(
         force: Replaces an existing run.
         resume: Resumes an interrupted run to this folder; see `interrupted_configuration`.
         quiet: Shows no progress on stderr.
+        report: Called with a line of text if leftovers of a killed process were removed.
 
     Returns:
         The run.
@@ -86,7 +88,7 @@ def detect(
     # Mistyped names are reported before any work.
     find_method(configuration.method)
     require_model(configuration.model)
-    with write_run(folder, force=force, resume=resume) as writer:
+    with write_run(folder, force=force, resume=resume, report=report) as writer:
         if resume:
             options = asdict(configuration)
             del options["precision"]  # "auto" is resolved only when the images are counted

@@ -7,6 +7,7 @@ A run to `NAME` is written into `.NAME.partial` beside it:
 `lock`          held by the process that writes
 `parts/`        for each finished part: its images and their boxes
 `pieces/`       the results of the unfinished part
+`exchange`      and `replaced`: see `replacing`
 `run/`          the files of the run so far; it is renamed to `NAME` at the end
 ==============  ===================================================================================
 """

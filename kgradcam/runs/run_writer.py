@@ -8,7 +8,7 @@ interruption, and ends in the same bytes. `unfinished_part` saves what is not a 
 import contextlib
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import filelock
 
 from kgradcam.errors import UserError, differences
-from kgradcam.files import move, write_atomically
+from kgradcam.files import write_atomically
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.finished_parts import (
@@ -35,6 +35,7 @@ from kgradcam.runs.partial_run import (
     read_start,
     write_start,
 )
+from kgradcam.runs.replacing import put_in_place, recover, require_free, require_possible
 from kgradcam.runs.run import Run, detections_name
 from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth, Image, join
@@ -55,6 +56,9 @@ SAVE_SECONDS = 30.0
 """Results are saved after the first batch that ends so long after the last save. A killed run
 loses no more than that and a batch; an interrupted one loses the batch in progress."""
 
+Report = Callable[[str], None]
+"""Receives a line of text for the user."""
+
 
 class RunWriter:
     """Writes a run part by part; `write_run` makes one.
@@ -62,6 +66,7 @@ class RunWriter:
     Args:
         folder: The run folder to be.
         force: Whether it may replace another run.
+        report: Called with a line of text if leftovers of a killed process were removed.
 
     Attributes:
         done: The ids of the images that were explained.
@@ -69,13 +74,14 @@ class RunWriter:
         heatmaps: The number of heatmaps so far.
     """
 
-    def __init__(self, folder: Path, force: bool) -> None:
+    def __init__(self, folder: Path, force: bool, report: Report) -> None:
         self.folder = folder
         self.done: set[int] = set()
         self.skipped: dict[int, str] = {}
         self.heatmaps = 0
         self._partial = partial_folder(folder)
         self._force = force
+        self._report = report
         self._parts = 0
         self._batches: list[BatchResult] = []
         self._saved = 0  # of them
@@ -102,6 +108,7 @@ class RunWriter:
             # What write_atomically was writing when the process was killed.
             for half_written in self._partial.rglob(".*"):
                 half_written.unlink()
+                self._report(f"Removed {half_written}, which a killed process left incomplete.")
             for part in read_parts(self._partial, check=True):
                 self._count(part)
             self._resume_part()
@@ -178,10 +185,8 @@ class RunWriter:
         for threshold, of_threshold in zip(thresholds, tables, strict=True):
             write_detections(run / detections_name(threshold), join(of_threshold))
         write_atomically(run / "run.json", replace(info, files=digests(run)).to_text())
-        _require_free(self.folder, self._force)
-        if self.folder.exists():
-            move(self.folder, self._partial / "replaced")
-        move(run, self.folder)
+        require_free(self.folder, self._force)
+        put_in_place(run, self.folder)
         return Run(self.folder)
 
     def close(self) -> None:
@@ -190,11 +195,15 @@ class RunWriter:
         with contextlib.suppress(OSError):  # a full disk has already ended the run
             self._save()
 
-    def clear(self) -> None:
-        """Removes what an earlier run left in the hidden folder, except the lock."""
-        for name in ("run", "parts", "pieces", "replaced"):
-            shutil.rmtree(self._partial / name, ignore_errors=True)
-        (self._partial / "start.json").unlink(missing_ok=True)
+    def clear(self) -> bool:
+        """Removes what an earlier run left in the hidden folder; returns whether there was any."""
+        leftovers = [each for each in self._partial.iterdir() if each.name != "lock"]
+        for each in leftovers:
+            if each.is_dir() and not each.is_symlink():
+                shutil.rmtree(each)
+            else:
+                each.unlink()
+        return bool(leftovers)
 
     def _end_part(self) -> None:
         if self._writing:
@@ -261,7 +270,9 @@ class RunWriter:
 
 
 @contextlib.contextmanager
-def write_run(folder: Path, *, force: bool = False, resume: bool = False) -> Iterator[RunWriter]:
+def write_run(
+    folder: Path, *, force: bool = False, resume: bool = False, report: Report = lambda line: None
+) -> Iterator[RunWriter]:
     """Opens a run folder for writing, and locks it.
 
     The folder appears with `RunWriter.finish`. If the block ends earlier, by an exception, the
@@ -272,34 +283,44 @@ def write_run(folder: Path, *, force: bool = False, resume: bool = False) -> Ite
         force: Replaces an existing run, and the parts of an interrupted one. A folder with other
             content is never replaced.
         resume: Resumes an interrupted run.
+        report: Called with a line of text if leftovers of a killed process were removed.
 
     Yields:
         The writer.
 
     Raises:
-        UserError: The folder exists, another process writes it, an interrupted run to it exists,
-            or `resume` finds none.
+        UserError: The folder exists or can never be a run, another process writes it, an
+            interrupted run to it exists, or `resume` finds none.
     """
     partial = partial_folder(folder)
-    if resume:
-        read_start(folder)
-    else:
-        _require_free(folder, force)
+    require_possible(folder)
+    if resume and not partial.is_dir():
+        read_start(folder)  # raises
     partial.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(partial / "lock", blocking=False)
     try:
         lock.acquire()
     except filelock.Timeout:
         raise UserError(f"Another process is writing {folder}; choose another --out.") from None
-    writer = RunWriter(folder, force)
+    except NotImplementedError:
+        raise UserError(
+            f"The file system of {folder} has no locks. Choose an --out on another one."
+        ) from None
+    writer = RunWriter(folder, force, report)
     try:
-        if not resume:
+        leftovers = recover(folder) and writer.clear()
+        if resume:
+            read_start(folder)
+        else:
+            require_free(folder, force)
             if is_interrupted(folder) and not force:
                 raise UserError(
                     f"A run to {folder} was interrupted. Resume it with `kgradcam detect --resume "
                     f"{folder}`, or begin anew with --force."
                 )
-            writer.clear()
+            leftovers = writer.clear() or leftovers
+        if leftovers:
+            report(f"Removed what an earlier process left of a run to {folder}.")
         yield writer
     finally:
         writer.close()
@@ -307,18 +328,3 @@ def write_run(folder: Path, *, force: bool = False, resume: bool = False) -> Ite
         lock.release()
         if not kept:
             shutil.rmtree(partial)
-
-
-def _require_free(folder: Path, force: bool) -> None:
-    if not folder.exists():
-        return
-    if not force:
-        raise UserError(
-            f"{folder} is already there. Choose another --out, or replace it with --force."
-        )
-    is_run = folder.is_dir() and ((folder / "run.json").is_file() or not any(folder.iterdir()))
-    if not is_run:
-        raise UserError(
-            f"{folder} is already there. It holds other files than a run, so --force does not "
-            "replace it."
-        )
