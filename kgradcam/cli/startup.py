@@ -14,6 +14,7 @@ import typer
 
 from kgradcam.cli.output import note
 from kgradcam.cli.parsing import expand_home
+from kgradcam.cli.versions import check_versions
 from kgradcam.errors import DataWarning, UsageError, UserError
 
 
@@ -26,6 +27,7 @@ def import_tensorflow() -> None:
     """
     if "tensorflow" in sys.modules:
         return
+    check_versions()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
     sys.stderr.flush()
@@ -47,6 +49,10 @@ def _import_with_backend() -> None:
         import tensorflow  # noqa: F401 - it imports Keras, and ignores an ImportError of Keras
     except ValueError as error:
         raise _wrong_backend(str(error)) from error
+    except ImportError as error:
+        raise UserError(
+            f"TensorFlow cannot be imported: {error}. pip install --force-reinstall tensorflow"
+        ) from error
     try:
         import keras
     except ImportError as error:

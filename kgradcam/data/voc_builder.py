@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -157,6 +158,8 @@ def _damage_named(name: str, folder: Path) -> Iterator[None]:
 
 def _first_line(error: Exception) -> str:
     text = (str(error).strip() or type(error).__name__).splitlines()[0]
+    # TensorFlow wraps its messages into names of its own operations.
+    text = re.sub(r"\{\{.*?\}\} ?| ?\[Op:.*", "", text)
     return f"{text[:200].rstrip('.')}."
 
 

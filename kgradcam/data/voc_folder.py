@@ -233,8 +233,8 @@ def _checked(image: Path, objects: Objects, size: tuple[int, int], clip: bool) -
     fractions &= (as_written != 1).any(axis=1)
     if fractions.any() and max(size) > 1:
         raise UserError(
-            f"A box is in fractions of the image: {as_written[fractions][0].tolist()}. VOC counts "
-            f"pixels from 1; {image.name} is {width}x{height}."
+            f"A box is in fractions of the image: {as_written[fractions][0].round(6).tolist()}. "
+            f"VOC counts pixels from 1; {image.name} is {width}x{height}."
         )
     if clip:
         boxes = np.clip(objects.boxes, 0, [width, height, width, height])
