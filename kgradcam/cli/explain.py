@@ -124,7 +124,7 @@ def explain(
     else:
         for each in findings:
             subject = f"{each.model} {each.method} " if compare else ""
-            note(f"{each.image}: {subject}{each.class_name} {each.probability:.1%}", quiet)
+            note(f"{each.image}: {subject}{each.class_name} {each.certainty}", quiet)
     precisions = sorted({each.precision for each in findings})
     note(f"Computed in {', '.join(precisions)}.", quiet)
     typer.echo(out)

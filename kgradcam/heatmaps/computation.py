@@ -25,12 +25,16 @@ class TraceRecord(NamedTuple):
 
     Attributes:
         layer: The path of the explained layer, or of each.
-        class_count: The number of classes; 0 with `score=`.
+        head: The kind of the head; see `Scored`.
+        class_count: The number of outputs of the head; 0 with `score=`.
+        two_sided: Whether the head is one unit, whose sides are classes.
         feature_maps: Symbolic tensors; behind them everything is computed in float32.
     """
 
     layer: str | tuple[str, ...] | None
+    head: str | None
     class_count: int
+    two_sided: bool
     feature_maps: list[Any]
 
 
@@ -38,8 +42,8 @@ class TraceRecord(NamedTuple):
 class Computation:
     """The parameters of `GradCAM`, and the two functions that they define.
 
-    Both functions take symbolic inputs of the model and class masks, bool `[1 or batch, classes,
-    outputs]`, and return tensors with the batch first, and the record of their trace.
+    Both functions take symbolic inputs of the model and groups of outputs, int32 (see `Score`), and
+    return tensors with the batch first, and the record of their trace.
     """
 
     model: keras.Model
@@ -52,34 +56,37 @@ class Computation:
     scales: tuple[float, ...]
     refine: bool
 
-    def explain(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
+    def explain(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""
         inputs = self._preprocessed(inputs)
         if self.scales == (1.0,) and not self.refine:
-            view = self._view(inputs, class_masks)
+            view = self._view(inputs, groups)
         else:
-            view = combine_scales(self._view, inputs, class_masks, self.scales, self.refine)
+            view = combine_scales(self._view, inputs, groups, self.scales, self.refine)
         heatmaps = tf.einsum("cb...->bc...", view.heatmaps)
         scored, paths = view.scored, tuple(each.call.path for each in view.passes)
         record = TraceRecord(
             layer=paths[0] if len(paths) == 1 else paths,
-            class_count=0 if scored.logits is None else scored.logits.shape[-1],
+            head=scored.head,
+            class_count=0 if scored.head is None else scored.output_count,
+            two_sided=scored.two_sided,
             feature_maps=[call.feature_maps for call in view.calls],
         )
         extents = tf.repeat(view.extent[tf.newaxis], tf.shape(heatmaps)[0], axis=0)
         return (heatmaps, extents, scored.scores, scored.probabilities, scored.top), record
 
-    def predict(self, inputs: Any, class_masks: Any) -> tuple[Any, TraceRecord]:
+    def predict(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns scores and probabilities, `[batch, classes]`."""
         outputs = self.model(self._preprocessed(inputs), training=False)
-        scored = self.score(self.model, outputs, class_masks)
-        return (scored.scores, scored.probabilities), TraceRecord(None, 0, [scored.start])
+        scored = self.score(self.model, outputs, groups)
+        record = TraceRecord(None, scored.head, 0, scored.two_sided, [scored.start])
+        return (scored.scores, scored.probabilities), record
 
     def _preprocessed(self, inputs: Any) -> Any:
         return inputs if self.preprocess is None else self.preprocess(inputs)
 
-    def _view(self, inputs: Any, class_masks: Any) -> View:
-        passes = run_forward(self.model, inputs, self.layers, self.score, class_masks, self.reshape)
+    def _view(self, inputs: Any, groups: Any) -> View:
+        passes = run_forward(self.model, inputs, self.layers, self.score, groups, self.reshape)
         maps = [self.method(each) for each in passes]
         if self.relu:
             maps = [tf.nn.relu(each) for each in maps]

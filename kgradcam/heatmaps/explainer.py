@@ -13,7 +13,7 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, TraceRecord
 from kgradcam.heatmaps.geometry import WHOLE
 from kgradcam.heatmaps.inputs import as_tensors, check_inputs, specs_of
-from kgradcam.heatmaps.scores import ClassTarget, list_targets, make_class_masks
+from kgradcam.heatmaps.scores import SIDES, ClassTarget, list_targets, make_groups
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,10 @@ class Explainer(ABC):
             UserError: The images do not fit the model, a value is NaN or infinite, or a class is
                 out of range.
         """
-        inputs, masks, targets = self._check(images, classes, class_per_image, classes_per_image)
-        heatmaps, extents, scores, probabilities, top = self._explain(inputs, masks)
+        inputs, groups, targets = self._check(images, classes, class_per_image, classes_per_image)
+        heatmaps, extents, scores, probabilities, top = self._explain(inputs, groups)
         if not targets and self._computation.score.function is None:
-            targets = [[int(index)] for index in top.numpy()]
+            targets = [[self._class_of(int(index))] for index in top.numpy()]
         # The images of a batch have one size, so they share an extent.
         extent = tuple(extents.numpy()[0].tolist())
         return Explanation(heatmaps.numpy(), scores.numpy(), probabilities.numpy(), targets, extent)
@@ -130,13 +130,13 @@ class Explainer(ABC):
         Raises:
             UserError: As in a call.
         """
-        inputs, masks, _ = self._check(images, classes, class_per_image, classes_per_image)
-        scores, probabilities = self._predict(inputs, masks)
+        inputs, groups, _ = self._check(images, classes, class_per_image, classes_per_image)
+        scores, probabilities = self._predict(inputs, groups)
         return scores.numpy(), probabilities.numpy()
 
     def _check(
         self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
-    ) -> tuple[Any, npt.NDArray[np.bool_], list[list[ClassTarget]]]:
+    ) -> tuple[Any, npt.NDArray[np.int32], list[list[ClassTarget]]]:
         if self._specs is None:
             tensors = as_tensors(images)
             self._build(tensors)
@@ -146,9 +146,14 @@ class Explainer(ABC):
         targets = list_targets(batch, classes, class_per_image, classes_per_image)
         if targets and self._computation.score.function is not None:
             raise UserError("With score= there are no classes to choose. Received: both.")
-        # Classes that all images share need one row of masks.
+        # Classes that all images share need one row of groups.
         rows = targets[:1] if classes is not None else targets
-        return inputs, make_class_masks(rows or [[]], self._traces[0].class_count), targets
+        record = self._traces[0]
+        groups = make_groups(rows or [[]], record.class_count, None, record.two_sided)
+        return inputs, groups, targets
+
+    def _class_of(self, index: int) -> ClassTarget:
+        return SIDES[index] if self._traces[0].two_sided else index
 
     def _build(self, tensors: Any) -> None:
         """Creates the weights of a model by its first call; a trace must not create variables."""
@@ -160,8 +165,8 @@ class Explainer(ABC):
     def _traced(self, function: Callable[..., tuple[Any, TraceRecord]]) -> Callable[..., Any]:
         """Returns the tensors of a function, and logs the record of each of its traces."""
 
-        def traced(inputs: Any, class_masks: Any) -> Any:
-            tensors, record = function(inputs, class_masks)
+        def traced(inputs: Any, groups: Any) -> Any:
+            tensors, record = function(inputs, groups)
             self._traces.append(record)
             return tensors
 
@@ -169,5 +174,5 @@ class Explainer(ABC):
 
 
 def signature_of(specs: Any) -> list[Any]:
-    """Returns the signature of a computation: the inputs of the model, and class masks."""
-    return [specs, tf.TensorSpec([None, None, None], tf.bool)]
+    """Returns the signature of a computation: the inputs of the model, and groups of outputs."""
+    return [specs, tf.TensorSpec([None, None, None], tf.int32)]

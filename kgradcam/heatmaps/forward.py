@@ -18,6 +18,7 @@ from kgradcam.heatmaps.dataflow import Dataflow
 from kgradcam.heatmaps.default_layer import default_call, token_grid
 from kgradcam.heatmaps.geometry import extent_of
 from kgradcam.heatmaps.layers import LayerCall, Recording, find_call, record_calls
+from kgradcam.heatmaps.linear_head import linear_kernel
 from kgradcam.heatmaps.scores import Score, Scored
 
 _log = logging.getLogger(__name__)
@@ -61,7 +62,7 @@ class ForwardPass:
         """Returns the gradient of a score at the feature maps.
 
         Args:
-            slope: float32 `[batch, outputs]`, one of `scored.slopes`.
+            slope: float32 `[batch, outputs]`, see `Scored.slope`.
 
         Returns:
             float32, the shape of `feature_maps`.
@@ -86,14 +87,15 @@ class ForwardPass:
         Args:
             function: Maps the gradient of one class at the feature maps to a tensor.
         """
-        return for_each(lambda slope: function(self.gradients(slope)), self.scored.slopes)
+        scored = self.scored
+        return for_each(lambda i: function(self.gradients(scored.slope(i))), scored.places)
 
     def mean_gradients(self) -> Any:
         """Returns the mean of each class's gradient over space: float32 `[classes, batch, k]`.
 
         If the network uses the feature maps only through their mean over space, all places have the
         same gradient: that of the mean over the number of places. Then the large gradient is not
-        computed, which matters for many classes.
+        computed. If the scores are linear in the mean, one product serves all classes.
         """
         pooled = None
         if not self.call.channels_first and self.reshape is None:
@@ -104,13 +106,29 @@ class ForwardPass:
         shape = tf.shape(self.feature_maps)
         places = tf.cast(tf.reduce_prod(shape[1:-1]), tf.float32)
 
-        def at_the_mean(slope: Any) -> Any:
+        kernel = linear_kernel(self.scored.start, pooled)
+        if kernel is not None:
+            return self._of_groups(kernel) / places
+
+        def at_the_mean(place: Any) -> Any:
+            slope = self.scored.slope(place)
             gradients = _gradient(self.scored.start, pooled, slope)
             if gradients is None:
                 gradients = tf.reduce_sum(self.gradients(slope), axis=axes)  # raises the reason
             return tf.reshape(gradients, [shape[0], shape[-1]]) / places
 
-        return for_each(at_the_mean, self.scored.slopes)
+        return for_each(at_the_mean, self.scored.places)
+
+    def _of_groups(self, kernel: Any) -> Any:
+        """The slopes of all scores by the inputs of a linear head, `[classes, batch, inputs]`.
+
+        Args:
+            kernel: float32 `[inputs, outputs]`.
+        """
+        # [1 or batch, classes, outputs of a group, inputs]: most often all images share classes.
+        columns = tf.gather(tf.transpose(kernel), tf.maximum(self.scored.groups, 0))
+        slopes = tf.matmul(self.scored.weights[:, :, tf.newaxis], columns)
+        return tf.transpose(tf.squeeze(slopes, axis=2), [1, 0, 2])
 
     def rescore(self, inputs: Any = None, feature_maps: Any = None) -> Scored:
         """Runs the model again and scores the same classes.
@@ -133,7 +151,7 @@ class ForwardPass:
 
         with record_calls(self.model, tap):
             outputs = self.model(self.inputs if inputs is None else inputs, training=False)
-        return self.score(self.model, outputs, self.scored.class_masks)
+        return self.score(self.model, outputs, self.scored.groups)
 
 
 def run_forward(
@@ -141,7 +159,7 @@ def run_forward(
     inputs: Any,
     layers: Sequence[str] | None,
     score: Score,
-    class_masks: Any,
+    groups: Any,
     reshape: Reshape | None = None,
 ) -> list[ForwardPass]:
     """Calls a model once, inside a trace, and returns the pass as seen at each layer.
@@ -151,14 +169,14 @@ def run_forward(
         inputs: Its symbolic inputs.
         layers: The paths of the layers to explain; `None` for the default one.
         score: Scores the outputs.
-        class_masks: See `Score`.
+        groups: See `Score`.
         reshape: See `GradCAM`.
 
     Raises:
         UserError: A layer does not exist, or the outputs cannot be scored.
     """
     recording, outputs = _trace(model, inputs, inline=False)
-    scored = score(model, outputs, class_masks)
+    scored = score(model, outputs, groups)
     flow = Dataflow(inputs, scored.start)
     if flow.calls_functions():
         try:
@@ -167,7 +185,7 @@ def run_forward(
             # Only its own tracing converts the Python control flow of a tf.function.
             _log.info("A tf.function of the model is not traced in place; its layers are hidden.")
         else:
-            scored = score(model, outputs, class_masks)
+            scored = score(model, outputs, groups)
             flow = Dataflow(inputs, scored.start)
     recorded = recording.all_calls(flow)
     if layers is None:

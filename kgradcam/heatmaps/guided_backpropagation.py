@@ -39,7 +39,7 @@ def guided_gradients(forward: ForwardPass) -> Any:
         UserError: The model has no ReLU.
     """
 
-    def of_class(slope: Any) -> Any:
+    def of_class(place: Any) -> Any:
         graph = tf.compat.v1.get_default_graph()
         with graph.gradient_override_map(dict.fromkeys(_RELUS, _GRADIENT)):
             scored = forward.rescore()
@@ -48,7 +48,8 @@ def guided_gradients(forward: ForwardPass) -> Any:
                 "Guided Grad-CAM needs ReLUs to guide, and this model has none. Other methods "
                 "explain it."
             )
+        slope = forward.scored.slope(place)
         (gradients,) = tf.compat.v1.gradients(scored.start, forward.inputs, grad_ys=slope)
         return tf.reduce_max(tf.abs(gradients), axis=-1)
 
-    return for_each(of_class, forward.scored.slopes)
+    return for_each(of_class, forward.scored.places)

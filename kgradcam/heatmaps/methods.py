@@ -5,7 +5,7 @@ width]`. `per_class` makes one from a function of feature maps and gradients. To
 the function and list its explainer in `METHODS`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
 
@@ -17,6 +17,7 @@ from kgradcam.heatmaps.forward import ForwardPass, for_each, space
 from kgradcam.heatmaps.geometry import resample
 from kgradcam.heatmaps.gradcam import GradCAM, grad_cam
 from kgradcam.heatmaps.guided_backpropagation import guided_gradients
+from kgradcam.heatmaps.linear_head import linear_kernel
 
 
 def per_class(heatmap: Callable[[Any, Any], Any]) -> Method:
@@ -41,7 +42,7 @@ def cam(forward: ForwardPass) -> Any:
     1x1 convolution, whose weights for the class are w_k. There Grad-CAM is CAM divided by the
     number of places; Grad-CAM also explains any other model.
     """
-    if forward.scored.logits is None or not _ends_in_pooling_and_one_linear_layer(forward):
+    if forward.scored.head is None or not _ends_in_pooling_and_one_linear_layer(forward):
         raise UserError(
             "CAM needs a model that ends in a global average pooling of the explained layer and "
             f"one linear layer. Received: layer={forward.call.path!r} of {forward.model.name!r}, "
@@ -53,21 +54,11 @@ def cam(forward: ForwardPass) -> Any:
 
 
 def _ends_in_pooling_and_one_linear_layer(forward: ForwardPass) -> bool:
-    passing = ("Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "Transpose")
-    product = _origin(forward.scored.logits, (*passing, "BiasAdd", "AddV2"))
-    if product.op.type not in ("MatMul", "Conv2D"):
-        return False
-    pooled = _origin(product.op.inputs[0], passing)
-    if pooled.op.type != "Mean":
-        return False
-    return _origin(pooled.op.inputs[0], passing) is _origin(forward.feature_maps, passing)
-
-
-def _origin(tensor: Any, passing: Sequence[str]) -> Any:
-    """The tensor that a symbolic tensor is a copy of, before operations that keep its values."""
-    while tensor.op.type in passing:
-        tensor = tensor.op.inputs[0]
-    return tensor
+    return any(
+        operation.type == "Mean" and linear_kernel(forward.scored.start, mean) is not None
+        for operation in forward.call.feature_maps.consumers()
+        for mean in operation.outputs
+    )
 
 
 @per_class

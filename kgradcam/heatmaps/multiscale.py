@@ -46,7 +46,7 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
 def combine_scales(
     view_of: Callable[[Any, Any], View],
     inputs: Any,
-    class_masks: Any,
+    groups: Any,
     scales: Sequence[float],
     refine: bool,
 ) -> View:
@@ -58,7 +58,7 @@ def combine_scales(
     Args:
         view_of: Maps inputs and class masks to the view of one forward pass.
         inputs: Symbolic images, `[batch, height, width, channels]`.
-        class_masks: See `Score`. If none are given, the first scale selects the top class.
+        groups: See `Score`. If none are given, the first scale selects the top class.
         scales: Factors on the image size.
         refine: Whether heat spreads.
 
@@ -77,7 +77,7 @@ def combine_scales(
         if scale != 1:
             scaled = tf.image.resize(inputs, tf.cast(tf.round(scale * size), tf.int32))
             scaled = tf.cast(scaled, inputs.dtype)
-        views.append(view_of(scaled, views[0].scored.class_masks if views else class_masks))
+        views.append(view_of(scaled, views[0].scored.groups if views else groups))
     if len(views[0].passes) > 1:
         raise UserError("scales and refine need a model of one image, and one layer.")
     (finest,) = views[scales.index(max(scales))].passes

@@ -10,9 +10,15 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.heatmaps.heads import find_head
 
-ClassTarget = int | Sequence[int]
-"""A class index, or a group of indices that counts as one class."""
+ClassTarget = int | str | Sequence[int | str]
+"""A class by index or name, or a group of them that counts as one class."""
+
+SIDES = ("positive", "negative")
+"""The classes of a model with one sigmoid unit; the positive one is also index 0."""
+
+_ONE_HOT = " For one-hot rows, give np.argmax(rows, axis=-1)."
 
 
 def select_output(outputs: Any, names: Sequence[str], output: str | int | None) -> Any:
@@ -46,23 +52,45 @@ def select_output(outputs: Any, names: Sequence[str], output: str | int | None) 
 class Scored(NamedTuple):
     """The explained scores of a batch, and where their gradients start; symbolic tensors.
 
+    A score combines a group of outputs: it is the log-sum-exp of their logits.
+
     Attributes:
         scores: float32 `[batch, classes]`.
-        probabilities: float32 `[batch, classes]` in [0, 1]; NaN with `score=`.
+        probabilities: float32 `[batch, classes]` in [0, 1]; NaN where there are none.
         start: float32 `[batch, outputs]`: the logits, or with `score=` the scores themselves.
-        slopes: float32 `[classes, batch, outputs]`, the derivatives of each score by `start`.
-        logits: `start`, or `None` with `score=`.
+        groups: int32 `[1 or batch, classes, outputs of a group]`, the outputs that each score
+            combines. Shorter groups are filled up with -1.
+        weights: float32 `[batch, classes, outputs of a group]`, the derivative of each score by
+            each output of its group.
         top: int64 `[batch]`, the index of the highest logit.
-        class_masks: bool `[1 or batch, classes, outputs]`, the outputs that each score combines.
+        head: The kind of the head (see `Head`), or `None` with `score=`.
+        two_sided: Whether the head is one unit with a probability. Then `start` has two columns,
+            the unit and its opposite.
     """
 
     scores: Any
     probabilities: Any
     start: Any
-    slopes: Any
-    logits: Any
+    groups: Any
+    weights: Any
     top: Any
-    class_masks: Any
+    head: str | None
+    two_sided: bool = False
+
+    @property
+    def output_count(self) -> int:
+        """The number of outputs of the head."""
+        return 1 if self.two_sided else int(self.start.shape[-1])
+
+    @property
+    def places(self) -> Any:
+        """The places of the scores: int32 `[classes]`, to loop over."""
+        return tf.range(tf.shape(self.scores)[1])
+
+    def slope(self, place: Any) -> Any:
+        """Returns the derivative of one score by `start`: float32 `[batch, outputs]`."""
+        rows = tf.one_hot(self.groups[:, place], self.start.shape[-1] or tf.shape(self.start)[1])
+        return tf.reduce_sum(self.weights[:, place, :, tf.newaxis] * rows, axis=1)
 
 
 @dataclass(frozen=True)
@@ -77,50 +105,58 @@ class Score:
     output: str | int | None = None
     function: Callable[[Any], Any] | None = None
 
-    def __call__(self, model: keras.Model, outputs: Any, class_masks: Any) -> Scored:
+    def __call__(self, model: keras.Model, outputs: Any, groups: Any) -> Scored:
         """Scores the outputs of a forward pass.
 
         Args:
             model: The model that returned them.
             outputs: Its symbolic outputs.
-            class_masks: bool `[1 or batch, classes, outputs]`. With no classes the top class of
-                each image is scored.
+            groups: int32 `[1 or batch, classes, outputs of a group]`, filled up with -1. With no
+                classes the top class of each image is scored.
 
         Raises:
             UserError: The outputs, or the values of the function, have another shape.
         """
         if self.function is not None:
-            return score_values(self.function(outputs), class_masks)
+            return score_values(self.function(outputs))
         names = getattr(model, "output_names", ())
-        return score_classes(select_output(outputs, names, self.output), class_masks)
+        return score_classes(select_output(outputs, names, self.output), groups)
 
 
-def score_classes(outputs: Any, class_masks: Any) -> Scored:
+def score_classes(outputs: Any, groups: Any) -> Scored:
     """Scores classes by the logits before a model's softmax or sigmoid.
 
     A group of classes is scored by the log-sum-exp of its logits, whose derivative is a softmax.
 
     Args:
-        outputs: See `before_activation`.
-        class_masks: See `Score`.
+        outputs: See `find_head`.
+        groups: See `Score`.
     """
-    logits, activation = before_activation(outputs)
+    logits, probabilities, kind = find_head(outputs)
+    combine = _any if kind == "sigmoid" else _total
+    two_sided = outputs.shape[-1] == 1 and kind in ("sigmoid", "outputs")
+    if two_sided:
+        opposite = -logits if kind == "sigmoid" else 1.0 - logits
+        logits = tf.concat([logits, opposite], axis=-1)
+        probabilities = tf.concat([probabilities, 1.0 - probabilities], axis=-1)
+        combine = _total
     top = tf.argmax(logits, axis=-1)
-    masks = with_top_class(tf.ensure_shape(class_masks, [None, None, logits.shape[-1]]), top)
-    scores = class_scores(logits, masks)
-    slopes = tf.where(masks, tf.exp(logits[:, None, :] - scores[:, :, None]), 0.0)
+    groups = _with_top_class(groups, top)
+    of_group = _gather(logits, groups, -np.inf)
+    scores = tf.reduce_logsumexp(of_group, axis=-1)
     return Scored(
         scores=scores,
-        probabilities=class_probabilities(logits, masks, activation),
+        probabilities=combine(_gather(probabilities, groups, 0.0)),
         start=logits,
-        slopes=tf.transpose(slopes, [1, 0, 2]),
-        logits=logits,
+        groups=groups,
+        weights=tf.exp(of_group - scores[:, :, None]),
         top=top,
-        class_masks=masks,
+        head=kind,
+        two_sided=two_sided,
     )
 
 
-def score_values(values: Any, class_masks: Any) -> Scored:
+def score_values(values: Any) -> Scored:
     """Returns the values of a score function, `[batch]` or `[batch, scores]`, as scores.
 
     Raises:
@@ -137,65 +173,44 @@ def score_values(values: Any, class_masks: Any) -> Scored:
         scores=scores,
         probabilities=tf.fill([batch, count], np.float32(np.nan)),
         start=scores,
-        slopes=tf.repeat(tf.eye(count)[:, None, :], batch, axis=1),
-        logits=None,
+        groups=tf.range(count)[tf.newaxis, :, tf.newaxis],
+        weights=tf.ones([batch, count, 1]),
         top=tf.zeros([batch], tf.int64),
-        class_masks=class_masks,
+        head=None,
     )
 
 
-def before_activation(outputs: Any) -> tuple[Any, str]:
-    """Finds the logits that enter a softmax or sigmoid head.
-
-    A symbolic tensor has a reference to the operation that computed it. So the head is found
-    wherever it is written: as an argument of a layer, as a layer, or as a function call.
-
-    Args:
-        outputs: A symbolic tensor `[batch, classes]`.
-
-    Returns:
-        The logits, float32, and `"softmax"` or `"sigmoid"`. A head without activation counts as
-        softmax, or as sigmoid if it has one unit.
-
-    Raises:
-        UserError: The outputs have another shape.
-    """
-    if outputs.shape.rank != 2 or outputs.shape[-1] is None:
-        raise UserError(
-            "For a class to be explained, the model's output must be [batch, classes]. Received: "
-            f"{outputs.shape}. For other outputs give score=, a function of the outputs to one "
-            "value an image."
-        )
-    tensor = outputs
-    while tensor.op.type in ("Identity", "Cast"):
-        tensor = tensor.op.inputs[0]
-    if tensor.op.type in ("Softmax", "Sigmoid"):
-        return tf.cast(tensor.op.inputs[0], tf.float32), tensor.op.type.lower()
-    return tf.cast(outputs, tf.float32), "sigmoid" if outputs.shape[-1] == 1 else "softmax"
+def _gather(values: Any, groups: Any, filler: float) -> Any:
+    """The entries `[batch, classes, outputs of a group]` of values `[batch, outputs]`."""
+    shape = tf.concat([tf.shape(values)[:1], tf.shape(groups)[1:]], axis=0)
+    groups = tf.broadcast_to(groups, shape)
+    found = tf.gather(values, tf.maximum(groups, 0), batch_dims=1)
+    return tf.where(groups < 0, filler, found)
 
 
-def class_scores(logits: Any, masks: Any) -> Any:
-    """Returns the log-sum-exp of the logits that each mask `[batch, classes, outputs]` selects."""
-    return tf.reduce_logsumexp(tf.where(masks, logits[:, None, :], -np.inf), axis=-1)
+def _total(probabilities: Any) -> Any:
+    """The probability of a group of classes that exclude one another."""
+    total = tf.reduce_sum(probabilities, axis=-1)
+    return tf.where(total > 1, 1.0, total)
 
 
-def class_probabilities(logits: Any, masks: Any, activation: str) -> Any:
-    """Returns softmax summed over each mask, or the sigmoid probability of any of its classes."""
-    if activation == "sigmoid":
-        absent = tf.where(masks, tf.nn.sigmoid(-logits)[:, None, :], 1.0)
-        return 1.0 - tf.reduce_prod(absent, axis=-1)
-    return tf.reduce_sum(tf.where(masks, tf.nn.softmax(logits)[:, None, :], 0.0), axis=-1)
+def _any(probabilities: Any) -> Any:
+    """The probability of any class of a group, where each is present or not by itself."""
+    # In logarithms: a small probability survives its subtraction from 1.
+    return -tf.math.expm1(tf.reduce_sum(tf.math.log1p(-probabilities), axis=-1))
 
 
-def with_top_class(class_masks: Any, top: Any) -> Any:
-    """Returns the given masks `[batch, classes, outputs]`, or the top class where there are none.
+def _with_top_class(groups: Any, top: Any) -> Any:
+    """Returns the given groups, or the top class of each image where there are none.
 
     Slices replace a branch, since XLA requires equal shapes of both branches.
     """
-    batch, (_, count, indices) = tf.shape(top)[0], tf.unstack(tf.shape(class_masks))
-    given = tf.broadcast_to(class_masks, [batch, count, indices])
-    top_masks = tf.one_hot(top, indices, on_value=True, off_value=False)[:, tf.newaxis]
-    return tf.concat([given, top_masks[:, : tf.maximum(1 - count, 0)]], axis=1)
+    batch, (_, count, length) = tf.shape(top)[0], tf.unstack(tf.shape(groups))
+    given = tf.broadcast_to(groups, [batch, count, length])
+    of_top = tf.pad(
+        tf.cast(top, tf.int32)[:, None, None], [[0, 0], [0, 0], [0, length - 1]], constant_values=-1
+    )
+    return tf.concat([given, of_top[:, : tf.maximum(1 - count, 0)]], axis=1)
 
 
 def list_targets(
@@ -244,30 +259,60 @@ def list_targets(
     return rows
 
 
-def make_class_masks(
-    targets: Sequence[Sequence[ClassTarget]], class_count: int
-) -> npt.NDArray[np.bool_]:
-    """Returns a boolean row over the model's classes for each target.
+def make_groups(
+    targets: Sequence[Sequence[ClassTarget]],
+    class_count: int,
+    class_names: Sequence[str] | None = None,
+    two_sided: bool = False,
+) -> npt.NDArray[np.int32]:
+    """Returns the outputs of each target, as `Score` takes them.
 
     Args:
         targets: The targets of each image, or one row for all images; equally many in each.
-        class_count: The number of classes of the model.
+        class_count: The number of outputs of the model.
+        class_names: The names of its outputs.
+        two_sided: Whether the model has one unit, whose sides `SIDES` are classes.
 
     Returns:
-        bool `[images, targets, classes]`.
+        int32 `[images, targets, outputs of a group]`, filled up with -1.
 
     Raises:
-        UserError: A target is neither an index nor a group of indices, or is out of range.
+        UserError: A target is no index, name or group of them, or is out of range.
     """
-    masks = np.zeros((len(targets), len(targets[0]), class_count), dtype=bool)
-    for i, row in enumerate(targets):
-        for j, target in enumerate(row):
-            indices = np.atleast_1d(np.asarray(target))
-            if not (indices.size and np.issubdtype(indices.dtype, np.integer)):
-                raise UserError(f"A class is an index or a group of them. Received: {target!r}")
-            if indices.min() < 0 or indices.max() >= class_count:
-                raise UserError(
-                    f"Class indices of this model are 0 to {class_count - 1}. Received: {target!r}."
-                )
-            masks[i, j, indices] = True
-    return masks
+    names = SIDES if two_sided else tuple(class_names or ())
+    groups = [[_indices(target, class_count, names) for target in row] for row in targets]
+    length = max((len(group) for row in groups for group in row), default=1)
+    filled = np.full((len(targets), len(targets[0]), length), -1, dtype=np.int32)
+    for i, row in enumerate(groups):
+        for j, group in enumerate(row):
+            filled[i, j, : len(group)] = group
+    return filled
+
+
+def _indices(target: Any, class_count: int, names: Sequence[str]) -> list[int]:
+    """The indices of a class or a group."""
+    members = [target] if isinstance(target, str) or not np.ndim(target) else list(target)
+    indices = np.asarray(
+        [_named(each, names) if isinstance(each, str) else each for each in members]
+    )
+    if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
+        raise UserError(
+            f"A class is an index, a name or a group of them. Received: {target!r}."
+            f"{_ONE_HOT if indices.size == class_count > 1 else ''}"
+        )
+    by_name = len(members) == 1 and isinstance(members[0], str)
+    if not by_name and (indices.min() < 0 or indices.max() >= class_count):
+        sides = f" Its other class is {SIDES[1]!r}." if names == SIDES else ""
+        raise UserError(
+            f"Class indices of this model are 0 to {class_count - 1}.{sides} Received: {target!r}."
+        )
+    if len(set(indices.tolist())) < indices.size:
+        raise UserError(f"A group has each class once. Received: {target!r}.{_ONE_HOT}")
+    return [int(index) for index in indices]
+
+
+def _named(name: str, names: Sequence[str]) -> int:
+    if name in names:
+        return list(names).index(name)
+    reason = f"none of {', '.join(names[:8])}" if names else "a name: give class_names= or an index"
+    raise UserError(f"class {name!r} is {reason}.{did_you_mean(name, names)}")

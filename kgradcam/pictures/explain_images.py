@@ -1,5 +1,6 @@
 """Draws images beside the heatmaps of some classes, for `kgradcam explain`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,8 @@ class Finding:
         model: The model's name.
         method: The method's name.
         class_name: The explained class.
-        probability: The model's probability of the class, in [0, 1].
+        probability: The model's probability of the class, in [0, 1]; NaN for a regression.
+        score: The explained score; the predicted value of a regression.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
         measures: Faithfulness by name, empty unless measured; see `metrics.faithfulness.MEASURES`.
     """
@@ -42,8 +44,16 @@ class Finding:
     method: str
     class_name: str
     probability: float
+    score: float
     precision: str
     measures: dict[str, float]
+
+    @property
+    def certainty(self) -> str:
+        """The probability in percent, or the predicted value of a regression."""
+        if math.isnan(self.probability):
+            return f"{self.score:.4g}"
+        return f"{self.probability:.1%}"
 
 
 def explain_images(
@@ -126,6 +136,7 @@ def explain_images(
                         method,
                         name,
                         float(explanation.probabilities[0, j]),
+                        float(explanation.scores[0, j]),
                         explainer.precision,
                         {key: float(values[0, j]) for key, values in measures.items()},
                     )
@@ -151,11 +162,13 @@ def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
     """The parts that differ between heatmaps come first, so that a long class name is cut last."""
     parts = [finding.model] * with_model + [finding.method] * with_method
     if not parts:
-        return f"{finding.class_name}  {finding.probability:.1%}"
-    return f"{'  '.join(parts)}  {finding.probability:.1%}  {finding.class_name}"
+        return f"{finding.class_name}  {finding.certainty}"
+    return f"{'  '.join(parts)}  {finding.certainty}  {finding.class_name}"
 
 
 def _class_name(classifier: Classifier, class_index: object) -> str:
+    if isinstance(class_index, str):
+        return class_index
     if classifier.class_names is None or not isinstance(class_index, int):
         return f"class {class_index}"
     return classifier.class_names[class_index]
