@@ -27,9 +27,9 @@ class Explanation:
             scales or refined are in [0, 1].
         scores: float32 `[batch, classes]`, the explained scores: logits, before any softmax or
             sigmoid; for a group, the log-sum-exp of its logits.
-        probabilities: float32 `[batch, classes]` in [0, 1]: softmax summed over a group, or the
-            sigmoid probability of any class of it. A head without activation counts as softmax, or
-            as sigmoid if it has one unit. NaN with `score=`.
+        probabilities: float32 `[batch, classes]` in [0, 1]: the model's own numbers, summed over a
+            group, or with sigmoids the probability of any class of it. Logits without an activation
+            count as softmax. NaN with `score=`, and for a regression.
         classes: For each image, the class or group that each heatmap explains; empty with
             `score=`.
         extent: The part of the image that the cells of a heatmap tile, xyxy in fractions of its

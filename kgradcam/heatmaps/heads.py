@@ -120,13 +120,11 @@ def _constant_operand(tensor: Any) -> tuple[Any, float] | None:
 def _guarded(tensor: Any) -> Any:
     """What a clip to about [0, 1], or one of its sides, is applied to; else `None`."""
     operation = tensor.op
-    if operation.type == "ClipByValue":
-        bounds = [_constant(each) for each in operation.inputs[1:]]
-    elif operation.type in ("Minimum", "Maximum"):
-        bounds = [_constant(operation.inputs[1])]
-    else:
+    if operation.type not in ("ClipByValue", "Minimum", "Maximum"):
         return None
-    if any(each is None for each in bounds):
+    given = [_constant(each) for each in operation.inputs[1:]]
+    bounds = [each for each in given if each is not None]
+    if len(bounds) < len(given):
         return None
     low = min(bounds) if operation.type != "Minimum" else 0.0
     high = max(bounds) if operation.type != "Maximum" else 1.0

@@ -314,5 +314,5 @@ def _indices(target: Any, class_count: int, names: Sequence[str]) -> list[int]:
 def _named(name: str, names: Sequence[str]) -> int:
     if name in names:
         return list(names).index(name)
-    reason = f"none of {', '.join(names[:8])}" if names else "a name: give class_names= or an index"
-    raise UserError(f"class {name!r} is {reason}.{did_you_mean(name, names)}")
+    known = f"one of {', '.join(names[:8])}" if names else "an index: the model has no class names"
+    raise UserError(f"A class is {known}. Received: {name!r}.{did_you_mean(name, names)}")
