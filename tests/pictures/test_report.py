@@ -289,6 +289,8 @@ def browse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         tell = """
             const result = (() => {PROGRAM})();
             const tell = (tries) => {
+                // A headless browser may render no frame before its time ends: fill now.
+                data.cards.forEach(fill);
                 const made = [...document.querySelectorAll('#cards img')];
                 const ready = made.length === 2 * data.cards.length && made.every(i => i.complete);
                 if (!ready && tries) return setTimeout(tell, 50, tries - 1);
