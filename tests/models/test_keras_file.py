@@ -142,6 +142,20 @@ def test_layers_nested_hundreds_deep_are_refused(tiny_model: Path, tmp_path: Pat
         read_model(path)
 
 
+def test_a_graph_that_never_ends_is_refused(tmp_path: Path) -> None:
+    """Keras before 3.14.1 waits for ever for the inputs of a layer that is its own input."""
+    inputs = keras.Input((4, 4, 3), name="input")
+    keras.Model(inputs, keras.layers.ReLU(name="relu")(inputs)).save(tmp_path / "a.keras")
+
+    def tie(content: Any) -> None:
+        (node,) = content["config"]["layers"][1]["inbound_nodes"]
+        node["args"][0]["config"]["keras_history"][0] = "relu"
+
+    path = rewrite_keras_file(tmp_path / "a.keras", tmp_path / "cycle.keras", tie)
+    with pytest.raises(UserError, match="cycle.keras cannot be loaded .* loops or disconnected"):
+        read_model(path)
+
+
 def test_other_than_regular_files_are_no_models(tmp_path: Path) -> None:
     (tmp_path / "folder.keras").mkdir()
     os.mkfifo(tmp_path / "pipe.keras")
