@@ -184,23 +184,42 @@ def file_digest(path: Path, limit: int = MAX_BYTES) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
-def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
-    """Reads and parses a JSON file.
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """Reads a regular file. A pipe or a device could block the process, or never end.
 
     Args:
         path: The file.
-        limit: The maximum number of bytes.
+        max_bytes: The size up to which it is read.
+
+    Returns:
+        Its content.
+
+    Raises:
+        UserError: The file is missing, not regular, too large, or cannot be read.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UserError(f"{path} is not a regular file.")
+        if status.st_size > max_bytes:
+            raise UserError(f"{path} has {status.st_size:,} bytes, more than {max_bytes:,}.")
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"No file {path}.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def read_json(path: Path) -> Any:
+    """Reads and parses a JSON file of up to 1 GiB.
 
     Raises:
         UserError: The file is missing, cannot be read, or is not JSON.
     """
+    content = read_bounded(path, 2**30)
     try:
         # From bytes: UTF-8 with or without byte order mark, UTF-16 and UTF-32.
-        return json.loads(read_bytes(path, limit))
-    except FileNotFoundError:
-        raise UserError(f"No file {path}.") from None
-    except UserError:
-        raise
+        return json.loads(content)
     # Deeply nested JSON exhausts the parser's recursion.
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is no readable JSON: {error}") from error

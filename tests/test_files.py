@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kgradcam import files
-from kgradcam.files import is_stream, write_atomically
+from kgradcam.errors import UserError
+from kgradcam.files import is_stream, read_bounded, read_json, write_atomically
 
 
 def test_text_and_bytes_are_written_and_replaced(tmp_path: Path) -> None:
@@ -101,3 +102,26 @@ def test_a_copy_of_a_device_is_not_replaced(tmp_path: Path) -> None:
         pytest.skip("only root makes devices")
     write_atomically(device, "text")
     assert stat.S_ISCHR(device.stat().st_mode)
+
+
+def test_only_regular_files_of_bounded_size_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(b"12345")
+    assert read_bounded(path, 5) == b"12345"
+    with pytest.raises(UserError, match=r"a.json has 5 bytes, more than 4\."):
+        read_bounded(path, 4)
+    os.mkfifo(tmp_path / "pipe")
+    for name in (tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        with pytest.raises(UserError, match=rf"{name} is not a regular file\."):
+            read_json(name)
+    with pytest.raises(UserError, match="No file .*none"):
+        read_json(tmp_path / "none")
+    with pytest.raises(UserError, match="cannot be read: File name too long"):
+        read_json(tmp_path / ("a" * 300))
+    with path.open("wb") as file:
+        file.truncate(2**40)  # sparse: it takes no space
+    with pytest.raises(UserError, match="has 1,099,511,627,776 bytes"):
+        read_json(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="is no readable JSON: maximum recursion"):
+        read_json(path)

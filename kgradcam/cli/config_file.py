@@ -9,17 +9,17 @@ import typer
 
 from kgradcam.cli.parsing import expand_home
 from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.files import read_bounded
 
 
 def read_config(context: typer.Context, path: Path | None) -> Path | None:
     """Makes the values of a TOML file the defaults of a command."""
     if path is None:
         return None
+    text = read_bounded(path, 2**20)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise UserError(f"No file {path}.") from None
-    except (OSError, ValueError) as error:
+        content = tomllib.loads(text.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid TOML: {error}") from error
     options: Any = context.command.params
     names = {

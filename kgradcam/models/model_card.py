@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from kgradcam.errors import UserError
-from kgradcam.files import write_atomically
+from kgradcam.files import read_json, write_atomically
 
 SCHEMA = 1
 MODEL_FILE = "model.keras"
 CARD_FILE = "card.json"
 PLAN_FILE = "training.json"
 """The configuration of an unfinished training; replaced by the card at the end."""
-_MAX_BYTES = 2**28
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
@@ -63,14 +62,10 @@ def read_card(folder: Path) -> dict[str, Any]:
                 f"The training of {folder} is not finished: kgradcam train --resume --out {folder}."
             )
         raise UserError(f"{folder} is not a model folder: it has no {CARD_FILE}.")
-    size = path.stat().st_size
-    if size > _MAX_BYTES:
-        raise UserError(f"{path} is not a model card: it has {size:,} bytes.")
+    card: dict[str, Any] = read_json(path)
     try:
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         classes, preprocess = card["classes"], card["preprocess"]
-    # RecursionError: brackets nested a thousand deep
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (KeyError, TypeError) as error:
         raise UserError(f"{path} is not a readable model card: {error!r}.") from error
     if card.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {card.get('schema')!r}. Expected: {SCHEMA}.")
