@@ -13,7 +13,7 @@ from kgradcam.heatmaps.computation import Computation, Method
 from kgradcam.heatmaps.explainer import Explainer, signature_of
 from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.frozen import FrozenExplainer
-from kgradcam.heatmaps.inputs import input_specs
+from kgradcam.heatmaps.inputs import check_model, input_specs
 from kgradcam.heatmaps.multiscale import check_scales
 from kgradcam.heatmaps.precision import prefers_xla
 from kgradcam.heatmaps.scores import Score
@@ -23,6 +23,24 @@ def grad_cam(forward: ForwardPass) -> Any:
     """Grad-CAM (equations 1 and 2 of the paper): sum over k of alpha_k A^k, before the ReLU."""
     # Alphas are small: all classes share one product with the feature maps.
     return tf.einsum("b...k,cbk->cb...", forward.feature_maps, forward.mean_gradients())
+
+
+def layer_name(model: keras.Model, layer: str | int | keras.Layer) -> str:
+    """Returns the name of a layer that is given by name, as an object, or by index.
+
+    Raises:
+        UserError: It is none of these, or the index is out of range.
+    """
+    if isinstance(layer, str):
+        return layer
+    if isinstance(layer, keras.Layer):
+        return str(layer.name)
+    count = len(model.layers)
+    if isinstance(layer, int) and not isinstance(layer, bool) and -count <= layer < count:
+        return str(model.layers[layer].name)
+    raise UserError(
+        f"layer must be a name, a layer, or an index of the {count} layers. Received: {layer!r}."
+    )
 
 
 class GradCAM(Explainer):
@@ -44,7 +62,8 @@ class GradCAM(Explainer):
         model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
             nested, with one input or several.
         layer: The layer to explain, by name, or by path in nested models
-            (`"backbone/conv5_block3_out"`). Default: the last layer with a spatial feature map,
+            (`"backbone/conv5_block3_out"`), as an object, or by its index in `model.layers`.
+            Default: the last layer with a spatial feature map,
             other than pooling and dropout. Several layers are fused: their heatmaps, each divided
             by its maximum and resized to the largest, are averaged.
         method: Maps a `ForwardPass` to heatmaps before their ReLU, float32 `[classes, batch,
@@ -98,7 +117,7 @@ class GradCAM(Explainer):
     def __init__(
         self,
         model: keras.Model,
-        layer: str | Sequence[str] | None = None,
+        layer: str | int | keras.Layer | Sequence[str | int | keras.Layer] | None = None,
         *,
         method: Method = grad_cam,
         output: str | int | None = None,
@@ -115,10 +134,11 @@ class GradCAM(Explainer):
                 "kgradcam runs on the TensorFlow backend of Keras. Received: "
                 f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
             )
-        layers = (layer,) if isinstance(layer, str) else layer
+        check_model(model)
+        layers = layer if isinstance(layer, list | tuple) else (layer,)
         computation = Computation(
             model=model,
-            layers=None if layers is None else tuple(layers),
+            layers=None if layer is None else tuple(layer_name(model, each) for each in layers),
             method=method,
             score=Score(output, score),
             reshape=reshape,

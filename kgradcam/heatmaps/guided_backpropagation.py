@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.forward import ForwardPass, for_each
+from kgradcam.heatmaps.inputs import channels_first
 
 _RELUS = ("Relu", "Relu6")
 _GRADIENT = "KgradcamGuidedRelu"
@@ -38,6 +39,11 @@ def guided_gradients(forward: ForwardPass) -> Any:
     Raises:
         UserError: The model has no ReLU.
     """
+    if forward.inputs.dtype.is_integer:
+        raise UserError(
+            "Guided Grad-CAM needs gradients at the image, and this model takes integers, which "
+            f"have none. Received: inputs of {forward.inputs.dtype.name}. Other methods explain it."
+        )
 
     def of_class(place: Any) -> Any:
         graph = tf.compat.v1.get_default_graph()
@@ -50,6 +56,7 @@ def guided_gradients(forward: ForwardPass) -> Any:
             )
         slope = forward.scored.slope(place)
         (gradients,) = tf.compat.v1.gradients(scored.start, forward.inputs, grad_ys=slope)
-        return tf.reduce_max(tf.abs(gradients), axis=-1)
+        axis = 1 if channels_first(forward.inputs) else -1
+        return tf.reduce_max(tf.abs(gradients), axis=axis)
 
     return for_each(of_class, forward.scored.places)

@@ -17,6 +17,7 @@ from kgradcam.heatmaps.forward import ForwardPass, for_each, space
 from kgradcam.heatmaps.geometry import resample
 from kgradcam.heatmaps.gradcam import GradCAM, grad_cam
 from kgradcam.heatmaps.guided_backpropagation import guided_gradients
+from kgradcam.heatmaps.inputs import channels_first
 from kgradcam.heatmaps.linear_head import linear_kernel
 
 
@@ -129,7 +130,7 @@ def guided_grad_cam(forward: ForwardPass) -> Any:
     if not tf.is_tensor(forward.inputs) or forward.inputs.shape.rank != 4:
         raise UserError("Guided Grad-CAM needs a model of one image.")
     heat = tf.einsum("cbhw->bhwc", tf.nn.relu(grad_cam(forward)))
-    heat = resample(heat, forward.extent, tf.shape(forward.inputs)[1:3])
+    heat = resample(heat, forward.extent, _image_size(forward.inputs))
     return tf.einsum("bhwc->cbhw", heat) * guided_gradients(forward)
 
 
@@ -144,14 +145,41 @@ def eigen_cam(forward: ForwardPass) -> Any:
     shape = tf.shape(forward.feature_maps)
     rows = tf.reshape(forward.feature_maps, [shape[0], -1, shape[-1]])
     centred = rows - tf.reduce_mean(rows, axis=1, keepdims=True)
-    # The left singular vectors, from the small matrix of products between places.
-    values, vectors = tf.linalg.eigh(tf.matmul(centred, centred, transpose_b=True))
-    projected = vectors[:, :, -1] * tf.sqrt(tf.nn.relu(values[:, -1:]))
+    projected = tf.cond(
+        tf.shape(rows)[1] < shape[-1],
+        lambda: _from_places(centred),
+        lambda: _from_channels(centred),
+    )
     activity = tf.reduce_sum(rows, axis=-1)
     agreement = tf.reduce_sum(projected * activity, axis=1, keepdims=True)
     projected *= tf.where(agreement < 0, -1.0, 1.0)
     heatmap = tf.reshape(projected, shape[:-1])
     return tf.repeat(heatmap[tf.newaxis], tf.shape(forward.scored.scores)[1], axis=0)
+
+
+def _from_places(rows: Any) -> Any:
+    """The first component of `[batch, places, channels]`, by the products between places."""
+    values, vectors = tf.linalg.eigh(tf.matmul(rows, rows, transpose_b=True))
+    return vectors[:, :, -1] * tf.sqrt(tf.nn.relu(values[:, -1:]))
+
+
+def _from_channels(rows: Any) -> Any:
+    """The same component, by the products between channels."""
+    _, vectors = tf.linalg.eigh(tf.matmul(rows, rows, transpose_a=True))
+    return tf.squeeze(tf.matmul(rows, vectors[:, :, -1:]), axis=2)
+
+
+def _image_size(images: Any) -> Any:
+    """Height and width of a batch of images, int32 `[2]`."""
+    return tf.shape(images)[2:4] if channels_first(images) else tf.shape(images)[1:3]
+
+
+def _masked(images: Any, mask: Any) -> Any:
+    """Images times a mask `[batch, height, width, 1]` in [0, 1], in the dtype of the images."""
+    if channels_first(images):
+        mask = tf.transpose(mask, [0, 3, 1, 2])
+    masked = tf.cast(images, tf.float32) * mask
+    return tf.cast(tf.round(masked) if images.dtype.is_integer else masked, images.dtype)
 
 
 def score_cam(forward: ForwardPass) -> Any:
@@ -163,14 +191,14 @@ def score_cam(forward: ForwardPass) -> Any:
     feature_maps = forward.feature_maps
     if not tf.is_tensor(forward.inputs) or feature_maps.shape.rank != 4:
         raise UserError("Score-CAM masks one image, and needs feature maps of two axes.")
-    size, extent = tf.shape(forward.inputs)[1:3], forward.extent
+    size, extent = _image_size(forward.inputs), forward.extent
 
     def masked_scores(channel: Any) -> Any:
         enlarged = resample(feature_maps[..., channel, None], extent, size)
         lowest = tf.reduce_min(enlarged, axis=[1, 2], keepdims=True)
         span = tf.reduce_max(enlarged, axis=[1, 2], keepdims=True) - lowest
         mask = tf.math.divide_no_nan(enlarged - lowest, span)
-        return forward.rescore(inputs=forward.inputs * mask).scores
+        return forward.rescore(inputs=_masked(forward.inputs, mask)).scores
 
     scores = for_each(masked_scores, tf.range(tf.shape(feature_maps)[-1]))
     return tf.einsum("kbc,bhwk->cbhw", tf.nn.softmax(scores, axis=0), feature_maps)
