@@ -131,6 +131,8 @@ def _open(source: Path | bytes) -> Any:
             )
     except FileNotFoundError:
         raise UserError(f"No image {_name(source)}.") from None
+    except IsADirectoryError:
+        raise UserError(f"{source!s} is a folder. Give its images: {source!s}/*.jpg") from None
     except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
         raise _too_large(_name(source)) from None
     except Exception as error:

@@ -60,3 +60,8 @@ def test_broken_files_are_named(tmp_path: Path) -> None:
         read_image(tmp_path / "nowhere.jpg")
     with pytest.raises(UserError, match="The image is not a readable image"):
         image_size(b"")
+
+
+def test_a_folder_is_no_image(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder. Give its images: .*/\*\.jpg"):
+        read_image(tmp_path)
