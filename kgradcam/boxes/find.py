@@ -6,11 +6,12 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.levels import level_boxes
-from kgradcam.boxes.normalization import WHOLE, normalize
+from kgradcam.boxes.normalization import WHOLE, check_size, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores, score_boxes
 from kgradcam.boxes.single_threshold import single_threshold_boxes_at
+from kgradcam.errors import UserError
 
 _DEFAULTS = BoxOptions()
 
@@ -85,6 +86,9 @@ def boxes_by_option(
     Returns:
         Boxes and scores for each radius and, within it, each threshold.
     """
+    check_size(size)
+    if np.ndim(heatmap) != 2:
+        raise UserError(f"heatmap must be [height, width]. It is of shape {np.shape(heatmap)}.")
     if options.rules == "levels":
         boxes = level_boxes(heatmap, size, probability, thresholds, radii, options, extent)
         return list(boxes)

@@ -150,7 +150,7 @@ def test_an_image_and_a_vector() -> None:
     np.testing.assert_allclose(
         cam(batch, classes=[0, 1]).heatmaps, np.maximum(expected / 144, 0), atol=1e-6
     )
-    with pytest.raises(UserError, match=r"the structure {'image': \(None, 12, 12, 3\), 'vector'"):
+    with pytest.raises(UserError, match=r"2 inputs {'image': \(None, 12, 12, 3\), 'vector'"):
         cam(batch["image"])
 
 
