@@ -14,8 +14,8 @@ from typing import Any
 
 from kgradcam.errors import UserError
 
-MAX_BYTES = 2**32
-"""The default limit of a file that is read: the largest COCO files have 1 GB."""
+MAX_BYTES = 2**30
+"""The default limit of a file that is read; the largest files of COCO have half of it."""
 
 
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
@@ -137,24 +137,20 @@ def open_regular(path: Path, limit: int = MAX_BYTES) -> io.BufferedReader:
     try:
         # Else a pipe without a writer would block.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        file = os.fdopen(os.open(path, flags), "rb")
+        descriptor = os.open(path, flags)
     except FileNotFoundError:
         raise
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder. Expected a file.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}.") from error
     except ValueError as error:  # a zero byte, or half of a surrogate pair
         raise UserError(f"{str(path)!r} is no possible path: {error}.") from error
-    status = os.fstat(file.fileno())
-    if not stat.S_ISREG(status.st_mode):
-        reason = "is no regular file, but a pipe or a device"
-    elif status.st_size > limit:
-        reason = f"has {status.st_size:,} bytes, more than {limit:,}"
-    else:
-        return file
-    file.close()
-    raise UserError(f"{path} {reason}.")
+    status = os.fstat(descriptor)
+    if stat.S_ISREG(status.st_mode) and status.st_size <= limit:
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    if stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} has {status.st_size:,} bytes, more than {limit:,}.")
+    raise UserError(f"{path} is not a regular file.")
 
 
 def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
@@ -172,7 +168,7 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def file_digest(path: Path, limit: int = MAX_BYTES) -> str:
+def file_digest(path: Path, limit: int = 2**36) -> str:
     """Returns the first 16 hexadecimal digits of the SHA-256 of a regular file.
 
     Raises:
@@ -185,7 +181,7 @@ def file_digest(path: Path, limit: int = MAX_BYTES) -> str:
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """Reads a regular file. A pipe or a device could block the process, or never end.
+    """Reads a regular file as `read_bytes` does; a missing one is a user's mistake too.
 
     Args:
         path: The file.
@@ -198,25 +194,22 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
         UserError: The file is missing, not regular, too large, or cannot be read.
     """
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UserError(f"{path} is not a regular file.")
-        if status.st_size > max_bytes:
-            raise UserError(f"{path} has {status.st_size:,} bytes, more than {max_bytes:,}.")
-        return path.read_bytes()
+        return read_bytes(path, max_bytes)
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
-def read_json(path: Path) -> Any:
-    """Reads and parses a JSON file of up to 1 GiB.
+def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
+    """Reads and parses a JSON file.
+
+    Args:
+        path: The file.
+        limit: The maximum number of bytes.
 
     Raises:
         UserError: The file is missing, cannot be read, or is not JSON.
     """
-    content = read_bounded(path, 2**30)
+    content = read_bounded(path, limit)
     try:
         # From bytes: UTF-8 with or without byte order mark, UTF-16 and UTF-32.
         return json.loads(content)

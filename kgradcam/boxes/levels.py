@@ -20,6 +20,9 @@ LEVELS = tuple(level / 100 for level in range(5, 81, 5))
 """The heat levels. Regions above .8 are mere spots; finer steps find no new boxes."""
 _CANVAS = 128  # pixels of the longer side; a finer canvas moves boxes by less than heatmaps err
 
+# Bounds of a hostile heatmap: a checkerboard has 131,000 regions, and took 25 seconds.
+_MAX_CANDIDATES, _MAX_BOXES = 10_000, 1000
+
 
 def level_boxes(
     heatmap: npt.ArrayLike,
@@ -106,10 +109,10 @@ def _suppress(boxes: Boxes, scores: Scores, options: BoxOptions) -> npt.NDArray[
     """Greedy non-maximum suppression: the rows to keep, best first; ties keep their order."""
     candidates = np.argsort(-scores, kind="stable")
     lowest = options.min_relative_score * scores.max(initial=0.0)
-    candidates = candidates[scores[candidates] >= lowest]
-    kept = []
+    candidates = candidates[scores[candidates] >= lowest][:_MAX_CANDIDATES]
+    kept: list[np.int64] = []
     # Row by row: a noisy heatmap has so many boxes that a matrix of all pairs would not fit.
-    while len(candidates):
+    while len(candidates) and len(kept) < _MAX_BOXES:
         best, others = candidates[0], candidates[1:]
         kept.append(best)
         iou = box_iou(boxes[[best]], boxes[others])[0]

@@ -15,9 +15,10 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.data.examples import Example
-from kgradcam.data.images import read_image
+from kgradcam.data.images import MAX_IMAGE_BYTES, read_image
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.files import read_bytes
 
 DEMO = "demo"
 """The name of the dataset that kgradcam makes itself."""
@@ -190,7 +191,9 @@ class Dataset:
             example = by_index[int(index)]
             shape = (size, size, 3) if size else (example.height, example.width, 3)
             try:
-                image = read_image(example.path.read_bytes() if example.path else encoded, size)
+                if example.path:
+                    encoded = read_bytes(example.path, MAX_IMAGE_BYTES)
+                image = read_image(encoded, size)
                 if image.shape != shape:
                     raise UserError(
                         f"The file has changed: its size was {example.width}x{example.height}."

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.data.images import MAX_IMAGE_BYTES
 from kgradcam.errors import UserError
 from kgradcam.files import file_digest
 
@@ -37,10 +38,6 @@ class Objects:
     truncated: npt.NDArray[np.bool_]
     image_size: tuple[int, int] | None = None
 
-
-MAX_IMAGE_BYTES = 2**30
-"""Encoded images have at most so many bytes. Pillow's limit of pixels, as RGBA in 16 bits, has 0.7
-GB."""
 
 NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
 """The objects of an image without annotation."""

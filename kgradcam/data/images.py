@@ -7,6 +7,8 @@ Files are untrusted. Any decoding failure is a `UserError`, and an image of more
 import io
 import threading
 import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ import PIL.Image
 import PIL.ImageOps
 
 from kgradcam.errors import UserError
+from kgradcam.files import open_regular
 
 PIL.Image.init()
 # Only the formats of photographs. Pillow would run Ghostscript for an EPS file named .jpg.
@@ -35,6 +38,9 @@ SUFFIXES = (
     ),
 )
 """The suffixes of image files that can be decoded, lower case; the most common first."""
+MAX_IMAGE_BYTES = 2**30
+"""Encoded images have at most so many bytes. Pillow's limit of pixels, as RGBA in 16 bits, has 0.7
+GB."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 # `warnings.catch_warnings` is not thread-safe: it changes filters of the whole process.
@@ -121,22 +127,32 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
             raise UserError(f"{path} does not decode: {_reason(error)}.") from error
 
 
-def _open(source: Path | bytes) -> Any:
-    try:
-        with _WARNING_FILTERS, warnings.catch_warnings():
-            # Pillow warns above its limit and raises only above twice that limit.
-            warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
-            return PIL.Image.open(
-                io.BytesIO(source) if isinstance(source, bytes) else source, formats=_FORMATS
+@contextmanager
+def _open(source: Path | bytes) -> Iterator[Any]:
+    if isinstance(source, Path) and source.is_dir():
+        raise UserError(f"{source!s} is a folder. Give its images: {source!s}/*.jpg")
+    with ExitStack() as opened:
+        try:
+            file = (
+                io.BytesIO(source)
+                if isinstance(source, bytes)
+                else opened.enter_context(open_regular(source, MAX_IMAGE_BYTES))
             )
-    except FileNotFoundError:
-        raise UserError(f"No image {_name(source)}.") from None
-    except IsADirectoryError:
-        raise UserError(f"{source!s} is a folder. Give its images: {source!s}/*.jpg") from None
-    except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
-        raise _too_large(_name(source)) from None
-    except Exception as error:
-        raise UserError(f"{_name(source)} is not a readable image: {_reason(error)}.") from error
+            with _WARNING_FILTERS, warnings.catch_warnings():
+                # Pillow warns above its limit and raises only above twice that limit.
+                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+                image = opened.enter_context(PIL.Image.open(file, formats=_FORMATS))
+        except FileNotFoundError:
+            raise UserError(f"No image {_name(source)}.") from None
+        except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
+            raise _too_large(_name(source)) from None
+        except UserError:
+            raise
+        except Exception as error:
+            raise UserError(
+                f"{_name(source)} is not a readable image: {_reason(error)}."
+            ) from error
+        yield image
 
 
 def check_size(name: str, width: int, height: int) -> None:

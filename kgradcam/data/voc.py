@@ -20,6 +20,7 @@ import numpy.typing as npt
 from kgradcam.data.examples import Objects
 from kgradcam.data.flags import parse_flag
 from kgradcam.errors import UserError
+from kgradcam.files import open_regular
 
 # Everingham et al., The PASCAL Visual Object Classes Challenge, IJCV 2010.
 CLASSES = (
@@ -67,7 +68,7 @@ def parse_annotation(path: Path) -> Objects:
             not finite, or a flag that is neither 0 nor 1.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             text = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise UserError(f"No annotation {path}.") from None

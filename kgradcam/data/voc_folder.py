@@ -18,9 +18,11 @@ from kgradcam.data.images import SUFFIXES, image_size, is_turned
 from kgradcam.data.named_files import NamedFiles
 from kgradcam.data.voc import parse_annotation
 from kgradcam.errors import DataWarning, UserError, did_you_mean
+from kgradcam.files import read_bytes
 
 WHOLE_FOLDER = "all"
 """The split of all annotated images of a folder."""
+_MAX_LIST_BYTES = 2**28
 _LABELS = ("-1", "0", "1")
 
 
@@ -262,7 +264,7 @@ def _checked(image: Path, objects: Objects, size: tuple[int, int], clip: bool) -
 def _read_lines(path: Path) -> list[str]:
     """Reads the lines of a list: UTF-8, or UTF-16 as PowerShell writes it."""
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, _MAX_LIST_BYTES)
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = content.decode("utf-16" if wide else "utf-8-sig")
     except ValueError as error:

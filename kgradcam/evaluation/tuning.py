@@ -12,11 +12,15 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import boxes_of_run
 from kgradcam.evaluation.grid import evaluate_boxes
 from kgradcam.evaluation.results import Result, parse_metric
-from kgradcam.files import write_atomically
+from kgradcam.files import read_bytes, write_atomically
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_info import convert
 
 ROWS = ("all", "largest", "top")
+
+
+_MAX_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -117,12 +121,15 @@ def read_choice(path: Path) -> BoxChoice:
         UserError: The file is missing, or is not a choice.
     """
     try:
-        choice = BoxChoice(**json.loads(path.read_text("utf-8")))
-        in_range = 0 <= float(choice.threshold) <= 1 and int(choice.radius) >= 0
+        content = json.loads(read_bytes(path, _MAX_BYTES))
+        choice: BoxChoice = convert(BoxChoice, content, "box options")
     except FileNotFoundError:
         raise UserError(f"No file {path}. `kgradcam tune RUN --out {path}` writes one.") from None
-    except (ValueError, TypeError) as error:
+    except UserError:
+        raise
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} has no valid box options: {error}") from error
+    in_range = 0 <= choice.threshold <= 1 and choice.radius >= 0
     if not in_range or choice.rows not in ROWS or choice.boxes not in DEFAULT_OPTIONS:
         raise UserError(f"{path} has no valid box options: {choice}")
     return choice

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.errors import UserError
+from kgradcam.files import open_regular
 
 _TYPES = {
     **dict.fromkeys(("image_id", "category_id", "height", "width"), ("int64",)),
@@ -90,7 +91,7 @@ def read_heatmaps(path: Path) -> Iterator[ClassHeatmap]:
         UserError: The file is damaged, or is no heatmap file.
     """
     try:
-        with zipfile.ZipFile(path) as file:
+        with open_regular(path, 2**36) as opened, zipfile.ZipFile(opened) as file:
             arrays = {name: _read_array(file, name, types) for name, types in _TYPES.items()}
     except Exception as error:  # zipfile and NumPy raise many kinds on damaged input
         raise UserError(f"{path} is no readable heatmap file: {error}") from error

@@ -25,6 +25,8 @@ from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth
 from kgradcam.runs.whole_run import require_complete, require_unchanged
 
+_MAX_INFO_BYTES = 2**28  # of run.json, with the reasons for some million skipped images
+
 
 class Run:
     """A finished run.
@@ -51,7 +53,7 @@ class Run:
                 f"{folder} is no run: it holds no run.json. `kgradcam detect --out {folder}` "
                 "makes one."
             )
-        content = read_json(path)
+        content = read_json(path, _MAX_INFO_BYTES)
         with errors_in_file(path, "description of a run"):
             self.info = RunInfo.from_json(content)
         require_complete(folder, self.info.files)

@@ -139,35 +139,38 @@ class RunInfo:
                 "that wrote it."
             )
         fields = {name: value for name, value in content.items() if name != "schema"}
-        return _convert(cls, fields, "run.json")
+        return convert(cls, fields, "run.json")
 
 
-def _convert(kind: Any, value: Any, name: str) -> Any:
+def convert(kind: Any, value: Any, name: str) -> Any:
     """Converts parsed JSON to a type, strictly: JSON lists become tuples, objects dataclasses.
 
     Args:
         kind: A dataclass, `tuple[X, ...]`, `dict[str, X]`, a union, or a type of plain values.
         value: The parsed JSON.
         name: The path of the value, for messages.
+
+    Raises:
+        TypeError: A field is missing, unknown or of another type, or a number is not finite.
     """
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if is_dataclass(kind) and isinstance(value, dict):
         kinds = typing.get_type_hints(kind)
         if unknown := set(value) - set(kinds):
             raise TypeError(f"{name} has the unknown field {min(unknown)!r}")
-        fields = {key: _convert(kinds[key], each, f"{name}.{key}") for key, each in value.items()}
+        fields = {key: convert(kinds[key], each, f"{name}.{key}") for key, each in value.items()}
         return kind(**fields)  # type: ignore[operator]
     if origin is tuple and isinstance(value, list):
-        return tuple(_convert(arguments[0], each, name) for each in value)
+        return tuple(convert(arguments[0], each, name) for each in value)
     if origin is dict and isinstance(value, dict):
-        return {key: _convert(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
+        return {key: convert(arguments[1], each, f"{name}.{key}") for key, each in value.items()}
     if origin is types.UnionType:
         matching = [each for each in arguments if _matches(each, value)]
         if matching:
-            return _convert(matching[0], value, name)
+            return convert(matching[0], value, name)
     if kind is float and type(value) in (int, float) and math.isfinite(value):
         return float(value)
-    if type(value) is kind:
+    if type(value) is kind and kind is not float:
         return value
     raise TypeError(f"{name} must be {getattr(kind, '__name__', kind)}; it is {value!r}")
 

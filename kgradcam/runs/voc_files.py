@@ -13,6 +13,7 @@ import numpy as np
 
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.files import read_bytes
 from kgradcam.runs.coco_files import images_by_name
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
@@ -158,7 +159,7 @@ def _only(truth: GroundTruth, classes: tuple[str, ...]) -> GroundTruth:
 
 def _lines(path: Path) -> list[tuple[int, str]]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"No file {path}.") from None
     except ValueError as error:

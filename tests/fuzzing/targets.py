@@ -1,13 +1,14 @@
 """Fuzz targets: for any bytes a reader must return a valid value or raise a `UserError`."""
 
 import contextlib
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from helpers import made_up_info
+from helpers import made_up_info, sign
 
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.normalization import normalize
@@ -21,6 +22,7 @@ from kgradcam.errors import UserError
 from kgradcam.models.torch_checkpoint import read_checkpoint
 from kgradcam.runs.coco_files import read_detections, read_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.heatmap_files import read_heatmaps
 from kgradcam.runs.run import Run
 
 FOLDER = Path(tempfile.mkdtemp(prefix="kgradcam-fuzzing-"))
@@ -92,14 +94,21 @@ TRUTH = {
     "annotations": [{"image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4]}],
 }
 INFO = made_up_info([0.5], boxes=BoxOptions(smooth_radius=2, score="heat")).to_json()
+INFO |= {
+    "counts": {"images": 1, "heatmaps": 0, "objects": 1, "skipped": 0},
+    "files": {
+        "ground_truth.json": hashlib.sha256(json.dumps(TRUTH).encode()).hexdigest()[:16],
+    },
+}
 
 
 def heatmaps(data: bytes) -> None:
     """A heatmap file of a run, whose heatmaps must not be larger than the file."""
-    _file(json.dumps(INFO).encode(), "run/run.json")
     _file(json.dumps(TRUTH).encode(), "run/ground_truth.json")
-    _file(data, "run/heatmaps/0.npz")
-    run = Run(FOLDER / "run")
+    path = _file(data, "run/heatmaps/0.npz")
+    counts = {**INFO["counts"], "heatmaps": sum(1 for _ in read_heatmaps(path))}
+    _file(json.dumps(INFO | {"counts": counts}).encode(), "run/run.json")
+    run = Run(sign(FOLDER / "run"))
     records = list(run.heatmaps())
     # Two bytes of uint16 become four of float32.
     assert sum(record.heatmap.nbytes for record in records) <= 2 * len(data)
