@@ -20,7 +20,8 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
     if form == "table":
         print_table(result.title, *result.table())
     else:
-        print(getattr(result, f"to_{form}")().rstrip("\n"))
+        text = getattr(result, f"to_{form}")().rstrip("\n")
+        print(_plain_json(text) if form == "json" else plain(text))
     if out is None:
         return
     from kgradcam.files import write_atomically
@@ -98,6 +99,13 @@ def plain(text: str) -> str:
     return "".join(
         each if each.isprintable() or each == "\n" else each.encode("unicode_escape").decode()
         for each in text
+    )
+
+
+def _plain_json(text: str) -> str:
+    """Escapes control characters as JSON does; without this, those from U+0080 on stay."""
+    return "".join(
+        each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1] for each in text
     )
 
 

@@ -263,9 +263,13 @@ class Result:
 
 
 def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table: the first column aligned left, the others right."""
+    """Returns a Markdown table: the first column aligned left, the others right.
+
+    Line breaks in cells become spaces, and `|` is escaped.
+    """
     rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *lines])
+    rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in each] for each in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
 
 
 def parse_metric(text: str) -> tuple[str, float]:

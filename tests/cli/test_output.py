@@ -9,9 +9,10 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from kgradcam.cli.output import require_absent
+from kgradcam.cli.output import print_result, require_absent
 from kgradcam.cli.parsing import expand_home
 from kgradcam.errors import UserError
+from kgradcam.evaluation.results import markdown
 
 PROGRAM = [
     *(sys.executable, "-c"),
@@ -142,3 +143,26 @@ def test_home_is_expanded_on_the_command_line_and_in_files(
     result = kgradcam("detect", "--config", "~/a.toml", "--out", "~/run", "--dry-run")
     assert result.code == 0, result.err
     assert json.loads(result.out)["dataset"] == str(pets.root)
+
+
+def test_names_reach_a_terminal_in_no_form(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a\x1b[2J\x9b|\nb"
+
+    class Named:
+        def to_json(self) -> str:
+            return json.dumps({"class": name}, ensure_ascii=False)
+
+        def to_csv(self) -> str:
+            return f"class,ap\n{name},0.5\n"
+
+        def to_markdown(self) -> str:
+            return markdown(["class", "ap"], [[name, "0.5"]])
+
+    printed = {}
+    for form in ("json", "csv", "markdown"):
+        print_result(Named(), form)
+        printed[form] = capsys.readouterr().out
+        assert printed[form].replace("\n", "").isprintable()
+    assert json.loads(printed["json"]) == {"class": name}
+    assert printed["csv"].startswith("class,ap\na\\x1b[2J\\x9b|")
+    assert printed["markdown"].splitlines()[2:] == [r"| a\x1b[2J\x9b\| b | 0.5 |"]
