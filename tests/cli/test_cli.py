@@ -194,16 +194,21 @@ def test_evaluate_writes_files_and_charts(run_folder: Path, kgradcam, tmp_path: 
     assert kgradcam(*command, "--force").code == 0
 
 
-def test_coco_ignores_difficult_objects_on_request(run_folder: Path, kgradcam) -> None:
+def test_coco_ignores_difficult_objects_on_request(
+    run_folder: Path, kgradcam, tmp_path: Path
+) -> None:
     """Without the box of the difficult cat: one of two cats is found, or the only one."""
-    truth = json.loads((run_folder / "ground_truth.json").read_text())
+    truth_path = run_folder / "ground_truth.json"
+    truth = json.loads(truth_path.read_text())
     (hard,) = (each["image_id"] for each in truth["annotations"] if each["difficult"])
-    path = run_folder / "detections-0.5.json"
-    found = json.loads(path.read_text())
+    found = json.loads((run_folder / "detections-0.5.json").read_text())
+    path = tmp_path / "found.json"
     path.write_text(json.dumps([each for each in found if each["image_id"] != hard]))
     recalls = []
     for options in ((), ("--ignore-difficult",)):
-        result = kgradcam("coco", run_folder, "--json", *options)
+        result = kgradcam(
+            *("coco", "--detections", path, "--ground-truth", truth_path, "--json", *options)
+        )
         assert result.code == 0, result.err
         recalls.append(json.loads(result.out)["rows"][0]["AR100"])
     assert recalls == [0.5, 1]
@@ -393,7 +398,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
             "score must be density or heat",
         ),
         (["detect", "--out", "x", "--dataset", "demmo"], 1, "Did you mean 'demo'"),
-        (["detect", "--out", ".", "--dataset", "demo"], 1, ". is already there"),
+        (["detect", "--out", ".", "--dataset", "demo"], 1, "No run can be renamed to ."),
         (["evaluate"], 2, "Give either RUN, or --detections FILE and --ground-truth FILE"),
         (["evaluate", "nowhere"], 1, "nowhere is no run: it holds no run.json"),
         (["evaluate", "x", "--json", "--markdown"], 2, "one of --json and --markdown"),
