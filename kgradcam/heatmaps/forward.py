@@ -1,13 +1,16 @@
 """One forward pass of a model, as an object: inputs, feature maps, scores, gradients, another pass.
 
-The layer is chosen after the pass, from the graph of the whole model. Gradients are symbolic: they
-need no tape that was opened before the layer, and end at the layer.
+A `tf.GradientTape` starts at the explained layer, at the moment when its feature maps exist. So it
+records what follows the layer and nothing before it: tracing stays fast, and a backward pass ends
+at the layer. The default layer is chosen from the graph of the whole model. The latest map is the
+likely choice, so its tape is kept; if another map is chosen, the model is traced again.
 """
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -17,7 +20,7 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.dataflow import Dataflow
 from kgradcam.heatmaps.default_layer import default_call, token_grid
 from kgradcam.heatmaps.geometry import extent_of
-from kgradcam.heatmaps.layers import LayerCall, Recording, find_call, record_calls
+from kgradcam.heatmaps.layers import LayerCall, find_call, record_calls
 from kgradcam.heatmaps.linear_head import linear_kernel
 from kgradcam.heatmaps.scores import Score, Scored
 
@@ -25,6 +28,9 @@ _log = logging.getLogger(__name__)
 
 # Keeps small float16 gradients from underflow; a power of two, so that nothing is rounded.
 _FLOAT16_SCALE = 1024.0
+
+# Operations that only move or select values: the default layer is never one of theirs.
+_MOVES = ("Identity", "Cast", "Reshape", "Transpose", "Pad", "PadV2", "MaxPool", "AvgPool")
 
 Reshape = Callable[[Any], Any]
 
@@ -42,6 +48,7 @@ class ForwardPass:
         scored: The scores of the explained classes.
         score: Scores the outputs of `rescore`.
         reshape: Maps the layer's output to `feature_maps`, where it is no grid.
+        tape: The record of what follows the layer, up to the scores.
     """
 
     model: keras.Model
@@ -52,6 +59,7 @@ class ForwardPass:
     scored: Scored
     score: Score
     reshape: Reshape | None
+    tape: tf.GradientTape
 
     @property
     def extent(self) -> Any:
@@ -71,7 +79,9 @@ class ForwardPass:
             UserError: The score does not depend on the layer in a differentiable way.
         """
         scale = _FLOAT16_SCALE if self.call.feature_maps.dtype == tf.float16 else 1.0
-        gradients = _gradient(self.scored.start, self.call.feature_maps, scale * slope)
+        gradients = self.tape.gradient(
+            self.scored.start, self.call.feature_maps, output_gradients=scale * slope
+        )
         if gradients is None:
             raise UserError(
                 f"layer={self.call.path!r} has no gradient of the score: the score does not "
@@ -112,7 +122,7 @@ class ForwardPass:
 
         def at_the_mean(place: Any) -> Any:
             slope = self.scored.slope(place)
-            gradients = _gradient(self.scored.start, pooled, slope)
+            gradients = self.tape.gradient(self.scored.start, pooled, output_gradients=slope)
             if gradients is None:
                 gradients = tf.reduce_sum(self.gradients(slope), axis=axes)  # raises the reason
             return tf.reshape(gradients, [shape[0], shape[-1]]) / places
@@ -175,43 +185,113 @@ def run_forward(
     Raises:
         UserError: A layer does not exist, or the outputs cannot be scored.
     """
-    recording, outputs = _trace(model, inputs, inline=False)
-    scored = score(model, outputs, groups)
-    flow = Dataflow(inputs, scored.start)
-    if flow.calls_functions():
-        try:
-            recording, outputs = _trace(model, inputs, inline=True)
-        except (TypeError, ValueError, NotImplementedError):
-            # Only its own tracing converts the Python control flow of a tf.function.
-            _log.info("A tf.function of the model is not traced in place; its layers are hidden.")
-        else:
-            scored = score(model, outputs, groups)
-            flow = Dataflow(inputs, scored.start)
-    recorded = recording.all_calls(flow)
-    if layers is None:
-        calls = [default_call(recorded, flow, outputs)]
-    else:
-        calls = [find_call(recorded, path, recording.hidden) for path in layers]
+    trace = _trace_in_place(model, inputs, layers, score, groups)
+    calls = _choose(trace, layers)
+    if any(trace.tape_of(call) is None for call in calls):
+        # Only now it is known where the tape has to start.
+        paths = [call.path for call in calls]
+        written = any(not isinstance(call.layer, keras.Operation) for call in calls)
+        trace = _trace_in_place(model, inputs, paths, score, groups, from_inputs=written)
+        calls = _choose(trace, paths)
     return [
         ForwardPass(
             model=model,
             inputs=inputs,
             call=call,
-            recorded=recorded,
+            recorded=trace.recorded,
             feature_maps=as_grid(call, call.feature_maps, grid),
-            scored=scored,
+            scored=trace.scored,
             score=score,
             reshape=grid,
+            tape=trace.tape_of(call),
         )
         for call in calls
-        for grid in [reshape or token_grid(call, flow)]
+        for grid in [reshape or token_grid(call, trace.flow)]
     ]
 
 
-def _trace(model: keras.Model, inputs: Any, inline: bool) -> tuple[Recording, Any]:
-    with record_calls(model, inline=inline) as recording:
-        outputs = model(inputs, training=False)
-    return recording, outputs
+class _Trace(NamedTuple):
+    """One call of a model, with its tapes by the id of the map that each starts at."""
+
+    recorded: list[LayerCall]
+    hidden: list[LayerCall]
+    outputs: Any
+    scored: Scored
+    flow: Dataflow
+    tapes: dict[int, tf.GradientTape]
+    whole: tf.GradientTape | None
+
+    def tape_of(self, call: LayerCall) -> Any:
+        return self.tapes.get(id(call.feature_maps), self.whole)
+
+
+def _choose(trace: _Trace, layers: Sequence[str] | None) -> list[LayerCall]:
+    if layers is None:
+        return [default_call(trace.recorded, trace.flow, trace.outputs)]
+    return [find_call(trace.recorded, path, trace.hidden) for path in layers]
+
+
+def _trace_in_place(*arguments: Any, from_inputs: bool = False) -> _Trace:
+    """Traces a model; again with its `tf.function`s in place, if it calls some."""
+    trace = _trace(*arguments, inline=False, from_inputs=from_inputs)
+    if trace.flow.calls_functions():
+        try:
+            return _trace(*arguments, inline=True, from_inputs=from_inputs)
+        except (TypeError, ValueError, NotImplementedError):
+            # Only its own tracing converts the Python control flow of a tf.function.
+            _log.info("A tf.function of the model is not traced in place; its layers are hidden.")
+    return trace
+
+
+def _trace(
+    model: keras.Model,
+    inputs: Any,
+    layers: Sequence[str] | None,
+    score: Score,
+    groups: Any,
+    *,
+    inline: bool,
+    from_inputs: bool,
+) -> _Trace:
+    """Calls a model and scores its outputs.
+
+    A tape starts at the map of each of `layers`, or at the latest map if there are none. A map that
+    is written in the `call` of a model cannot be watched when it is made: `from_inputs` starts one
+    tape at the inputs and at each map, which records more.
+    """
+    tapes: dict[int, tf.GradientTape] = {}
+    graph = tf.nest.flatten(inputs)[0].graph
+
+    def start_tape() -> tf.GradientTape:
+        tape = tf.GradientTape(persistent=True, watch_accessed_variables=False)
+        return open_tapes.enter_context(tape)
+
+    def tap(path: str, output: Any) -> Any:
+        if output.graph is not graph or id(output) in tapes:
+            return output
+        if whole is not None:
+            whole.watch(output)
+        elif layers is not None:
+            if any(LayerCall(path, None, output).ends_in(each) for each in layers):
+                tapes[id(output)] = start_tape()
+                tapes[id(output)].watch(output)
+        elif output.op.type not in _MOVES:
+            open_tapes.close()
+            tapes.clear()
+            tapes[id(output)] = start_tape()
+            tapes[id(output)].watch(output)
+        return output
+
+    with ExitStack() as open_tapes:
+        whole = start_tape() if from_inputs else None
+        if whole is not None:
+            whole.watch([each for each in tf.nest.flatten(inputs) if each.dtype.is_floating])
+        with record_calls(model, tap, inline=inline) as recording:
+            outputs = model(inputs, training=False)
+        scored = score(model, outputs, groups)
+    flow = Dataflow(inputs, scored.start)
+    recorded = recording.all_calls(flow)
+    return _Trace(recorded, recording.hidden, outputs, scored, flow, tapes, whole)
 
 
 def for_each(function: Callable[[Any], Any], rows: Any) -> Any:
@@ -259,12 +339,6 @@ def _only_mean(feature_maps: Any, start: Any) -> Any:
                 if readers == [operation]:
                     return mean
     return None
-
-
-def _gradient(start: Any, tensor: Any, slope: Any) -> Any:
-    # The version of `tf.gradients` that does not tie operations to devices by name.
-    (gradient,) = tf.compat.v1.gradients(start, tensor, grad_ys=slope)
-    return gradient
 
 
 def _channels_last(tensor: Any) -> Any:
