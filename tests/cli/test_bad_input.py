@@ -469,10 +469,16 @@ def test_pixels_that_are_not_finite_are_refused(tiny_model: Path, value: float) 
 
 
 @pytest.mark.parametrize(
-    "heatmap", [[[np.nan, 1.0]], [[np.inf, 0.0]], [1.0, 2.0], np.zeros((0, 3))]
+    ("heatmap", "message"),
+    [
+        ([[np.nan, 1.0]], r"heatmap must be \[height, width\] of finite values"),
+        ([[np.inf, 0.0]], r"heatmap must be \[height, width\] of finite values"),
+        (np.zeros((0, 3)), r"heatmap must be \[height, width\] of finite values"),
+        ([1.0, 2.0], r"size must be \(length,\) .* Received: \(4, 4\)"),  # a series
+    ],
 )
-def test_heatmaps_that_are_none_are_refused(heatmap: object) -> None:
-    with pytest.raises(UserError, match=r"heatmap must be \[height, width\] of finite values"):
+def test_heatmaps_that_are_none_are_refused(heatmap: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         normalize(heatmap, (4, 4))
 
 
