@@ -26,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from photographs import CLASS, VOC_SIZE, make_folder, voc_sizes
 from report import RESULTS, draw, quartiles, save, spread
 
-from kgradcam.data.dataset import open_dataset
+from kgradcam.data.sources import open_dataset
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.imagenet import VOC_GROUPS
 from kgradcam.runs import detection, run_writer

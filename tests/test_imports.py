@@ -22,6 +22,7 @@ ORDER = (
 NEEDS_TENSORFLOW = {
     "devices",
     "data.dataset",
+    "data.sources",
     "data.voc_builder",
     "runs.detection",
     "runs.explaining",

@@ -234,7 +234,7 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
 
 def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
     """Reads the dataset but not the model, and prints the configuration as JSON."""
-    from kgradcam.data.dataset import open_dataset
+    from kgradcam.data.sources import open_dataset
 
     require_absent(out, force)
     dataset = open_dataset(

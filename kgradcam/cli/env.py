@@ -33,7 +33,7 @@ def _describe() -> dict[str, str]:
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    from kgradcam.data.dataset import data_folder
+    from kgradcam.data.sources import data_folder
 
     devices = [device.name.split(":", 1)[1] for device in tf.config.list_physical_devices()]
     return {

@@ -27,7 +27,7 @@ def prepare(
     [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
     """
     import_tensorflow()
-    from kgradcam.data.dataset import data_folder
+    from kgradcam.data.sources import data_folder
     from kgradcam.data.voc_builder import prepare as write_dataset
 
     folder, counts, left_out = write_dataset(

@@ -1,11 +1,11 @@
 from .dataset import Batch as Batch
 from .dataset import Dataset as Dataset
-from .dataset import open_dataset as open_dataset
 from .demo_scenes import write_demo_dataset as write_demo_dataset
 from .examples import Example as Example
 from .examples import Objects as Objects
 from .images import image_size as image_size
 from .images import read_image as read_image
+from .sources import open_dataset as open_dataset
 from .voc import parse_annotation as parse_annotation
 from .voc import write_annotation as write_annotation
 from .voc_folder import VocFolder as VocFolder

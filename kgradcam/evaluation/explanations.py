@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam import progress
-from kgradcam.data.dataset import open_dataset
+from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import MEAN, Result, Row

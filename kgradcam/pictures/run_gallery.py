@@ -94,7 +94,7 @@ def read_photographs(
         UserError: The dataset is missing, or one of the images is missing, unreadable, or of
             another size than in the run.
     """
-    from kgradcam.data.dataset import open_dataset  # imports tensorflow-datasets
+    from kgradcam.data.sources import open_dataset  # imports tensorflow-datasets
 
     source = open_dataset(
         locate_dataset(run, dataset),

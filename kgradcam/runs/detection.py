@@ -13,8 +13,9 @@ import PIL
 import tensorflow as tf
 
 from kgradcam import __version__, progress
-from kgradcam.data.dataset import Dataset, open_dataset
+from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
+from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method

@@ -21,8 +21,8 @@ import pytest
 
 from kgradcam import GradCAM, normalize, overlay
 from kgradcam.boxes.single_threshold import single_threshold_boxes
-from kgradcam.data.dataset import open_dataset
 from kgradcam.data.images import image_size, read_image
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
 from kgradcam.data.voc_folder import VocFolder

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kgradcam.data import voc_builder
-from kgradcam.data.dataset import open_dataset
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc_builder import prepare
 from kgradcam.errors import UserError
 

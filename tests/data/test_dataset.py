@@ -10,9 +10,9 @@ import pytest
 
 from kgradcam.data import dataset as datasets
 from kgradcam.data import voc_builder as builders
-from kgradcam.data.dataset import open_dataset
 from kgradcam.data.examples import Example
 from kgradcam.data.images import read_image
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_builder import prepare
 from kgradcam.data.voc_folder import VocFolder

@@ -5,7 +5,7 @@ from pathlib import Path
 import PIL.Image
 import pytest
 
-from kgradcam.data.dataset import open_dataset
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc_folder import VocFolder, read_folder
 from kgradcam.errors import DataWarning, UserError
 

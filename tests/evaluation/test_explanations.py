@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from helpers import PLAIN
 
-from kgradcam.data.dataset import open_dataset
+from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.explanations import faithfulness_of_run
 from kgradcam.heatmaps.gradcam import GradCAM
