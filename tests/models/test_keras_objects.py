@@ -178,6 +178,20 @@ ATTACKS: dict[str, tuple[Change, str]] = {
         graph(described("keras.src.ops.core", "Switch"), 0, [SAVE], "{trace}", PIXELS),
         "(the function keras.utils.save_img|keras.src.ops.core.Switch)",
     ),
+    "Switch with a class name that starts a download": (
+        graph(
+            described("keras.src.ops.core", "Switch"),
+            *(0, [described("keras.applications.mobilenet", "MobileNet")]),
+        ),
+        "(keras.applications.mobilenet.MobileNet|keras.src.ops.core.Switch)",
+    ),
+    "the loader of a second model as the argument of an admitted operation": (
+        graph(
+            described("keras.src.ops.numpy", "Add"),
+            *(TENSOR, described("keras.models", "model_from_json")),
+        ),
+        "keras.models.model_from_json",
+    ),
     **{
         f"{name} of the core": (
             graph(described("keras.src.ops.core", name), TENSOR),
