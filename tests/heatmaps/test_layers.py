@@ -172,7 +172,10 @@ def test_nothing_is_left_behind_by_an_exception(raised: type[BaseException]) -> 
     assert recorded_paths(model) == PATHS
 
 
-def test_nothing_is_left_behind_by_a_signal() -> None:
+def test_nothing_is_left_behind_by_a_signal(request: pytest.FixtureRequest) -> None:
+    # A background job of a shell ignores SIGINT.
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, handler))
     original = keras.Operation.__call__
     model = classifier(backbone("a"))
 
