@@ -37,12 +37,12 @@ from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.run import Run
 
 _DEFAULT = Configuration(model="efficientnet-lite0", weights=None, classes=(CLASS,))
-_PLAIN = replace(_DEFAULT, scales=(1.0,), refine=False)
+_PLAIN = replace(_DEFAULT, score_scales=(), refine=False)
 SETTINGS = {
     "resnet50-224": replace(_PLAIN, model="resnet50", image_size=224),
     "resnet50-default": replace(_DEFAULT, model="resnet50"),
     "default": _DEFAULT,
-    "fast": replace(_DEFAULT, image_size=416, scales=(1.0,)),
+    "fast": replace(_DEFAULT, image_size=416, score_scales=()),
     "plain-448": _PLAIN,
     "plain-native": replace(_PLAIN, image_size=None),
 }

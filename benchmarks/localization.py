@@ -24,21 +24,23 @@ from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.models.classifier import Classifier, load_classifier
 from kgradcam.models.imagenet import VOC_GROUPS
 
+# Rules, image size, score scales, refinement.
 WAYS = {
-    "single threshold": ("single-threshold", None, (1.0,), False),
-    "levels": ("levels", 448, (1.0,), False),
-    "levels, two scales": ("levels", 448, (1.0, 0.5), False),
-    "levels, refined": ("levels", 448, (1.0,), True),
-    "fast": ("levels", 416, (1.0,), True),
-    "default": ("levels", 448, (1.0, 0.5), True),
+    "single threshold": ("single-threshold", None, (), False),
+    "levels": ("levels", 448, (), False),
+    "fast": ("levels", 416, (), True),
+    "levels, refined": ("levels", 448, (), True),
+    "default": ("levels", 448, (0.5,), True),
 }
 
 
 def make_way(
-    classifier: Classifier, rules: str, size: int | None, scales: tuple[float, ...], refine: bool
+    classifier: Classifier, rules: str, size: int | None, scored: tuple[float, ...], refine: bool
 ) -> Callable[[list[PIL.Image.Image]], dict[str, float]]:
     """Returns a function that localizes dogs on pictures and tells the seconds of its stages."""
-    cam = GradCAM(classifier.model, preprocess=classifier.preprocess, scales=scales, refine=refine)
+    cam = GradCAM(
+        classifier.model, preprocess=classifier.preprocess, score_scales=scored, refine=refine
+    )
 
     def localize(pictures: list[PIL.Image.Image]) -> dict[str, float]:
         start = time.perf_counter()

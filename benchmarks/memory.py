@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     options = parser.parse_args()
     count = options.images or (30 if options.quick else 300)
-    small = {"model": "mobilenet", "image_size": 224, "scales": (1.0,), "refine": False}
+    small = {"model": "mobilenet", "image_size": 224, "score_scales": (), "refine": False}
     peaks: dict[str, float | str] = {}
     with tempfile.TemporaryDirectory() as scratch:
         some = make_folder(Path(scratch) / "some", count, [VOC_SIZE])

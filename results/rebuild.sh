@@ -29,7 +29,8 @@ rm $demo/grid/evaluation.json  # 200 kB that evaluation.csv has too
 run wsol $test_run --box-options $demo/options.json --markdown >$demo/wsol.md
 run faithfulness $test_run --markdown >$demo/faithfulness.md
 
-# Runs over photographs of VOC2012, from its parent folder so that run.json has no other path.
+# Runs over photographs of VOC2012, from its parent folder and without the path from the run to it, so
+# that run.json has no path of this machine.
 root=$PWD
 if [ -n "${VOC2012:-}" ]; then
     for animal in dog:dogs cat:cats horse:horses sheep:sheep cow:cows; do
@@ -39,6 +40,9 @@ if [ -n "${VOC2012:-}" ]; then
                 --model efficientnet-lite0 --heatmap-dtype uint16 \
                 --out "$root/results/voc2012-${animal#*:}" --force
         )
+        described=results/voc2012-${animal#*:}/run.json
+        sed -e '/^    "folder": /d' -e 's/^\(    "files": "[0-9a-f]*"\),$/\1/' $described >$described.new
+        mv $described.new $described
     done
 else
     echo "Not rebuilt: results/voc2012-* (needs the photographs: make results VOC2012=FOLDER)." >&2

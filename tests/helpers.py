@@ -19,7 +19,7 @@ from kgradcam.runs.tables import Detections, GroundTruth, Image
 from kgradcam.runs.whole_run import digests
 
 # Heatmaps as the layer has them, for tests that compute by hand what a run must hold.
-PLAIN: dict[str, Any] = {"image_size": None, "scales": (1.0,), "refine": False}
+PLAIN: dict[str, Any] = {"image_size": None, "score_scales": (), "refine": False}
 
 EMPTY: Mapping[str, bytes] = MappingProxyType({})
 

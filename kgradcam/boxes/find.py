@@ -20,7 +20,7 @@ def find_boxes(
     heatmap: npt.ArrayLike,
     size: tuple[int, int],
     probability: float = 1.0,
-    threshold: float = 0.25,
+    threshold: float = 0.35,
     options: BoxOptions = _DEFAULTS,
     extent: Sequence[float] = WHOLE,
 ) -> tuple[Boxes, Scores]:

@@ -16,7 +16,7 @@ class BoxOptions:
             `"single-threshold"`: one box for each region above one fixed threshold, as in the 2021
             scripts; see `single_threshold_boxes`.
         smooth_radius: Width in pixels of the box filter that smooths the heatmap; 0 for none.
-        score: The confidence of a box. `"density"`: the cube root of the class probability, times
+        score: The confidence of a box. `"density"`: the fifth root of the class probability, times
             the share of the map's heat inside the box, times the mean heat there. `"heat"`: the
             probability times that share. `"constant"`: 1.
         iou_threshold: For `"levels"`: of two boxes with a higher IoU, non-maximum suppression
@@ -60,5 +60,5 @@ DEFAULT_OPTIONS = {
 }
 """The default options of each set of rules."""
 
-DEFAULT_THRESHOLDS = {"levels": (0.25,), "single-threshold": (0.01, 0.02, 0.06)}
+DEFAULT_THRESHOLDS = {"levels": (0.35,), "single-threshold": (0.01, 0.02, 0.06)}
 """The default heat thresholds of each set of rules."""

@@ -34,4 +34,4 @@ def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) 
     if score == "heat":
         return probability * share
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return np.cbrt(probability) * share * np.clip(inside / areas, 0, 1)
+    return probability**0.2 * share * np.clip(inside / areas, 0, 1)

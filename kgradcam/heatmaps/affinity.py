@@ -1,15 +1,18 @@
 """Refinement: heat spreads from the decisive part of an object to regions with similar features.
 
 A heatmap is hot where the network decides, on the muzzle rather than on the whole dog. The features
-of earlier layers do not depend on a class, and are similar within an object. One step of a random
-walk over their similarities spreads the heat, as in Ahn & Kwak, "Learning Pixel-level Semantic
-Affinity" (CVPR 2018), but with similarities that are not trained.
+of earlier layers do not depend on a class, and are similar within an object. A random walk over
+their similarities spreads the heat, as in Ahn & Kwak, "Learning Pixel-level Semantic Affinity"
+(CVPR 2018), but with similarities that are not trained.
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
+
+STEPS = 2
+"""Steps of the random walk: one leaves parts of an object cold, three leave it."""
 
 
 def affinities(feature_maps: Sequence[Any]) -> Any:
@@ -33,7 +36,7 @@ def affinities(feature_maps: Sequence[Any]) -> Any:
 
 
 def propagate(heatmaps: Any, affinity: Any) -> Any:
-    """Gives each cell the mean heat of all cells, weighted by their affinity.
+    """Gives each cell the mean heat of all cells, weighted by their affinity, `STEPS` times.
 
     The weights are the affinities A, balanced so that rows and columns sum to about 1 (two Sinkhorn
     iterations): the mean of `diag(u) A diag(v)` and its transpose. Without balancing, large uniform
@@ -53,5 +56,8 @@ def propagate(heatmaps: Any, affinity: Any) -> Any:
     for _ in range(2):
         columns = tf.math.reciprocal_no_nan(tf.matmul(affinity, rows))
         rows = tf.math.reciprocal_no_nan(tf.matmul(affinity, columns))
-    one, other = tf.split(tf.matmul(affinity, tf.concat([columns * flat, rows * flat], 2)), 2, 2)
-    return tf.reshape((rows * one + columns * other) / 2, shape)
+    for _ in range(STEPS):
+        scaled = tf.concat([columns * flat, rows * flat], 2)
+        one, other = tf.split(tf.matmul(affinity, scaled), 2, 2)
+        flat = (rows * one + columns * other) / 2
+    return tf.reshape(flat, shape)

@@ -54,15 +54,18 @@ class Computation:
     preprocess: Callable[[Any], Any] | None
     relu: bool
     scales: tuple[float, ...]
+    score_scales: tuple[float, ...]
     refine: bool
 
     def explain(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""
         inputs = self._preprocessed(inputs)
-        if self.scales == (1.0,) and not self.refine:
+        if self.scales == (1.0,) and not self.score_scales and not self.refine:
             view = self._view(inputs, groups)
         else:
-            view = combine_scales(self._view, inputs, groups, self.scales, self.refine)
+            view = combine_scales(
+                self._view, inputs, groups, self.scales, self.score_scales, self.refine
+            )
         heatmaps = tf.einsum("cb...->bc...", view.heatmaps)
         scored, paths = view.scored, tuple(each.call.path for each in view.passes)
         record = TraceRecord(

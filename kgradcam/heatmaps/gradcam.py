@@ -80,6 +80,9 @@ class GradCAM(Explainer):
         relu: Whether negative values are set to 0, as in the paper. Otherwise heatmaps are signed.
         scales: Factors on the image size. The heatmaps of all sizes, each divided by its maximum,
             are averaged. Small scales find large objects, large scales small ones.
+        score_scales: Factors at which classes are scored, instead of at `scales`: scores and
+            probabilities are averaged over them. A network is surest at the size that it was
+            trained at, and its heatmaps are finer at a larger one.
         refine: Whether heat spreads to regions with similar features in the layers of the next two
             finer strides (see `affinity`), from the decisive part to the whole object. With
             `refine` or several scales, the cells of a heatmap tile the image exactly (see
@@ -126,6 +129,7 @@ class GradCAM(Explainer):
         preprocess: Callable[[Any], Any] | None = None,
         relu: bool = True,
         scales: Sequence[float] = (1.0,),
+        score_scales: Sequence[float] = (),
         refine: bool = False,
         jit_compile: bool | None = None,
     ) -> None:
@@ -145,6 +149,7 @@ class GradCAM(Explainer):
             preprocess=preprocess,
             relu=relu,
             scales=check_scales(scales),
+            score_scales=check_scales(score_scales) if score_scales else (),
             refine=refine,
         )
         super().__init__(computation)

@@ -48,6 +48,7 @@ def combine_scales(
     inputs: Any,
     groups: Any,
     scales: Sequence[float],
+    score_scales: Sequence[float],
     refine: bool,
 ) -> View:
     """Averages the heatmaps of an image at several sizes, on a grid that tiles the image.
@@ -60,10 +61,11 @@ def combine_scales(
         inputs: Symbolic images, `[batch, height, width, channels]`.
         groups: See `Score`. If none are given, the first scale selects the top class.
         scales: Factors on the image size.
+        score_scales: Factors at which the classes are scored, instead of at `scales`.
         refine: Whether heat spreads.
 
     Returns:
-        One view; heatmaps in [0, 1], scores and probabilities averaged over the scales.
+        One view; heatmaps in [0, 1]; scores and probabilities averaged over the scales that score.
 
     Raises:
         UserError: The model has other inputs than one image, or several layers are explained.
@@ -72,7 +74,7 @@ def combine_scales(
         raise UserError("scales and refine need a model of one image, and one layer.")
     size = tf.cast(tf.shape(inputs)[1:3], tf.float32)
     views: list[View] = []
-    for scale in scales:
+    for scale in (*scales, *score_scales):
         scaled = inputs
         if scale != 1:
             scaled = tf.image.resize(inputs, tf.cast(tf.round(scale * size), tf.int32))
@@ -80,20 +82,25 @@ def combine_scales(
         views.append(view_of(scaled, views[0].scored.groups if views else groups))
     if len(views[0].passes) > 1:
         raise UserError("scales and refine need a model of one image, and one layer.")
+    calls = [call for view in views for call in view.calls]
+    views, scored_views = views[: len(scales)], views[len(scales) :] or views
     (finest,) = views[scales.index(max(scales))].passes
     finer = finer_calls(list(finest.recorded), finest.call) or [finest.call]
     cells = at_most_cells(tf.shape(as_grid(finer[0], finer[0].feature_maps, finest.reshape))[1:3])
-    total = tf.add_n([_on_grid(view, cells) for view in views]) / len(views)
-    calls = [call for view in views for call in view.calls]
+    total = _mean([_on_grid(view, cells) for view in views])
     if refine:
         total = propagate(total, affinities([_tiled(finest, call, cells) for call in finer]))
         calls += finer
     scored = views[0].scored._replace(
-        scores=tf.add_n([view.scored.scores for view in views]) / len(views),
-        probabilities=tf.add_n([view.scored.probabilities for view in views]) / len(views),
+        scores=_mean([view.scored.scores for view in scored_views]),
+        probabilities=_mean([view.scored.probabilities for view in scored_views]),
     )
     heatmaps = tf.einsum("bhwc->cbhw", scaled_to_one(total))
     return View(heatmaps, scored, views[0].passes, calls, tf.constant(WHOLE))
+
+
+def _mean(tensors: Sequence[Any]) -> Any:
+    return tf.add_n(tensors) / len(tensors)
 
 
 def _on_grid(view: View, cells: Any) -> Any:

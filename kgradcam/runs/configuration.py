@@ -28,6 +28,7 @@ class Configuration:
         image_size: Side in pixels of the squares that images are resized to; `None` keeps their
             own size.
         scales: Factors of the image size whose heatmaps are averaged; see `GradCAM`.
+        score_scales: Factors at which classes are scored instead; see `GradCAM`.
         refine: Whether to spread heat between similar cells; see `GradCAM`.
         heatmap_dtype: How heatmaps are stored: `"float32"`, exact; or `"uint16"`, rounded in
             half the size.
@@ -61,7 +62,8 @@ class Configuration:
     precision: str = "float32"
     jit_compile: bool | None = None
     image_size: int | None = 448
-    scales: tuple[float, ...] = (1.0, 0.5)
+    scales: tuple[float, ...] = (1.0,)
+    score_scales: tuple[float, ...] = (0.5,)
     refine: bool = True
     heatmap_dtype: str = "float32"
     batch_size: int = 16

@@ -28,7 +28,8 @@ def load_model(configuration: Configuration) -> Classifier:
 
     Networks of fixed input size are built for the image size of the run, if it has only one.
     """
-    one_size = configuration.image_size if configuration.scales == (1.0,) else None
+    one_scale = (*configuration.scales, *configuration.score_scales) == (1.0,)
+    one_size = configuration.image_size if one_scale else None
     with all_gpus().scope():
         return load_classifier(
             configuration.model,
@@ -48,6 +49,7 @@ def make_explainer(
         configuration.layer,
         preprocess=classifier.preprocess,
         scales=configuration.scales,
+        score_scales=configuration.score_scales,
         refine=configuration.refine,
         jit_compile=configuration.jit_compile,
     )
@@ -113,7 +115,8 @@ def explain_batch(
         height, width = batch.images.shape[1:3]
         reason = (
             f"The model does not take images of {width}x{height} at these scales; give "
-            f"--image-size or --scale. TensorFlow reports: {error.message.splitlines()[0]}"
+            "--image-size, --scale or --score-scale. TensorFlow reports: "
+            f"{error.message.splitlines()[0]}"
         )
         found.skipped.extend((example, reason) for example in batch.examples)
         return found

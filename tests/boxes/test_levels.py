@@ -20,13 +20,13 @@ def test_the_best_box_over_all_levels() -> None:
     heatmap = np.zeros((40, 80), np.float32)
     heatmap[4:36, 8:72] = 0.3
     heatmap[10:30, 20:60] = 1.0
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=0.125)
-    # The core: 800 of 800 + 0.3 * 1248 heat, density 1; cube root of the probability 0.5.
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32)
+    # The core: 800 of 800 + 0.3 * 1248 heat, density 1; fifth root of the probability 0.5.
     assert boxes.tolist() == [[20, 10, 60, 30]]
     np.testing.assert_allclose(scores, [0.5 * 800 / (800 + 0.3 * 1248)], rtol=1e-5)
     # With much heat around it, the whole field has the better score: 0.5 * 1 * its density.
     heatmap[heatmap == np.float32(0.3)] = 0.75
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=0.125)
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32)
     assert boxes.tolist() == [[8, 4, 72, 36]]
     np.testing.assert_allclose(scores, [0.5 * (800 + 0.75 * 1248) / 2048], rtol=1e-5)
 
@@ -37,7 +37,7 @@ def test_a_box_for_each_of_two_objects_that_touch_only_below_a_level() -> None:
     heatmap[:, 56:] = heatmap[:, :4] = 0.0
     boxes, _ = find_boxes(heatmap, (60, 20), threshold=0.5)
     assert sorted(boxes.tolist()) == [[4, 0, 20, 20], [40, 0, 56, 20]]
-    # From .25 up the whole is one more box: it scores best, and overlaps each half by .31 only.
+    # From .35 up the whole is one more box: it scores best, and overlaps each half by .31 only.
     assert len(find_boxes(heatmap, (60, 20))[0]) == 3
     assert len(find_boxes(heatmap, (60, 20), options=BoxOptions(iou_threshold=0.3))[0]) == 1
 
@@ -148,3 +148,47 @@ def test_smoothing_moves_no_box(radius: int) -> None:
     np.testing.assert_allclose(np.sort(mirrored, axis=0), np.sort(boxes, axis=0))
     unsmoothed, scores = find_boxes(heatmap, (500, 500))
     assert len(scores) == len(unsmoothed)
+
+
+def spots(height: int, width: int, pitch: int) -> np.ndarray:
+    """One hot cell in every `pitch` x `pitch` cells."""
+    heatmap = np.zeros((height, width), np.float32)
+    heatmap[pitch // 2 :: pitch, pitch // 2 :: pitch] = 1.0
+    return heatmap
+
+
+def test_hundreds_of_peaks_give_a_box_each() -> None:
+    boxes, _ = find_boxes(spots(120, 120, 6), (1200, 1200))
+    assert len(boxes) == 400
+    assert box_iou(boxes, boxes).sum() == pytest.approx(400)
+
+
+@pytest.mark.parametrize("size", [(4000, 3000), (1, 5000), (5000, 1), (1, 1)])
+@pytest.mark.parametrize("value", ["noise", "spots", "flat"])
+def test_images_of_any_shape_take_the_work_of_a_small_canvas(
+    size: tuple[int, int], value: str
+) -> None:
+    heatmap = {
+        "noise": np.random.default_rng(0).uniform(size=(94, 125)).astype(np.float32),
+        "spots": spots(94, 125, 4),
+        "flat": np.full((94, 125), 3.0, np.float32),
+    }[value]
+    boxes, _ = find_boxes(heatmap, size)
+    # At most a box for every second pixel of the canvas of 128 x 128 at each of ten levels.
+    assert len(boxes) <= 0 if value == "flat" else len(boxes) <= 10 * 128 * 128 / 2
+    assert (boxes[:, :2] >= 0).all()
+    assert (boxes[:, 2:] <= np.array(size) + 1e-6).all()
+
+
+@pytest.mark.parametrize("corner", [(0, 0), (0, 12), (8, 0), (8, 12)])
+def test_the_box_of_an_object_at_the_border_ends_there(corner: tuple[int, int]) -> None:
+    heatmap = np.zeros((12, 16), np.float32)
+    row, column = corner
+    heatmap[row : row + 4, column : column + 4] = 1.0
+    ((box,), _) = find_boxes(heatmap, (160, 120), threshold=0.5)
+    np.testing.assert_allclose(
+        box, [10 * column, 10 * row, 10 * column + 40, 10 * row + 40], atol=4
+    )
+    at_border = np.array([column == 0, row == 0, column == 12, row == 8])
+    edges = np.array([0, 0, 160, 120])
+    np.testing.assert_allclose(box[at_border], edges[at_border])

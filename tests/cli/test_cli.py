@@ -85,7 +85,7 @@ def test_detect_prints_the_folder_alone(run_folder: Path, kgradcam, pets, tiny_m
     )  # fmt: skip
     assert (result.code, result.out, result.err) == (0, f"{run_folder}\n", "")
     info = json.loads((run_folder / "run.json").read_text())
-    assert info["configuration"]["thresholds"] == [0.25]
+    assert info["configuration"]["thresholds"] == [0.35]
     assert info["configuration"]["boxes"] == {
         "rules": "levels",
         "smooth_radius": 0,

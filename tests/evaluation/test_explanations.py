@@ -88,7 +88,7 @@ def test_an_image_that_is_gone_is_named(run: Run, pets) -> None:
 def test_refined_heatmaps_are_measured_against_refined_ones(
     pets, tiny_model: Path, tmp_path: Path
 ) -> None:
-    """At two scales, as `detect` makes them by default: the explainer is the run's own."""
+    """Refined, as `detect` makes them by default: the explainer is the run's own."""
     configuration = Configuration(
         dataset=str(pets.root),
         split="all",

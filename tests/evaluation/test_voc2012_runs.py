@@ -33,17 +33,17 @@ def test_the_published_accuracy_is_that_of_the_stored_runs() -> None:
     *published, mean = (float(each) for each in row.split(" | "))
     measured = [ap(Run(ROOT / "results" / f"voc2012-{animals}")) for animals in ANIMALS]
     assert [round(each, 1) for each in measured] == published
-    assert round(float(np.mean(measured)), 1) == mean == 41.1
-    assert published[0] == 57.9
+    assert round(float(np.mean(measured)), 1) == mean
+    assert published[0] == 54.6
 
 
 def test_the_stored_boxes_are_those_of_the_stored_heatmaps(run: Run) -> None:
     images = run.ground_truth.images
     drawn = draw_boxes(run.heatmaps(), images, run.thresholds, [0], run.options)
     stored = run.detections(run.thresholds)
-    for name, values in vars(stored[0, 0.25]).items():
+    for name, values in vars(stored[0, 0.35]).items():
         # Other versions of OpenCV may round in another way.
-        np.testing.assert_allclose(getattr(drawn[0, 0.25], name), values, rtol=1e-5, err_msg=name)
+        np.testing.assert_allclose(getattr(drawn[0, 0.35], name), values, rtol=1e-5, err_msg=name)
 
 
 def test_a_run_names_no_path_and_holds_numbers_only(run: Run) -> None:

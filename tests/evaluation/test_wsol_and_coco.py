@@ -146,8 +146,8 @@ def test_coco_of_a_run_and_of_its_files_agree(run: Run) -> None:
 def test_other_rules_are_drawn_from_the_same_heatmaps(run: Run) -> None:
     """The run has the single-threshold rules; `levels` has another default threshold."""
     by_levels = wsol_of_boxes(boxes_of_run(run, box_options=DEFAULT_OPTIONS["levels"]))
-    assert {row.threshold for row in by_levels.rows} == {0.25}
-    drawn = run.detections([0.25], options=DEFAULT_OPTIONS["levels"])[0, 0.25]
+    assert {row.threshold for row in by_levels.rows} == {0.35}
+    drawn = run.detections([0.35], options=DEFAULT_OPTIONS["levels"])[0, 0.35]
     for i, name in enumerate(run.ground_truth.categories, start=1):
         expected = wsol.corloc(run.ground_truth, drawn, i)
         rows = [row.measures for row in by_levels.rows if row.class_name == name]

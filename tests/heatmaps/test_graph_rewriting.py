@@ -75,7 +75,7 @@ def test_all_scales_and_the_finer_layers_are_frozen(
     for i in range(3):
         model.get_layer(f"scaled_{i}").gamma.assign(RANDOM.uniform(0.5, 1.5, 8))
     images = RANDOM.normal(size=(4, 24, 32, 3)).astype(np.float32)
-    options = {"scales": (1.0, 0.5), "refine": True}
+    options = {"scales": (1.0, 0.5), "score_scales": (0.75,), "refine": True}
     exact = GradCAM(model, **options)(images, classes=[0, 1, 2])
     if precision == "reduced":
         precision = request.getfixturevalue("reduced")
@@ -90,8 +90,8 @@ def test_all_scales_and_the_finer_layers_are_frozen(
     operations = cam._explain.get_concrete_function().graph.get_operations()
     convolutions = [each for each in operations if each.type in ("Conv2D", "_FusedConv2D")]
     lowered = [each for each in convolutions if each.outputs[0].dtype != tf.float32]
-    assert len(convolutions) == 6
-    assert len(lowered) == (0 if precision == "float32" else 6)
+    assert len(convolutions) == 9  # three at each scale
+    assert len(lowered) == (0 if precision == "float32" else 9)
 
 
 def test_reduced_weights_are_not_kept_in_float32_as_well(reduced: str) -> None:

@@ -75,7 +75,8 @@ def test_refined_heat_is_spread_by_the_two_finer_layers() -> None:
     for _ in range(2):
         affinity = affinity / affinity.sum(axis=0, keepdims=True)
         affinity = affinity / affinity.sum(axis=1, keepdims=True)
-    expected = ((affinity + affinity.T) / 2 @ heatmap.ravel()).reshape(16, 12)
+    step = (affinity + affinity.T) / 2
+    expected = (step @ step @ heatmap.ravel()).reshape(16, 12)  # a random walk of two steps
     found = GradCAM(model, refine=True)(images, classes=[3]).heatmaps[0, 0]
     np.testing.assert_allclose(found, expected / expected.max(), atol=1e-4)
 
@@ -85,6 +86,17 @@ def test_the_top_class_is_that_of_the_first_scale() -> None:
     top = model.predict(images, verbose=0).argmax(axis=1)
     found = GradCAM(model, scales=(1.0, 0.5), refine=True)(images)
     assert found.classes == [[index] for index in top]
+
+
+def test_score_scales_change_the_scores_and_not_the_heatmap() -> None:
+    model, images = strided_model(), pictures(2)
+    small = images.reshape(2, 16, 2, 12, 2, 3).mean(axis=(2, 4))
+    scores, probabilities = GradCAM(model).predict(small, classes=[1, 2])
+    alone = GradCAM(model, refine=True)(images, classes=[1, 2])
+    found = GradCAM(model, refine=True, score_scales=(0.5,))(images, classes=[1, 2])
+    np.testing.assert_allclose(found.heatmaps, alone.heatmaps, atol=1e-6)
+    np.testing.assert_allclose(found.scores, scores, rtol=1e-4)
+    np.testing.assert_allclose(found.probabilities, probabilities, rtol=1e-4)
 
 
 def test_it_is_traced_once_whatever_comes() -> None:

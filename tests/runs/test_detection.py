@@ -341,10 +341,11 @@ def test_by_default_boxes_are_drawn_from_refined_heatmaps(
         dataset=str(pets.root), split="all", classes=("dog=2",), model=str(tiny_model)
     )
     run = detect(configuration, tmp_path / "run")
-    assert run.info.configuration.scales == (1.0, 0.5)
+    assert run.info.configuration.scales == (1.0,)
+    assert run.info.configuration.score_scales == (0.5,)
     assert run.options == BoxOptions("levels", 0, "density")
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
-    stored = run.detections([0.25])[0, 0.25]
+    stored = run.detections([0.35])[0, 0.35]
     for record in run.heatmaps():
         assert record.heatmap.shape == (32, 32)  # 224 x 224 cells of the map, shrunk to 1,024
         boxes, scores = find_boxes(record.heatmap, sizes[record.image_id], record.probability)

@@ -26,7 +26,7 @@ RunWriter.add = watched
 detect(
     Configuration(
         dataset=sys.argv[1], split="all", classes=("dog=2",), model=sys.argv[2],
-        image_size=32, scales=(1.0,), refine=False,
+        image_size=32, score_scales=(), refine=False,
     ),
     Path(sys.argv[3]),
     quiet=False,
