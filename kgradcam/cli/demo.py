@@ -25,7 +25,7 @@ def demo(
     require_absent(picture, force)
     import_tensorflow()
     from kgradcam.data.demo_scenes import CLASS_NAME
-    from kgradcam.data.sources import DEMO
+    from kgradcam.data.names import DEMO
     from kgradcam.evaluation.grid import evaluate_run
     from kgradcam.metrics.protocol import find_protocol
     from kgradcam.models.network import EFFICIENTNET_LITE0

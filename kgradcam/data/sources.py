@@ -4,11 +4,9 @@ import os
 from pathlib import Path
 
 from kgradcam.data.dataset import Dataset
+from kgradcam.data.names import DEMO, is_name
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
-
-DEMO = "demo"
-"""The name of the dataset that kgradcam makes itself."""
 
 
 def open_dataset(
@@ -44,7 +42,7 @@ def open_dataset(
     """
     if name == DEMO:
         return _open_folder(demo_folder(data_dir), name, split, quiet, clip)
-    is_voc = name == "voc" or name.startswith("voc/")
+    is_voc = is_name(name)
     if not is_voc and Path(name).is_dir():
         return _open_folder(Path(name), name, split, quiet, clip)
     from kgradcam.data import voc_builder  # imports tensorflow-datasets

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from kgradcam.data.names import is_name
 from kgradcam.errors import UserError
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import DatasetInfo
@@ -18,7 +19,7 @@ def relative_folder(dataset: str, run: Path) -> str | None:
     Returns:
         The relative path with `/`, or `None` if the dataset is no folder.
     """
-    if not Path(dataset).is_dir():
+    if is_name(dataset) or not Path(dataset).is_dir():
         return None
     try:
         return Path(os.path.relpath(Path(dataset).resolve(), run.resolve())).as_posix()

@@ -9,7 +9,8 @@ import numpy as np
 
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
-from kgradcam.data.sources import DEMO, open_dataset
+from kgradcam.data.names import DEMO
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.classifier import find_preprocessing

@@ -71,6 +71,16 @@ def test_a_name_is_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert relative_folder(str(tmp_path / "pets"), tmp_path / "run") == "../pets"
 
 
+@pytest.mark.parametrize("name", ["demo", "voc", "voc/2007"])
+def test_a_name_counts_beside_a_folder_of_that_name(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kgradcam demo` writes into a folder `demo`, and its dataset has the same name."""
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir(parents=True)
+    assert relative_folder(name, Path("demo/run")) is None
+
+
 def test_the_commands_take_it(kgradcam, run: Run, tmp_path: Path) -> None:
     (tmp_path / "pets").rename(tmp_path / "animals")
     for command, out in (("visualize", "o.png"), ("report", "o.html")):
