@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kgradcam.evaluation.results import markdown
+from kgradcam.evaluation.tables import markdown
 
 RESULTS = Path("benchmarks/results")
 

@@ -17,7 +17,7 @@ ORDER = (
     ("errors", "_version"),
     ("files", "progress", "devices"),
     ("data", "heatmaps", "boxes"),
-    *((room,) for room in (*ROOMS[3:], "training", "cli")),
+    *((room,) for room in (*ROOMS[3:], "training", "cli", "__main__")),
 )
 NEEDS_TENSORFLOW = {
     "devices",

@@ -27,13 +27,14 @@ from kgradcam.cli import (
     visualize,
     wsol,
 )
+from kgradcam.cli.help import Command
 
 app = typer.Typer(
     help="Grad-CAM for every Keras 3 model: explain, localize, measure.",
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
 )
 
 # The order of `kgradcam --help`.
@@ -54,7 +55,7 @@ for _command in (
     prepare.prepare,
     env.env,
 ):
-    app.command()(_command)
+    app.command(cls=Command)(_command)
 
 
 def _show_version(wanted: bool) -> None:

@@ -32,16 +32,18 @@ def coco(
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
     as_markdown: options.AsMarkdown = False,
+    as_latex: options.AsLatex = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure COCO's AP and AR with pycocotools.
 
-    [dim]kgradcam coco runs/cat --threshold 0.25[/dim]
+    Example:
+        kgradcam coco runs/cat --threshold 0.25
     """
     from kgradcam.evaluation.wsol_and_coco import coco_of_boxes
 
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     require_absent(out and out / "evaluation.json", force)
     source = read_boxes(
         run, detections, ground_truth, split, rows, threshold, radius, boxes, box_options, quiet

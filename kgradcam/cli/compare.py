@@ -24,17 +24,21 @@ def compare(
     max_pixels: options.MaxPixels = None,
     as_json: options.AsJson = False,
     as_markdown: options.AsMarkdown = False,
+    as_latex: options.AsLatex = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Compare the AP of runs on the same images with the first, with confidence intervals.
+    """Compare the AP of runs on the same images.
 
-    [dim]kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5[/dim]
+    Differences from the first run have confidence intervals.
+
+    Example:
+        kgradcam compare runs/gradcam runs/layercam --threshold 0.25 --iou 0.5
     """
     from kgradcam.evaluation.comparison import compare_runs
     from kgradcam.metrics.protocol import find_protocol
     from kgradcam.runs.run import Run
 
-    form = output_form(json=as_json, markdown=as_markdown)
+    form = output_form(json=as_json, markdown=as_markdown, latex=as_latex)
     if len(runs) < 2:
         raise UsageError("Give two runs or more.")
     result = compare_runs(

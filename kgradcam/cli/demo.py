@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.output import print_table, require_absent
+from kgradcam.cli.output import print_result_table, require_absent
 from kgradcam.cli.startup import import_tensorflow
 
 
@@ -17,9 +17,10 @@ def demo(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Detect, evaluate and draw on scenes that need no download.
+    """Detect, evaluate and draw; it needs no download.
 
-    [dim]kgradcam demo --out demo[/dim]
+    Example:
+        kgradcam demo --out demo
     """
     picture = out / "ten.png"
     require_absent(picture, force)
@@ -42,5 +43,5 @@ def demo(
     if as_json:
         typer.echo(evaluation.to_json().rstrip())
         return
-    print_table(evaluation.title, *evaluation.table())
+    print_result_table(evaluation)
     typer.echo(picture)

@@ -161,9 +161,12 @@ def detect(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Localize the classes of a dataset: heatmaps once, boxes for every threshold.
+    """Localize the classes of a dataset, and write a run.
 
-    [dim]kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat[/dim]
+    Heatmaps are computed once; boxes follow for every threshold.
+
+    Example:
+        kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat
     """
     folder = _run_folder(out, resume)
     import_tensorflow()

@@ -15,7 +15,8 @@ from kgradcam.cli.startup import import_tensorflow
 def env(as_json: AsJson = False) -> None:
     """Show versions, devices and data folders, for bug reports.
 
-    [dim]kgradcam env[/dim]
+    Example:
+        kgradcam env
     """
     import_tensorflow()
     described = _describe()

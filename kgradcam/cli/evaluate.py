@@ -39,7 +39,7 @@ def evaluate(
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
-            help="Exit with 1 if the best mean, in 0..1, is lower; repeat for several.",
+            help="Exit with 1 if the best mean is lower: 0.4 or 40%. Repeat for several.",
             metavar="ap@IOU=VALUE",
             show_default=False,
         ),
@@ -49,17 +49,21 @@ def evaluate(
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
     as_markdown: options.AsMarkdown = False,
+    as_latex: options.AsLatex = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure the AP and recall of a run, or of detections from a file.
+    """Measure the AP and recall of a run, or of other boxes.
 
-    [dim]kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap[/dim]
+    The boxes may come from any program, as files.
+
+    Example:
+        kgradcam evaluate runs/cat --thresholds 0.05:0.50:0.05 --radii 0,20 --out runs/ap
     """
     from kgradcam.evaluation.grid import evaluate_boxes
     from kgradcam.metrics.protocol import find_protocol
 
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     rules, ious = find_protocol(protocol), joined(iou) or [0.3, 0.4, 0.5]
     demands = [_parse_demand(each) for each in fail_under or ()]
     require_absent(out and out / "evaluation.json", force)
@@ -90,19 +94,19 @@ def evaluate(
     for metric, least in demands:
         value = result.value(metric)
         if not value >= least:  # a NaN fails too
-            raise UserError(f"{metric} is {value:.4f}, under {least:g}.")
+            raise UserError(f"{metric} is {100 * value:.2f} %, under {100 * least:g} %.")
 
 
 def _parse_demand(text: str) -> tuple[str, float]:
     """Parses a value of `--fail-under`: a metric and its least value in [0, 1]."""
     metric, _, least = text.partition("=")
     try:
-        wanted = float(least)
+        wanted = float(least.removesuffix("%")) / (100 if least.endswith("%") else 1)
     except ValueError:
         wanted = math.nan
     if not 0 <= wanted <= 1:
         raise UsageError(
-            "--fail-under must have the form ap@0.5=0.4, a fraction in [0, 1]: 0.4 is 40 percent. "
+            "--fail-under must have the form ap@0.5=0.4 or ap@0.5=40%, at most 1 or 100%. "
             f"Received: {text!r}."
         )
     from kgradcam.evaluation.results import parse_metric

@@ -53,7 +53,8 @@ def explain(
 ) -> None:
     """Draw where a model sees a class in an image.
 
-    [dim]kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png[/dim]
+    Example:
+        kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png
     """
     import_tensorflow()
     import tensorflow as tf

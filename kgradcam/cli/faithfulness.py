@@ -24,16 +24,20 @@ def faithfulness(
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
     as_markdown: options.AsMarkdown = False,
+    as_latex: options.AsLatex = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure how faithful heatmaps are to the model: deletion, insertion, occlusion, and more.
+    """Measure how faithful heatmaps are to the model.
+
+    Deletion, insertion, occlusion, and more.
 
     Runs the model again, about 70 times for each heatmap.
 
-    [dim]kgradcam faithfulness runs/cat --limit 20[/dim]
+    Example:
+        kgradcam faithfulness runs/cat --limit 20
     """
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     require_absent(out and out / "evaluation.json", force)
     import_tensorflow()
     from kgradcam.evaluation.explanations import faithfulness_of_run

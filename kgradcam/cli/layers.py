@@ -18,9 +18,10 @@ def layers(
     trust_model: TrustModel = False,
     as_json: AsJson = False,
 ) -> None:
-    """List the layers of a model that can be explained, and mark the default.
+    """List the layers that can be explained, and the default.
 
-    [dim]kgradcam layers resnet50[/dim]
+    Example:
+        kgradcam layers resnet50
     """
     import_tensorflow()
     from kgradcam.heatmaps.default_layer import list_layers

@@ -131,6 +131,7 @@ Config = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout.")]
 AsMarkdown = Annotated[bool, typer.Option("--markdown", help="A Markdown table.")]
+AsLatex = Annotated[bool, typer.Option("--latex", help="A LaTeX tabular.")]
 AsCsv = Annotated[bool, typer.Option("--csv", help="Comma-separated values.")]
 ResultFolder = Annotated[
     Path | None,
@@ -143,7 +144,7 @@ ResultFolder = Annotated[
 RunFolder = Annotated[Path, typer.Argument(help="A run folder of detect.", metavar="RUN")]
 OptionalRun = Annotated[
     Path | None,
-    typer.Argument(help="A run folder of detect.", metavar="[RUN]", show_default=False),
+    typer.Argument(help="A run folder of detect.", metavar="RUN", show_default=False),
 ]
 GivenDetections = Annotated[
     Path | None,

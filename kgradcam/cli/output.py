@@ -13,12 +13,14 @@ from kgradcam.errors import UserError
 
 
 def print_result(result: Any, form: str, out: Path | None = None) -> None:
-    """Prints a `Result` as `table`, `json`, `csv` or `markdown`.
+    """Prints a `Result` as `table`, `json`, `csv`, `markdown` or `latex`.
 
     `out` is a folder to write evaluation.json, .csv and .md to as well, and charts as PNG.
     """
     if form == "table":
-        print_table(result.title, *result.table())
+        print_result_table(result)
+        if result.curves and result.chosen_on_the_test and len(result.classes) > 1:
+            print_result_table(result.of_best_option())
     else:
         text = getattr(result, f"to_{form}")().rstrip("\n")
         print(_plain_json(text) if form == "json" else plain(text))
@@ -114,18 +116,52 @@ def print_json(content: Any) -> None:
     print(json.dumps(content, indent=1))
 
 
+def print_result_table(result: Any) -> None:
+    """Prints a `Result` as a table, in the first layout that the terminal is wide enough for."""
+    for layout in ("wide", "by iou", "by measure"):
+        table = _table(result.title, *result.table(layout))
+        if _fits(table):
+            break
+    _print(table)
+
+
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Prints a table on stdout; into a pipe, at its full width."""
-    from rich.console import Console
+    _print(_table(title, header, lines))
+
+
+def _table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=title, title_justify="left")
+    look: Any = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
+    table = Table(title=title, title_justify="left", collapse_padding=True, **look)
     for i, name in enumerate(header):
-        table.add_column(name, justify="left" if i == 0 else "right", no_wrap=True)
+        # Where the terminal is too narrow, names wrap and numbers stay whole.
+        width = max(len(cell) for cell in (name, *(line[i] for line in lines)))
+        numbers: Any = {"justify": "right", "no_wrap": True, "min_width": width}
+        table.add_column(name, **({"overflow": "fold"} if i == 0 or name == "run" else numbers))
     for line in lines:
         # Names from data are plain text, never markup.
         table.add_row(*(Text(plain(cell)) for cell in line))
+    return table
+
+
+def _fits(table: Any) -> bool:
+    from rich.console import Console
+
+    return not sys.stdout.isatty() or _width(table) <= Console().width
+
+
+def _width(table: Any) -> int:
+    from rich.console import Console
+
+    return int(Console(width=10_000).measure(table).maximum)
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
     # A pipe has no width, so the table takes the width it needs and no cell is cut.
-    width = None if sys.stdout.isatty() else Console(width=10_000).measure(table).maximum
-    Console(width=width).print(table)
+    Console(width=None if sys.stdout.isatty() else _width(table)).print(table)

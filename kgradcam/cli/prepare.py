@@ -22,9 +22,12 @@ def prepare(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write voc/2007 or voc/2012 of tensorflow-datasets from an unpacked devkit.
+    """Write voc/2007 or voc/2012 from an unpacked devkit.
 
-    [dim]kgradcam prepare --devkit VOCdevkit --year 2007[/dim]
+    In the format of tensorflow-datasets.
+
+    Example:
+        kgradcam prepare --devkit VOCdevkit --year 2007
     """
     import_tensorflow()
     from kgradcam.data.sources import data_folder

@@ -29,9 +29,12 @@ def report(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Write a run as one HTML page: tables, curves, and a gallery with a threshold slider.
+    """Write a run as one HTML page.
 
-    [dim]kgradcam report runs/cat --out report.html[/dim]
+    Tables, curves, and a gallery with a threshold slider.
+
+    Example:
+        kgradcam report runs/cat --out report.html
     """
     import_tensorflow()
     from kgradcam.files import write_atomically

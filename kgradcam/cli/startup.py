@@ -78,7 +78,7 @@ def run(app: typer.Typer) -> None:
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
     try:
-        app(args=[expand_home(argument) for argument in sys.argv[1:]])
+        app([expand_home(argument) for argument in sys.argv[1:]], prog_name="kgradcam")
     except UsageError as error:
         _fail(str(error), 2)
     except UserError as error:

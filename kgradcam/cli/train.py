@@ -195,9 +195,12 @@ def train(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Train a classifier of a dataset's classes, for explain, detect and layers.
+    """Train a classifier of a dataset's classes.
 
-    [dim]kgradcam train --dataset my-pictures --model efficientnet-lite0 --out models/mine[/dim]
+    For explain, detect and layers.
+
+    Example:
+        kgradcam train --dataset my-pictures --model efficientnet-lite0 --out models/mine
     """
     if resume:
         _reject_options_beside_resume(context)

@@ -24,9 +24,10 @@ def tune(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Choose box options on one run, for the evaluation of another.
+    """Choose box options on one run, to evaluate another.
 
-    [dim]kgradcam tune runs/train --metric ap@0.5 --out options.json[/dim]
+    Example:
+        kgradcam tune runs/train --metric ap@0.5 --out options.json
     """
     from kgradcam.evaluation.tuning import tune as choose
     from kgradcam.evaluation.tuning import write_choice
@@ -47,7 +48,7 @@ def tune(
     write_choice(out, choice)
     note(
         f"threshold {choice.threshold:g}, radius {choice.radius}, rows {choice.rows}: {metric} "
-        f"{choice.value:.4f} on {choice.dataset} {choice.split}",
+        f"{100 * choice.value:.2f} % on {choice.dataset} {choice.split}",
         quiet,
     )
     typer.echo(out.read_text("utf-8").rstrip() if as_json else out)

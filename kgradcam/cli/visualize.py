@@ -27,9 +27,10 @@ def visualize(
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Draw random images of a run: heatmaps, annotated and predicted boxes.
+    """Draw random images of a run, with heatmaps and boxes.
 
-    [dim]kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png[/dim]
+    Example:
+        kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png
     """
     import_tensorflow()
     from kgradcam.pictures.figures import SUFFIXES, save

@@ -21,16 +21,20 @@ def wsol(
     as_json: options.AsJson = False,
     as_csv: options.AsCsv = False,
     as_markdown: options.AsMarkdown = False,
+    as_latex: options.AsLatex = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure weakly supervised localization: CorLoc, MaxBoxAcc, pointing game, PxAP.
+    """Measure CorLoc, MaxBoxAcc, pointing game and PxAP.
 
-    [dim]kgradcam wsol runs/cat[/dim]
+    These are the measures of weakly supervised object localization.
+
+    Example:
+        kgradcam wsol runs/cat
     """
     from kgradcam.evaluation.wsol_and_coco import wsol_of_boxes
 
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown)
+    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     require_absent(out and out / "evaluation.json", force)
     source = read_boxes(
         run, detections, ground_truth, split, rows, threshold, radius, boxes, box_options, quiet

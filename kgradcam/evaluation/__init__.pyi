@@ -6,7 +6,7 @@ from .explanations import faithfulness_of_run as faithfulness_of_run
 from .grid import evaluate_boxes as evaluate_boxes
 from .grid import evaluate_run as evaluate_run
 from .results import Result as Result
-from .results import Row as Row
+from .rows import Row as Row
 from .tuning import BoxChoice as BoxChoice
 from .tuning import read_choice as read_choice
 from .tuning import tune as tune

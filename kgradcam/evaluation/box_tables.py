@@ -7,7 +7,7 @@ from typing import Any
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.evaluation.baselines import centre_box, full_frame, random_heatmaps
-from kgradcam.evaluation.results import GIVEN, HEATMAP, Option
+from kgradcam.evaluation.rows import GIVEN, HEATMAP, Option
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows

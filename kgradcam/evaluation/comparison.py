@@ -7,7 +7,8 @@ from dataclasses import asdict
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import boxes_of_run
 from kgradcam.evaluation.grid import evaluate_boxes, measure_classes
-from kgradcam.evaluation.results import DIFFERENCE, MIN_IMAGES, Result, Row
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import DIFFERENCE, MIN_IMAGES, Row
 from kgradcam.metrics.bootstrap import draw_samples, interval
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run

@@ -17,7 +17,8 @@ from kgradcam import progress
 from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
-from kgradcam.evaluation.results import MEAN, Result, Row
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import MEAN, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.faithfulness import measure

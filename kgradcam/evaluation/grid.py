@@ -9,15 +9,9 @@ import numpy.typing as npt
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.evaluation.box_tables import BoxTables, boxes_of_run
-from kgradcam.evaluation.results import (
-    MEAN,
-    Option,
-    PrecisionRecallCurve,
-    Result,
-    Row,
-    best_option,
-    shortened,
-)
+from kgradcam.evaluation.results import PrecisionRecallCurve, Result
+from kgradcam.evaluation.rows import MEAN, Option, Row, best_option
+from kgradcam.evaluation.tables import shortened
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import (
     Samples,

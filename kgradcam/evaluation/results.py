@@ -8,63 +8,16 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 from kgradcam import __version__
 from kgradcam.errors import UserError
+from kgradcam.evaluation.rows import HEATMAP, Option, Row, best_option, headline
+from kgradcam.evaluation.tables import Layout, Table, latex, markdown, table_of
 
 SCHEMA = 2
-MEAN = "mean"
-HEATMAP, GIVEN = "heatmap", "given"
-SHOWN = 20
-"""The number of options that a printed table shows at most, baselines aside."""
-
-DIFFERENCE = "difference"
-MIN_IMAGES = 6
-"""The fewest images that can support a difference. Five agree by chance in 1 of 16 cases."""
-_LABELS = {"ap": "AP", "detections": "boxes", "ground_truths": "objects"}
-_NO_FRACTIONS = ("at",)  # a threshold, which is never printed in percent
-
-Interval = tuple[float, float]
-Option = tuple[str | None, int | None, float | None]
-"""The origin of boxes (`Row.boxes`), their smoothing radius and their heat threshold."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """The measures of one class with one option.
-
-    Attributes:
-        class_name: The class, or `"mean"` over several.
-        measures: Values by name, such as `ap` and `recall`. Fractions in [0, 1] unless the measure
-            defines another range; NaN where undefined.
-        counts: Counts by name, such as `detections` and `ground_truths`.
-        intervals: 95 % bootstrap intervals by the name of the measure; `None` without
-            bootstrap, and where undefined.
-        run: The folder of the run, where several are compared.
-        boxes: The origin of the boxes: `"heatmap"`, `"given"` (read from a file), or the name of
-            a baseline.
-        radius: Smoothing radius in pixels.
-        threshold: Heat threshold in [0, 1].
-        iou: Intersection over union from which a box counts as correct.
-    """
-
-    class_name: str
-    measures: Mapping[str, float]
-    counts: Mapping[str, int] = field(default_factory=dict)
-    intervals: Mapping[str, Interval | None] = field(default_factory=dict)
-    run: str | None = None
-    boxes: str | None = None
-    radius: int | None = None
-    threshold: float | None = None
-    iou: float | None = None
-
-    @property
-    def option(self) -> Option:
-        """The options that the boxes were drawn with."""
-        return self.boxes, self.radius, self.threshold
 
 
 @dataclass(frozen=True)
@@ -110,10 +63,14 @@ class Result:
         return sorted({row.iou for row in self.rows if row.iou is not None})
 
     @cached_property
+    def classes(self) -> list[str]:
+        """The names of the classes, the mean included, in the order of the rows."""
+        return list(dict.fromkeys(row.class_name for row in self.rows))
+
+    @cached_property
     def headline(self) -> str:
         """The class name that summarizes the result: `"mean"`, or the only class."""
-        names = {row.class_name for row in self.rows}
-        return MEAN if len(names) > 1 else names.pop()
+        return headline(self.rows)
 
     @cached_property
     def best(self) -> Option:
@@ -190,56 +147,20 @@ class Result:
         """Returns the table as Markdown, below its title."""
         return f"{self.title}.\n\n{markdown(*self.table())}"
 
-    def table(self) -> tuple[list[str], list[list[str]]]:
-        """Returns a header and lines of text: one line for each class, run and option.
+    def to_latex(self) -> str:
+        """Returns the table as a `tabular` of LaTeX, below its title in a comment."""
+        return f"% {self.title}\n{latex(*self.table())}"
 
-        Of more than `SHOWN` options only those with the highest mean AP are included.
-        """
-        first = self.rows[0]
-        ious: Sequence[float | None] = self.ious or [None]
-        columns = self._option_columns()
-        measured = [(name, iou) for name in first.measures for iou in ious]
-        header = ["class", *columns, *(_LABELS.get(name, name) for name in first.counts)]
-        header += [
-            _LABELS.get(name, name) + ("" if iou is None else f"@{iou:g}") for name, iou in measured
-        ]
-        shown = _shown(self.rows)
-        groups: dict[Any, dict[float | None, Row]] = {}
-        for row in self.rows:
-            if row.option in shown:
-                groups.setdefault((row.class_name, row.run, row.option), {})[row.iou] = row
-        lines = []
-        for by_iou in groups.values():
-            row = next(iter(by_iou.values()))
-            line = [row.class_name, *(_option_cell(row, name) for name in columns)]
-            line += [str(count) for count in row.counts.values()]
-            line += [self._cell(by_iou[iou], name) for name, iou in measured]
-            lines.append(line)
-        return header, lines
+    def table(self, layout: Layout = "wide") -> Table:
+        """Returns a header and lines of text; see `table_of`."""
+        return table_of(self.rows, self.percent, layout)
 
-    def _option_columns(self) -> list[str]:
-        several = len({row.radius for row in self.rows if row.boxes == HEATMAP}) > 1
-        compared = any(row.run is not None for row in self.rows)
-        drawn = any(row.boxes is not None for row in self.rows)
-        wanted = {"run": compared, "radius": several or compared, "threshold": drawn}
-        return [name for name, is_wanted in wanted.items() if is_wanted]
-
-    def _cell(self, row: Row, name: str) -> str:
-        value, limits = row.measures[name], row.intervals.get(name)
-        if math.isnan(value):
-            return "-"
-        if name in _NO_FRACTIONS:
-            return f"{value:g}"
-        if not self.percent:
-            return f"{value:.3f}"
-        if limits is None:
-            return f"{100 * value:.2f}"
-        low, high = (100 * each for each in limits)
-        if name == DIFFERENCE:
-            few = row.counts.get("images", MIN_IMAGES) < MIN_IMAGES
-            mark = "" if low <= 0 <= high or few else " *"
-            return f"{100 * value:+.1f} [{low:+.1f}, {high:+.1f}]{mark}"
-        return f"{100 * value:.1f} [{low:.1f}, {high:.1f}]"
+    def of_best_option(self) -> "Result":
+        """The rows of the best option alone, for each class."""
+        rows = tuple(row for row in self.rows if row.option == self.best)
+        return replace(
+            self, title=f"The best option by class{', percent' * self.percent}", rows=rows
+        )
 
     def _records(self) -> list[dict[str, Any]]:
         """The rows as flat dicts with the same keys."""
@@ -262,16 +183,6 @@ class Result:
         ]
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Returns a Markdown table: the first column aligned left, the others right.
-
-    Line breaks in cells become spaces, and `|` is escaped.
-    """
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    rows = [[" ".join(cell.split()).replace("|", "\\|") for cell in each] for each in lines]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [header, rule, *rows])
-
-
 def parse_metric(text: str) -> tuple[str, float]:
     """Parses the name of a measure at an IoU.
 
@@ -292,47 +203,6 @@ def parse_metric(text: str) -> tuple[str, float]:
     except ValueError:
         pass
     raise UserError(f"metric must be ap@IOU or recall@IOU, as ap@0.5. Received: {text!r}.")
-
-
-def best_option(rows: Sequence[Row]) -> Option:
-    """Returns the option with the highest mean AP over classes and IoU; the first of equals.
-
-    Baselines are not eligible.
-    """
-    scores = _mean_ap([row for row in rows if row.boxes in (HEATMAP, GIVEN)])
-    return max(scores, key=lambda option: scores[option])
-
-
-def shortened(rows: Sequence[Row]) -> str:
-    """Returns the part of a title that discloses a shortened table, or an empty string."""
-    count = len({row.option for row in rows if row.boxes == HEATMAP})
-    return f"; the best {SHOWN} of {count} options" if count > SHOWN else ""
-
-
-def _shown(rows: Sequence[Row]) -> set[Option]:
-    options = {row.option for row in rows}
-    drawn = {option for option in options if option[0] == HEATMAP}
-    if len(drawn) <= SHOWN:
-        return options
-    scores = _mean_ap([row for row in rows if row.option in drawn])
-    return (options - drawn) | set(sorted(scores, key=lambda option: -scores[option])[:SHOWN])
-
-
-def _mean_ap(rows: Sequence[Row]) -> dict[Option, float]:
-    values: dict[Option, list[float]] = {}
-    for row in rows:
-        found = values.setdefault(row.option, [])
-        ap = row.measures.get("ap", math.nan)
-        if row.class_name != MEAN and not math.isnan(ap):
-            found.append(ap)
-    return {option: sum(found) / len(found) if found else 0.0 for option, found in values.items()}
-
-
-def _option_cell(row: Row, name: str) -> str:
-    value = getattr(row, name)
-    if value is None:
-        return str(row.boxes) if name == "threshold" else "-"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _curve_record(curve: PrecisionRecallCurve) -> dict[str, Any]:

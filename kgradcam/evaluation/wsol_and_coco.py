@@ -14,7 +14,8 @@ from kgradcam.data.images import read_labels
 from kgradcam.data.voc_folder import VocFolder
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import BoxTables
-from kgradcam.evaluation.results import MEAN, Result, Row
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import MEAN, Row
 from kgradcam.metrics import wsol
 from kgradcam.metrics.bootstrap import with_mean
 from kgradcam.metrics.coco import evaluate_coco

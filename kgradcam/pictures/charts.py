@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kgradcam.evaluation.results import HEATMAP, Result, Row
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import HEATMAP, Row
 from kgradcam.pictures.figures import drawable, shorten
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from kgradcam.cli.output import plain
+from kgradcam.runs.run import Run
 
 PROGRAM = [
     *(sys.executable, "-c"),
@@ -190,28 +191,50 @@ def test_names_from_data_command_no_terminal(
     assert plain("é山\n\x07\ud800") == "é山\n\\x07\\ud800"
 
 
-def test_colours_go_where_they_are_wanted(tmp_path: Path) -> None:
-    def in_terminal(**environment: str) -> bytes:
-        reader, writer = pty.openpty()
-        program = subprocess.Popen(
-            [*PROGRAM, "detect", "--help"],
-            stdout=writer,
-            stderr=writer,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
-        )
-        os.close(writer)
-        told = b""  # read while it runs: a terminal holds no more than a page
-        try:
-            while part := os.read(reader, 65_536):
-                told += part
-        except OSError:  # how the end of a terminal is told on Linux
-            pass
-        os.close(reader)
-        assert program.wait() == 0
-        return told
+def in_terminal(*arguments: object, columns: int = 80) -> list[str]:
+    """The lines that a command shows in a terminal, without styles."""
+    reader, writer = pty.openpty()
+    program = subprocess.Popen(
+        [*PROGRAM, *map(str, arguments)],
+        stdout=writer,
+        stderr=writer,
+        env={**os.environ, "TERM": "xterm-256color", "COLUMNS": str(columns)},
+    )
+    os.close(writer)
+    told = b""  # read while it runs: a terminal holds no more than a page
+    try:
+        while part := os.read(reader, 65_536):
+            told += part
+    except OSError:  # how the end of a terminal is told on Linux
+        pass
+    os.close(reader)
+    assert program.wait() == 0, told.decode()
+    return re.sub(r"\x1b\[[\d;]*m", "", told.decode()).splitlines()
 
-    assert re.search(rb"\x1b\[[\d;]*3\dm", in_terminal())
-    assert not re.search(rb"\x1b\[[\d;]*3\dm", in_terminal(NO_COLOR="1"))
+
+@pytest.mark.parametrize("command", ["", "detect", "explain", "evaluate", "train"])
+def test_help_fits_80_columns_and_names_sections(command: str) -> None:
+    lines = in_terminal(*command.split(), "--help")
+    examples = [line for line in lines if line.startswith("  kgradcam ")]
+    assert max(len(line) for line in lines if line not in examples) <= 80
+    assert len(examples) == bool(command)  # on one line, to be pasted
+    assert not any("..." in line for line in lines if "  " in line.strip() and not command)
+    assert "<bool>" not in "".join(lines)
+    if command:
+        assert {"Example:", "Options:"} <= set(lines)
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["evaluate", "evaluate --bootstrap 50", "evaluate --thresholds 0.1:0.5:0.1", "wsol", "compare"],
+)
+def test_tables_fit_80_columns(command: str, run: Run) -> None:
+    name, *options = command.split()
+    runs = [run.folder] * (2 if name == "compare" else 1)
+    lines = in_terminal(name, *runs, *options, "--quiet")
+    assert len(lines) > 3
+    assert max(map(len, lines)) <= 80
+    assert "…" not in "".join(lines)
 
 
 def test_the_shell_completes_commands_and_options() -> None:

@@ -12,7 +12,7 @@ import pytest
 from kgradcam.cli.output import print_result, require_absent
 from kgradcam.cli.parsing import expand_home
 from kgradcam.errors import UserError
-from kgradcam.evaluation.results import markdown
+from kgradcam.evaluation.tables import markdown
 
 PROGRAM = [
     *(sys.executable, "-c"),

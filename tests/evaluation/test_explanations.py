@@ -70,7 +70,7 @@ def test_it_prints_in_three_ways(run: Run) -> None:
     result = faithfulness_of_run(run)
     header, lines = result.table()
     assert header == ["class", "heatmaps", *MEASURES]
-    assert [line[0] for line in lines] == ["cat", "dog", "mean"]
+    assert [line[0] for line in lines] == ["mean", "cat", "dog"]
     parsed = json.loads(result.to_json())
     assert parsed["source"]["method"] == "gradcam"
     assert parsed["rows"][1]["class"] == "dog"

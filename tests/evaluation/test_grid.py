@@ -12,7 +12,7 @@ from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import given_boxes
 from kgradcam.evaluation.grid import evaluate_boxes, evaluate_run
-from kgradcam.evaluation.results import Row
+from kgradcam.evaluation.rows import Row
 from kgradcam.metrics.protocol import PROTOCOLS
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
@@ -30,7 +30,7 @@ def test_given_detections_have_no_threshold() -> None:
         boxes="given",
         iou=0.5,
     )
-    assert result.table()[1][0][:2] == ["cat", "given"]
+    assert result.table()[1][1][:2] == ["cat", "given"]
 
 
 def test_a_run_is_scored_by_class_then_threshold(run: Run) -> None:
@@ -135,10 +135,17 @@ def test_of_large_grids_the_table_shows_the_best(run: Run) -> None:
     thresholds = [i / 50 for i in range(50)]
     result = evaluate_run(run, thresholds, [0.5], PROTOCOLS["voc2010"], baselines=True)
     _, lines = result.table()
-    assert len(lines) == 3 * (20 + 3)
-    assert "the best 20 of 50 options" in result.title
-    shown = {float(line[1]) for line in lines if line[1][0].isdigit()}
-    assert result.best[2] in shown
+    assert "the best 20 of 50 options, best first" in result.title
+    assert {line[0] for line in lines} == {"mean"}
+    assert float(lines[0][1].split()[0]) == result.best[2]
+    assert [line[1] for line in lines[-3:]] == ["full frame", "centre box", "random heatmap"]
+    options = lines[:-3]
+    assert len(options) <= 20
+    scores = [float(line[4]) for line in options]
+    assert scores == sorted(scores, reverse=True)
+    of_best = result.of_best_option()
+    assert [line[0] for line in of_best.table()[1]] == ["mean", "cat", "dog"]
+    assert of_best.value("ap@0.5") == result.value("ap@0.5")
 
 
 def test_intervals_hold_the_measure(run: Run) -> None:

@@ -8,7 +8,8 @@ from dataclasses import asdict
 import pytest
 
 from kgradcam.errors import UserError
-from kgradcam.evaluation.results import Result, Row, parse_metric
+from kgradcam.evaluation.results import Result, parse_metric
+from kgradcam.evaluation.rows import Row
 from kgradcam.metrics.protocol import PROTOCOLS
 
 NAN = float("nan")
@@ -143,3 +144,55 @@ def test_metrics_by_name(text: str, expected: tuple[str, float]) -> None:
 def test_an_unknown_metric_is_refused(text: str) -> None:
     with pytest.raises(UserError, match=r"metric must be ap@IOU or recall@IOU"):
         parse_metric(text)
+
+
+GRID = Result(
+    "Protocol voc2010, percent",
+    asdict(PROTOCOLS["voc2010"]),
+    tuple(
+        Row(name, {"ap": ap}, {"detections": 9}, boxes="heatmap", radius=0, threshold=t, iou=0.5)
+        for name in ("cat", "dog", "mean")
+        for t, ap in ((0.1, 0.25), (0.2, 0.5), (0.3, 0.25), (0.4, 0.25))
+    ),
+)
+
+
+def test_a_grid_has_its_means_best_first_and_equal_ones_in_one_line() -> None:
+    header, lines = GRID.table()
+    assert header == ["class", "threshold", "boxes", "AP@0.5"]
+    assert lines == [["mean", "0.2", "9", "50.00"], ["mean", "0.1 and 2 more", "9", "25.00"]]
+    assert [line[:2] for line in GRID.of_best_option().table()[1]] == [
+        ["mean", "0.2"],
+        ["cat", "0.2"],
+        ["dog", "0.2"],
+    ]
+
+
+def test_narrower_layouts_have_a_line_for_each_iou_or_measure() -> None:
+    header, lines = RESULT.table("by iou")
+    assert header == ["class", "threshold", "boxes", "objects", "IoU", "AP", "recall"]
+    assert lines[:2] == [
+        ["cat", "0.06", "7", "4", "0.3", "50.00", "75.00"],
+        ["cat", "0.06", "7", "4", "0.5", "25.00", "50.00"],
+    ]
+    header, lines = RESULT.table("by measure")
+    assert header == ["class", "threshold", "boxes", "objects", "IoU", "measure", "value"]
+    assert lines[:3] == [
+        ["cat", "0.06", "7", "4", "0.3", "AP", "50.00"],
+        ["cat", "0.06", "7", "4", "0.3", "recall", "75.00"],
+        ["cat", "0.06", "7", "4", "0.5", "AP", "25.00"],
+    ]
+    flat = Result("", {"name": "x"}, (Row("cat", {"energy": 0.5, "pointing": 1.0}),))
+    assert flat.table("by iou") == flat.table()
+    assert flat.table("by measure") == (
+        ["class", "measure", "value"],
+        [["cat", "energy", "50.00"], ["cat", "pointing", "100.00"]],
+    )
+
+
+def test_latex_escapes_names() -> None:
+    rows = (Row("big_dog & cat", {"ap": 0.5}, iou=0.5, boxes="given"),)
+    assert Result("T", {"name": "x"}, rows).to_latex() == (
+        "% T\n\\begin{tabular}{lrr}\n\\toprule\nclass & threshold & AP@0.5 \\\\\n\\midrule\n"
+        "big\\_dog \\& cat & given & 50.00 \\\\\n\\bottomrule\n\\end{tabular}"
+    )

@@ -126,8 +126,8 @@ def test_it_prints_in_three_ways(run: Run) -> None:
     result = wsol_of_boxes(boxes_of_run(run, thresholds=[0.4, 0.5]))
     header, lines = result.table()
     assert header[:4] == ["class", "threshold", "CorLoc", "GT-known Loc"]
-    assert [line[:2] for line in lines[:2]] == [["cat", "0.4"], ["cat", "0.5"]]
-    assert lines[4][header.index("at")] == "-"  # the mean has no threshold of its own
+    assert [line[:2] for line in lines[1:4]] == [["mean", "0.5"], ["cat", "0.4"], ["cat", "0.5"]]
+    assert lines[0][header.index("at")] == "-"  # the mean has no threshold of its own
     rows = json.loads(result.to_json())["rows"]
     assert rows[0]["CorLoc"] == result.rows[0].measures["CorLoc"]
     columns = ["class", "boxes", "radius", *header[1:]]

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from kgradcam.evaluation.results import PrecisionRecallCurve, Result, Row
+from kgradcam.evaluation.results import PrecisionRecallCurve, Result
+from kgradcam.evaluation.rows import Row
 from kgradcam.pictures.charts import draw_charts
 
 THRESHOLDS, RADII, IOUS = (0.1, 0.2, 0.3), (0, 20), (0.3, 0.4, 0.5, 0.6, 0.7)

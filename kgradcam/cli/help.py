@@ -1,0 +1,50 @@
+"""The help of a command: its options in sections by purpose, in two columns."""
+
+from typing import Any
+
+import typer
+from typing_extensions import override
+
+_SECTIONS = {
+    "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
+    "Model": "model weights preprocess import names output trust_model image_size scale_pixels",
+    "Classes": "classes targets top against presence presence_threshold",
+    "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
+    "heatmap_dtype batch_size",
+    "Boxes": "boxes threshold radius score rows box_options",
+    "Detections of other programs": "detections ground_truth",
+    "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",
+    "Output": "out resume force dry_run config as_json as_csv as_markdown as_latex quiet",
+}
+_SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names.split()}
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose help has an example, and a section for each purpose of options."""
+
+    @override
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        text, _, example = (self.help or "").partition("\n\nExample:\n")
+        formatter.write_paragraph()
+        with formatter.indentation():
+            formatter.write_text(text)
+        if example:
+            with formatter.section("Example"):
+                # On one line, so that it can be pasted.
+                formatter.write("".join(f"  {line.strip()}\n" for line in example.splitlines()))
+
+    @override
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        sections: dict[str, list[tuple[str, str]]] = {"Arguments": []}
+        sections |= {section: [] for section in (*_SECTIONS, "Options")}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                name = "Arguments" if parameter.param_type_name == "argument" else "Options"
+                if name == "Options":
+                    name = _SECTION_OF.get(parameter.name or "", name)
+                sections[name].append(record)
+        for name, records in sections.items():
+            if records:
+                with formatter.section(name):
+                    formatter.write_dl(records)
