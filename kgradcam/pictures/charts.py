@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from kgradcam.data.names import short_name
 from kgradcam.evaluation.results import Result
 from kgradcam.evaluation.rows import HEATMAP, Row
 from kgradcam.pictures.figures import drawable, shorten
@@ -173,8 +173,5 @@ def _source(evaluation: Result) -> str:
     source = evaluation.source
     where = "given boxes"
     if "dataset" in source:
-        name = str(source["dataset"])
-        # A path is long, so its last part stands for it; `voc/2007` is no path.
-        name = Path(name).name if Path(name).is_absolute() or name.count("/") > 1 else name
-        where = f"{name} {source['split']}"
+        where = f"{short_name(str(source['dataset']))} {source['split']}"
     return drawable(f"{where}, {evaluation.protocol['name']}")

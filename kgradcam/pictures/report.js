@@ -41,7 +41,11 @@ function makeItem(card) {
   const figure = element("figure");
   const caption = element("figcaption");
   caption.append(element("div", "name", card.file), element("div", "values"));
-  figure.append(element("div", "view"), caption);
+  const view = element("button", "view");
+  view.type = "button";
+  view.setAttribute("aria-label", `enlarge ${card.class} in ${card.file}`);
+  view.addEventListener("click", () => enlarge(card));
+  figure.append(view, caption);
   item.append(figure);
   return item;
 }
@@ -74,6 +78,27 @@ function fill(card) {
     `IoU ${iou === null ? "-" : iou.toFixed(2)}`;
 }
 
+const dialog = document.getElementById("large");
+let chosen = []; // the cards that pass the filters, in order
+let enlarged = null;
+
+function enlarge(card) {
+  enlarged = card;
+  fill(card);
+  const [width, height] = card.size;
+  const frame = card.item.querySelector(".frame").cloneNode(true);
+  frame.style.width = `min(90vw, ${(75 * width) / height}vh)`;
+  dialog.querySelector(".view").replaceChildren(frame);
+  dialog.querySelector(".caption").textContent =
+    `${card.file}: ${card.item.querySelector(".values").textContent}`;
+  if (!dialog.open) dialog.showModal();
+}
+
+function walk(by) {
+  const next = chosen[chosen.indexOf(enlarged) + by];
+  if (next) enlarge(next);
+}
+
 const visible = new Set();
 const observer = new IntersectionObserver((changes) => {
   for (const change of changes) {
@@ -97,9 +122,14 @@ const ORDERS = {
 };
 
 function arrange() {
-  const wanted = document.getElementById("class").value;
-  const order = ORDERS[document.getElementById("order").value];
-  const chosen = data.cards.filter((card) => !wanted || card.class === wanted).sort(order);
+  const value = (id) => document.getElementById(id).value;
+  const [name, most, least] = [value("file").toLowerCase(), value("most"), value("least")];
+  const kept = (card) =>
+    (!value("class") || card.class === value("class")) &&
+    card.file.toLowerCase().includes(name) &&
+    (card.iou === null ? most === "" || most >= 1 : most === "" || card.iou <= most) &&
+    card.score >= least;
+  chosen = data.cards.filter(kept).sort(ORDERS[value("order")]);
   list.replaceChildren(...chosen.map((card) => card.item));
   document.getElementById("shown").textContent =
     `${chosen.length} ${chosen.length === 1 ? "heatmap" : "heatmaps"}`;
@@ -111,7 +141,10 @@ function redraw() {
   document.getElementById("at").textContent = threshold;
   slider.setAttribute("aria-valuetext", threshold); // its value is the index of a step
   cancelAnimationFrame(frame);
-  frame = requestAnimationFrame(() => visible.forEach(fill));
+  frame = requestAnimationFrame(() => {
+    visible.forEach(fill);
+    if (dialog.open) enlarge(enlarged);
+  });
 }
 
 data.cards.forEach((card, i) => {
@@ -129,8 +162,16 @@ slider.addEventListener("input", () => {
   step = Number(slider.value);
   redraw();
 });
-document.getElementById("order").addEventListener("change", arrange);
-document.getElementById("class").addEventListener("change", arrange);
+for (const id of ["order", "class"]) document.getElementById(id).addEventListener("change", arrange);
+for (const id of ["file", "most", "least"]) document.getElementById(id).addEventListener("input", arrange);
+document.getElementById("previous").addEventListener("click", () => walk(-1));
+document.getElementById("next").addEventListener("click", () => walk(1));
+dialog.addEventListener("keydown", (event) => {
+  const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+  if (by) walk(by);
+});
+dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
+window.addEventListener("beforeprint", () => chosen.forEach(fill));
 document.getElementById("heat").addEventListener("change", (event) => {
   list.classList.toggle("no-heat", !event.target.checked);
 });

@@ -9,13 +9,14 @@ import hashlib
 import html
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kgradcam import __version__
+from kgradcam.data.names import short_name
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.results import Result
 from kgradcam.metrics.protocol import Protocol
@@ -24,6 +25,9 @@ from kgradcam.pictures.figures import to_svg
 from kgradcam.pictures.report_cards import data_uri, describe_gallery, find_cards
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import RunInfo, SkippedImage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def build_report(
@@ -65,7 +69,10 @@ def build_report(
     cards = find_cards(run, threshold)
     shown = cards[:count]
     gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet, dataset)
-    title = f"{run.info.model.name} on {evaluation.source['dataset']}"
+    title = f"{run.info.model.name} on {short_name(run.info.dataset.name)}"
+    measured = _with_objects(evaluation)
+    shown_rows = measured.of_best_option() if evaluation.chosen_on_the_test else measured
+    charts = draw_charts(measured)
     script = _read_part("report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     parts = {
@@ -73,10 +80,12 @@ def build_report(
         "digest": digest,
         "style": _read_part("report.css"),
         "script": script,
+        "headline": html.escape(_headline(evaluation)),
         "summary": html.escape(_summary(run, evaluation, len(shown), len(cards))),
-        "table_title": html.escape(evaluation.title),
-        "table": _table(*evaluation.table()),
-        "charts": _charts(evaluation),
+        "table_title": html.escape(shown_rows.title),
+        "table": _table(*shown_rows.table()),
+        "charts": _charts({"precision-recall": charts.pop("precision-recall")}),
+        "grid": _grid(evaluation, charts) if evaluation.chosen_on_the_test else "",
         "configuration": _configuration(run.info),
         "skipped": _skipped(run.info.skipped),
         "version": html.escape(__version__),
@@ -120,10 +129,37 @@ def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     return f"<thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody>"
 
 
-def _charts(evaluation: Result) -> str:
+def _with_objects(evaluation: Result) -> Result:
+    """Without the classes that have no objects, unless all are."""
+    empty = {row.class_name for row in evaluation.rows if not row.counts["ground_truths"]}
+    rows = tuple(row for row in evaluation.rows if row.class_name not in empty)
+    curves = tuple(curve for curve in evaluation.curves if curve.class_name not in empty)
+    return replace(evaluation, rows=rows, curves=curves) if rows else evaluation
+
+
+def _headline(evaluation: Result) -> str:
+    """The AP of the best option at each IoU, in a sentence."""
+    values = [
+        f"{100 * evaluation.value(f'ap@{iou}'):.1f} % at IoU {iou:g}" for iou in evaluation.ious
+    ]
+    name = "Mean AP" if len(evaluation.classes) > 1 else f"AP of {evaluation.headline}"
+    return f"{name}: {', '.join(values)}."
+
+
+def _grid(evaluation: Result, charts: "Mapping[str, Figure]") -> str:
+    """The table and the charts of all options, folded."""
+    return (
+        f"<details><summary>All options</summary>\n<div class='scroll' tabindex='0' role='region' "
+        f"aria-label='table of all options'>\n<table><caption>{html.escape(evaluation.title)}"
+        f"</caption>\n{_table(*evaluation.table())}</table></div>\n"
+        f"<div class='charts'>{_charts(charts)}</div></details>"
+    )
+
+
+def _charts(charts: "Mapping[str, Figure]") -> str:
     """The charts of `kgradcam evaluate --out`, as embedded SVG."""
     images = []
-    for figure in draw_charts(evaluation).values():
+    for figure in charts.values():
         source = data_uri("image/svg+xml", to_svg(figure).encode())
         text = html.escape(figure.get_suptitle().replace("\n", ", "))
         images.append(f'<img src="{source}" alt="{text}">')
@@ -133,6 +169,11 @@ def _charts(evaluation: Result) -> str:
 def _configuration(info: RunInfo) -> str:
     """The content of run.json as definitions, one for each value that is set."""
     content = asdict(info)
+    # A page that is mailed shows no folders of this machine.
+    for part in (content["configuration"], content["dataset"]):
+        for name in ("dataset", "name", "folder"):
+            if part.get(name):
+                part[name] = short_name(part[name])
     boxes = content["configuration"].pop("boxes")
     parts = {"": content["configuration"], "boxes": boxes}
     parts |= {name: content[name] for name in ("dataset", "model", "counts", "versions")}

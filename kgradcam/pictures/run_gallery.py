@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
+from kgradcam.data.names import short_name
 from kgradcam.errors import UserError
 from kgradcam.pictures.drawing import Panel, draw_gallery
 from kgradcam.runs.dataset_folder import locate_dataset
@@ -67,7 +68,7 @@ def visualize_run(
             )
         )
     source = run.info.dataset
-    title = f"{run.info.model.name}, {source.name} {source.split}"
+    title = f"{run.info.model.name}, {short_name(source.name)} {source.split}"
     return draw_gallery(panels, f"{title}, threshold {threshold:g}")
 
 

@@ -185,7 +185,7 @@ def test_the_worst_come_first_and_only_so_many(run: Run) -> None:
 def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
     text = build_report(run, [0.3, 0.5], [0.5], VOC2010)
     evaluation = evaluate_run(run, [0.3, 0.5], [0.5], VOC2010)
-    for line in evaluation.table()[1]:
+    for line in [*evaluation.of_best_option().table()[1], *evaluation.table()[1]]:
         cells = "".join(f"<td>{cell}</td>" for cell in line[1:])
         assert f'<tr><th scope="row">{line[0]}</th>{cells}</tr>' in text
     assert "<dt>model layer</dt><dd>maps</dd>" in text
@@ -422,3 +422,83 @@ def test_in_a_browser_order_and_class_are_chosen(run: Run, browse) -> None:
     assert told[3] == [entry["file"] for entry in entries]
     assert sorted(told[4]) == ["b.jpg", "c.jpg"]
     assert told[5:] == ["2 heatmaps", "0.9"]
+
+
+def test_in_a_browser_cards_are_filtered(run: Run, browse) -> None:
+    told = browse(
+        run,
+        """const set = (id, value) => {
+            const input = document.getElementById(id);
+            input.value = value;
+            input.dispatchEvent(new Event('input'));
+            return chosen.map(card => [card.file, card.class]);
+        };
+        return () => [
+            set('file', 'B.JP'), set('file', ''), set('most', '0.5'), set('most', ''),
+            (set('most', '1'), set('least', '0.5')),
+        ];""",
+    )
+    cards = build(run).cards
+    names = [[card["file"], card["class"]] for card in cards]
+    assert told[0] == [name for name in names if name[0] == "b.jpg"] != []
+    assert told[1] == told[3] == names
+    assert told[2] == [
+        name
+        for name, card in zip(names, cards, strict=True)
+        if card["iou"] is not None and card["iou"] <= 0.5
+    ]
+    assert 0 < len(told[2]) < len(names)
+    kept = [name for name, card in zip(names, cards, strict=True) if card["score"] >= 0.5]
+    assert told[4] == kept
+
+
+def test_in_a_browser_a_card_is_enlarged_and_arrow_keys_show_its_neighbours(
+    run: Run, browse
+) -> None:
+    told = browse(
+        run,
+        """const press = (key) => dialog.dispatchEvent(new KeyboardEvent('keydown', {key}));
+        const seen = () => [
+            dialog.open, dialog.querySelector('.caption').textContent.split(':')[0],
+            dialog.querySelectorAll('svg .box').length,
+        ];
+        return () => {
+            const told = [seen()];
+            chosen[0].item.querySelector('button').click();
+            told.push(seen());
+            for (const key of ['ArrowRight', 'ArrowLeft', 'ArrowLeft']) {
+                press(key);
+                told.push(seen());
+            }
+            dialog.querySelector('form button:last-child').click();
+            told.push(seen());
+            return told;
+        };""",
+    )
+    page = build(run)
+    threshold = page.data["thresholds"][page.data["step"]]
+    first, second = (
+        [True, card["file"], len(boxes_at(page, card, threshold))] for card in page.cards[:2]
+    )
+    assert told == [[False, "", 0], first, second, first, first, [False, *first[1:]]]
+
+
+def test_in_a_browser_a_printed_page_has_all_cards(run: Run, browse) -> None:
+    told = browse(
+        run,
+        """const empty = () => {
+            for (const card of data.cards) {
+                card.item.querySelector('.view').replaceChildren();
+                delete card.svg;
+                delete card.drawnAt;
+            }
+        };
+        const count = () => document.querySelectorAll('#cards .photo').length;
+        return () => {
+            empty();
+            const before = count();
+            window.dispatchEvent(new Event('beforeprint'));
+            return [before, count()];
+        };""",
+    )
+    assert told == [0, len(build(run).cards)]
