@@ -33,6 +33,23 @@ def ignore(count: int) -> None:
 
 
 @contextmanager
+def step(description: str, quiet: bool = False) -> Iterator[None]:
+    """Shows a spinner while the `with` block runs; nothing in a log or a pipe.
+
+    Args:
+        description: The task, as `"loading resnet50"`.
+        quiet: Shows nothing.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{description} ..."):
+        yield
+
+
+@contextmanager
 def bar(
     description: str, total: int, unit: str, quiet: bool = False, brief: bool = False
 ) -> Iterator[Advance]:

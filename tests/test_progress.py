@@ -86,3 +86,19 @@ def test_threads_that_redirect_stdout_leave_it_as_it_was() -> None:
         for _ in range(20):
             assert list(pool.map(redirect, range(4))) == [f"{i}\n{i}\n" for i in range(4)]
     assert sys.stdout is stdout
+
+
+@pytest.mark.parametrize(("terminal", "quiet"), [(True, False), (True, True), (False, False)])
+def test_a_step_shows_a_spinner_in_a_terminal_only(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    terminal: bool,
+    quiet: bool,
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # rich asks the stream in its own way
+    with progress.step("loading resnet50", quiet):
+        pass
+    captured = capsys.readouterr()
+    assert ("loading resnet50" in captured.err) == (terminal and not quiet)
+    assert captured.out == ""

@@ -30,6 +30,8 @@ def import_tensorflow() -> None:
     check_versions()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
+    if shown := sys.stderr.isatty():
+        print("loading TensorFlow ...", end="", file=sys.stderr)
     sys.stderr.flush()
     stderr = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -41,6 +43,8 @@ def import_tensorflow() -> None:
         gc.enable()
         os.dup2(stderr, 2)
         os.close(stderr)
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
     gc.freeze()
 
 

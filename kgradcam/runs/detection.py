@@ -99,7 +99,8 @@ def detect(
             place = find_folder(folder, read_start(folder).info.dataset)
         dataset = open_dataset(place, configuration.split, data_dir, quiet, configuration.clip)
         _stop_if_strict(configuration, dataset.skipped)
-        plan = _make_plan(configuration, dataset, load_model(configuration))
+        with progress.step(f"loading and tracing {configuration.model}", quiet):
+            plan = _make_plan(configuration, dataset, load_model(configuration))
         info = _describe(plan, folder)
         writer.begin(info, data_dir)
         _explain_images(plan, writer, quiet)
