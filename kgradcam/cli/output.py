@@ -29,12 +29,11 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
     from kgradcam.files import write_atomically
 
     out.mkdir(parents=True, exist_ok=True)
-    if result.curves:
-        from kgradcam.pictures.charts import draw_charts
-        from kgradcam.pictures.figures import save
+    from kgradcam.pictures.charts import draw_charts
+    from kgradcam.pictures.figures import save
 
-        for name, figure in draw_charts(result).items():
-            save(figure, out / f"{name}.png")
+    for name, figure in draw_charts(result).items():
+        save(figure, out / f"{name}.png")
     write_atomically(out / "evaluation.csv", result.to_csv())
     write_atomically(out / "evaluation.md", result.to_markdown() + "\n")
     # Last, since its presence marks a complete folder.

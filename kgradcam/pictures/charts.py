@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from kgradcam.data.names import short_name
 from kgradcam.evaluation.results import Result
-from kgradcam.evaluation.rows import HEATMAP, Row
+from kgradcam.evaluation.rows import DIFFERENCE, HEATMAP, MEAN, Row
 from kgradcam.pictures.figures import drawable, shorten
 
 if TYPE_CHECKING:
@@ -25,13 +26,18 @@ def draw_charts(evaluation: Result) -> "dict[str, Figure]":
     """Draws every chart that an evaluation has the data for.
 
     Args:
-        evaluation: The measurements, with `curves`.
+        evaluation: The measurements.
 
     Returns:
         Figures by name. `precision-recall`: precision over recall, a panel for each class.
         `thresholds`, if several were measured: AP over the threshold, a line for each radius.
         `options`, if also several radii were measured: AP over radius and threshold.
+        Of compared runs `differences`: the difference of AP for each class and IoU, with intervals.
     """
+    if DIFFERENCE in evaluation.rows[0].measures:
+        return {"differences": _draw_differences(evaluation)}
+    if not evaluation.curves:
+        return {}
     rows = [
         row
         for row in evaluation.rows
@@ -58,8 +64,9 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     for axes, iou in zip(panels, ious, strict=True):
         radii, thresholds, values, best = _grid(rows, iou)
         colors = matplotlib.colormaps["viridis"](np.linspace(0, _PALEST, len(radii)))
-        for radius, line, color in zip(radii, values, colors, strict=True):
-            axes.plot(thresholds, line, color=color, label=f"radius {radius}", linewidth=1.6)
+        lines = zip(radii, values, colors, _widths(len(radii)), strict=True)
+        for radius, line, color, width in lines:
+            axes.plot(thresholds, line, color=color, label=f"radius {radius}", linewidth=width)
         here = [row for row in baselines if row.iou == iou]
         for row, style in zip(here, ("--", ":", "-."), strict=False):
             height = 100 * row.measures["ap"]
@@ -92,6 +99,45 @@ def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     return figure
 
 
+def _draw_differences(evaluation: Result) -> "Figure":
+    import matplotlib
+
+    rows = [row for row in evaluation.rows if row.intervals.get(DIFFERENCE)]
+    names = sorted(evaluation.classes, key=lambda name: name != MEAN)
+    runs = list(dict.fromkeys(row.run for row in rows))
+    ious = _some(evaluation.ious)
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, _PALEST, len(runs)))
+    figure, panels = _panels(len(ious), "AP minus that of the first run, with 95 % intervals")
+    for axes, iou in zip(panels, ious, strict=True):
+        axes.axvline(0, color="0.45", linewidth=1)
+        for i, (run, color) in enumerate(zip(runs, colors, strict=True)):
+            here = [row for row in rows if row.run == run and row.iou == iou]
+            limits = np.array([row.intervals[DIFFERENCE] for row in here], np.float64)
+            values = np.array([row.measures[DIFFERENCE] for row in here])
+            axes.errorbar(
+                100 * values,
+                # Runs of one class lie below one another.
+                [names.index(row.class_name) + 0.6 * (i + 0.5) / len(runs) - 0.3 for row in here],
+                xerr=100 * np.abs(limits.T - values),
+                fmt="o",
+                color=color,
+                capsize=2,
+                label=drawable(Path(str(run)).name),
+            )
+        axes.set_yticks(range(len(names)), [drawable(name) for name in names], parse_math=False)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_title(f"IoU {iou:g}", fontsize=10)
+        axes.set(xlabel="difference of AP, percent")
+        axes.grid(alpha=0.25)
+    _legend(figure, panels[0])
+    return figure
+
+
+def _widths(count: int) -> Any:
+    """Widths of lines, in points. Narrow ones over wide ones: equal lines do not hide another."""
+    return np.linspace(1.4 + 0.9 * min(count - 1, 3), 1.4, count)
+
+
 def _grid(rows: Sequence[Row], iou: float) -> tuple[list[int], list[float], Any, tuple[int, int]]:
     """Radii, thresholds, AP in percent at each pair of them, and the place of the highest."""
     found = {
@@ -109,9 +155,11 @@ def _grid(rows: Sequence[Row], iou: float) -> tuple[list[int], list[float], Any,
 def _draw_precision_recall(evaluation: Result) -> "Figure":
     import matplotlib
 
-    names = list(dict.fromkeys(curve.class_name for curve in evaluation.curves))
+    drawn = [curve for curve in evaluation.curves if len(curve.recall)]
+    names = list(dict.fromkeys(curve.class_name for curve in drawn or evaluation.curves))
     ious = evaluation.ious
     colors = matplotlib.colormaps["plasma"](np.linspace(0, _PALEST, len(ious)))
+    widths = _widths(len(ious))
     boxes, radius, threshold = evaluation.best
     at = f"threshold {threshold:g}, radius {radius}" if boxes == HEATMAP else "given boxes"
     figure, panels = _panels(len(names), f"Precision over recall\n{_source(evaluation)}, {at}")
@@ -122,7 +170,7 @@ def _draw_precision_recall(evaluation: Result) -> "Figure":
                 axes.plot(
                     *(100 * np.array(each) for each in (curve.recall, curve.precision)),
                     color=color,
-                    linewidth=1.4,
+                    linewidth=widths[ious.index(curve.iou)],
                     label=f"IoU {curve.iou:g}",
                 )
         axes.set_title(drawable(name), fontsize=10, parse_math=False)

@@ -1,5 +1,6 @@
 """Charts: the measured points, the best one marked, and no text cut off."""
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from kgradcam.evaluation.results import PrecisionRecallCurve, Result
 from kgradcam.evaluation.rows import Row
 from kgradcam.pictures.charts import draw_charts
 
+NAN = float("nan")
 THRESHOLDS, RADII, IOUS = (0.1, 0.2, 0.3), (0, 20), (0.3, 0.4, 0.5, 0.6, 0.7)
 
 
@@ -101,3 +103,47 @@ def test_a_class_name_is_text_and_fits(evaluation: Result) -> None:
     assert axes.get_title().endswith("\u2026")
     extent = axes.title.get_window_extent()
     assert figure.bbox.x0 <= extent.x0 <= extent.x1 <= figure.bbox.x1
+
+
+def test_equal_curves_do_not_hide_one_another_and_empty_panels_are_left_out(
+    evaluation: Result,
+) -> None:
+    empty = PrecisionRecallCurve("cat", 0.5, [], [])
+    figure = draw_charts(replace(evaluation, curves=(*evaluation.curves, empty)))[
+        "precision-recall"
+    ]
+    assert not panels(figure, "cat")
+    (axes,) = panels(figure, "dog")
+    widths = [line.get_linewidth() for line in axes.get_lines()]
+    assert all(upper < lower for lower, upper in itertools.pairwise(widths))
+    assert min(widths) == 1.4
+
+
+def test_differences_of_compared_runs() -> None:
+    rows = [
+        Row(
+            name,
+            {"ap": 0.5, "difference": NAN if run == "runs/a" else difference},
+            {"images": 9},
+            {"difference": None if run == "runs/a" else (difference - 0.1, difference + 0.2)},
+            run=run,
+            iou=0.5,
+        )
+        for name, difference in (("cat", 0.25), ("mean", -0.125))
+        for run in ("runs/a", "runs/b")
+    ]
+    figure = draw_charts(Result("", {"name": "voc2010"}, tuple(rows)))["differences"]
+    (axes,) = panels(figure, "IoU 0.5")
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["mean", "cat"]
+    (points,) = axes.containers
+    assert points.get_label() == "b"
+    x, y = (np.asarray(each, np.float64) for each in points[0].get_data())
+    np.testing.assert_allclose((x, y), ([25, -12.5], [1, 0]), atol=1e-9)
+    (bars,) = points[2]
+    np.testing.assert_allclose(
+        [segment[:, 0] for segment in bars.get_segments()], [[15, 45], [-22.5, 7.5]]
+    )
+
+
+def test_results_without_curves_have_no_chart() -> None:
+    assert draw_charts(Result("", {"name": "x"}, (Row("cat", {"CorLoc": 0.5}),))) == {}
