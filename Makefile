@@ -7,7 +7,7 @@ CONSTRAINTS ?=
 TESTS ?= tests
 STAMP := $(VENV)/installed
 
-.PHONY: help demo results test test-quick test-slow test-oldest docs bench lint lock
+.PHONY: help demo results test test-quick test-slow test-oldest docs package bench lint lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,13 @@ test-oldest:  ## the same with the oldest supported version of each dependency
 
 docs: $(STAMP)  ## the site, with the reference made from docstrings, in build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+package: $(STAMP)  ## the wheel, installed in an empty environment, runs the demo
+	rm -rf build/wheel build/empty build/demo
+	$(VENV)/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/empty
+	build/empty/bin/pip install --quiet "$$(ls build/wheel/*.whl)[demo]"
+	cd build && empty/bin/kgradcam demo --out demo
 
 bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost
 	$(VENV)/bin/python benchmarks/throughput.py --quick

@@ -14,7 +14,7 @@ import typer
 
 from kgradcam.cli.output import note
 from kgradcam.cli.parsing import expand_home
-from kgradcam.cli.versions import check_versions
+from kgradcam.cli.versions import check_processor, check_versions
 from kgradcam.errors import DataWarning, UsageError, UserError
 
 
@@ -28,6 +28,7 @@ def import_tensorflow() -> None:
     if "tensorflow" in sys.modules:
         return
     check_versions()
+    check_processor()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
     if shown := sys.stderr.isatty():

@@ -1,8 +1,10 @@
-"""Checks the installed libraries before the first import that an old one would break."""
+"""Checks libraries and processor before the first import that would break on them."""
 
 import re
+import sys
 from collections.abc import Callable, Iterable
 from importlib import metadata
+from pathlib import Path
 
 from kgradcam.errors import UserError
 
@@ -40,6 +42,25 @@ def check_versions(
         raise UserError(
             f"kgradcam needs newer libraries: {needed}. Received: {received}. "
             f"pip install --upgrade {upgrade}"
+        )
+
+
+def check_processor(description: Path = Path("/proc/cpuinfo")) -> None:
+    """Raises if the processor lacks AVX, without which the import of TensorFlow ends the process.
+
+    Args:
+        description: The file in which Linux describes the processor.
+
+    Raises:
+        UserError: It is an x86 processor without AVX.
+    """
+    if not sys.platform.startswith("linux") or not description.is_file():
+        return
+    flags = re.search(r"^flags\s*:(.*)$", description.read_text("utf-8", "replace"), re.MULTILINE)
+    if flags and "avx" not in flags[1].split():
+        raise UserError(
+            "TensorFlow needs a processor with AVX instructions, and this one has none. On a "
+            "virtual machine, select a newer processor type, or use another machine."
         )
 
 

@@ -1,10 +1,11 @@
 """Libraries that are too old are named before they break."""
 
 from importlib.metadata import PackageNotFoundError
+from pathlib import Path
 
 import pytest
 
-from kgradcam.cli.versions import check_versions
+from kgradcam.cli.versions import check_processor, check_versions
 from kgradcam.errors import UserError
 
 NEEDED = ("keras>=3.11", "numpy>=1.26", "tensorflow>=2.20", "pytest>=8; extra == 'dev'")
@@ -35,3 +36,26 @@ def test_newer_libraries_are_fine(keras: str) -> None:
 
 def test_the_libraries_of_this_machine_are_fine() -> None:
     check_versions()
+
+
+@pytest.mark.parametrize(
+    ("description", "refused"),
+    [
+        ("processor\t: 0\nflags\t\t: fpu sse4_2 popcnt\n", True),
+        ("processor\t: 0\nflags\t\t: fpu sse4_2 avx avx2\n", False),
+        ("processor\t: 0\nFeatures\t: fp asimd\n", False),  # ARM
+        (None, False),
+    ],
+)
+def test_a_processor_without_avx_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, description: str | None, refused: bool
+) -> None:
+    monkeypatch.setattr("sys.platform", "linux")
+    path = tmp_path / "cpuinfo"
+    if description is not None:
+        path.write_text(description)
+    if refused:
+        with pytest.raises(UserError, match="AVX"):
+            check_processor(path)
+    else:
+        check_processor(path)
