@@ -13,6 +13,7 @@ _SECTIONS = {
     "heatmap_dtype batch_size",
     "Boxes": "boxes threshold radius score rows box_options",
     "Detections of other programs": "detections ground_truth",
+    "Picture": "count picture_size colormap overlay_only",
     "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",
     "Output": "out resume force dry_run config as_json as_csv as_markdown as_latex quiet",
 }

@@ -53,6 +53,9 @@ MaxPixels = Annotated[
         callback=limit_pixels,
     ),
 ]
+Colormap = Annotated[
+    str, typer.Option(help="Colours of heat: a colormap of matplotlib.", metavar="NAME")
+]
 ImageSize = Annotated[
     str,
     typer.Option(

@@ -21,6 +21,7 @@ def visualize(
             help="Heat threshold of the boxes. Default: the run's highest.", min=0.0, max=1.0
         ),
     ] = None,
+    colormap: options.Colormap = "viridis",
     dataset: options.MovedDataset = None,
     data_dir: options.DataDir = None,
     max_pixels: options.MaxPixels = None,
@@ -40,5 +41,5 @@ def visualize(
 
     opened = Run(run)
     require_absent(out, force, locate_dataset(opened, dataset), suffixes=SUFFIXES)
-    save(visualize_run(opened, threshold, count, seed, data_dir, dataset), out)
+    save(visualize_run(opened, threshold, count, seed, data_dir, dataset, colormap), out)
     typer.echo(out)

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.normalization import WHOLE, fit
-from kgradcam.errors import UserError
+from kgradcam.pictures.blending import COLORMAP, Picture, overlay
 from kgradcam.pictures.figures import DPI, drawable, shorten, text_extent
 
 if TYPE_CHECKING:
@@ -16,16 +15,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-Picture = npt.NDArray[np.uint8]
 Boxes = npt.NDArray[np.float64]
 
 # They differ in brightness, in dashes, and in hues that colour-blind readers can distinguish.
 # Neither occurs in the colormap of the heatmaps.
 GROUND_TRUTH_COLOR = "#00e5ff"
 PREDICTION_COLOR = "#ff3dbe"
-OPACITY = 0.7
-"""The default opacity of the hottest pixel of a heatmap over an image."""
-_COLORMAP = "inferno"
 _INK = "#1b1b1b"
 _PICTURE_INCHES = 2.8
 _TITLE_INCHES = 0.27
@@ -76,79 +71,13 @@ class ExplanationRow:
     heatmap_titles: Sequence[str]
 
 
-def overlay(
-    image: npt.ArrayLike,
-    heatmap: npt.ArrayLike,
-    opacity: float = OPACITY,
-    extent: Sequence[float] = WHOLE,
-) -> Picture:
-    """Blends a heatmap over an image; hotter pixels are more opaque.
-
-    Args:
-        image: `[height, width, 3]`, RGB; or grey, or RGBA, whose opacity is ignored; or a PIL
-            picture, or a batch of one. uint8, or floats in [0, 1], or else in [0, 255].
-        heatmap: float `[rows, columns]` in [0, 1], at any resolution; resized bilinearly. NaN
-            counts as 0. Or a batch of one.
-        opacity: The opacity of heat 1, in [0, 1]. Heat 0 leaves the image as it is.
-        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
-
-    Returns:
-        uint8 `[height, width, 3]`, RGB.
-
-    Raises:
-        UserError: The picture or the heatmap has another shape or range.
-
-    Example:
-        >>> image = np.full((2, 2, 3), 100, np.uint8)
-        >>> overlay(image, np.array([[0.0, 1.0]]))[0].tolist()
-        [[100, 100, 100], [206, 208, 145]]
-    """
-    picture = _as_picture(image)
-    height, width = picture.shape[:2]
-    heat = np.nan_to_num(np.asarray(heatmap, np.float32))
-    heat = heat[0] if heat.ndim == 3 and len(heat) == 1 else heat
-    if heat.ndim != 2 or not heat.size:
-        raise UserError(f"heatmap must be [height, width]. Received: shape {np.shape(heatmap)}.")
-    heat = fit(np.clip(heat, 0, 1), (width, height), extent)
-    weight = opacity * heat[..., np.newaxis]
-    return np.round(picture * (1 - weight) + heat_colors(heat) * weight).astype(np.uint8)
-
-
-def _as_picture(image: npt.ArrayLike) -> npt.NDArray[Any]:
-    """A picture as `[height, width, 3]` in [0, 255]."""
-    values = np.asarray(image)
-    picture = values[0] if values.ndim == 4 and len(values) == 1 else values
-    picture = picture[..., np.newaxis] if picture.ndim == 2 else picture
-    if picture.ndim != 3 or picture.shape[2] not in (1, 3, 4) or not picture.size:
-        raise UserError(
-            "image must be one picture, [height, width] or [height, width, 1, 3 or 4]. Received: "
-            f"shape {values.shape}."
-        )
-    if picture.dtype.kind not in "buif":
-        raise UserError(f"image must hold integers or floats. Received: {picture.dtype}.")
-    low, high = picture.min(), picture.max()
-    if not (low >= 0 and high <= 255):
-        raise UserError(
-            f"image must be in [0, 1] or [0, 255]. Received: values from {low:g} to {high:g}."
-        )
-    picture = np.broadcast_to(picture[..., :3], (*picture.shape[:2], 3))
-    in_unit = picture.dtype.kind in "bf" and high <= 1
-    return picture.astype(np.float64) * 255 if in_unit else picture
-
-
-def heat_colors(heat: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Returns the colour of each value of heat: `[..., 3]`, RGB in [0, 255], for [0, 1]."""
-    import matplotlib
-
-    return np.asarray(matplotlib.colormaps[_COLORMAP](heat)[..., :3] * 255, np.float64)
-
-
-def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
+def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) -> "Figure":
     """Draws each image beside its heatmap, with annotated and predicted boxes on both.
 
     Args:
         panels: The images, at least one.
         title: The title of the figure.
+        colormap: See `overlay`.
 
     Returns:
         A figure; see `figures.save`.
@@ -161,7 +90,7 @@ def draw_gallery(panels: Sequence[Panel], title: str) -> "Figure":
         for j, panel in enumerate(row):
             grid.title(i, j, panel.title)
             plain = grid.axes(i, j, panel.image)
-            hot = grid.axes(i, j, overlay(panel.image, panel.heatmap), place=1)
+            hot = grid.axes(i, j, overlay(panel.image, panel.heatmap, colormap=colormap), place=1)
             for axes in (plain, hot):
                 _draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
                 _draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)

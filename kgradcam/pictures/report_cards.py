@@ -14,7 +14,7 @@ import PIL.Image
 
 from kgradcam import progress
 from kgradcam.boxes.overlap import box_iou
-from kgradcam.pictures.drawing import OPACITY, heat_colors
+from kgradcam.pictures.blending import OPACITY, heat_colors
 from kgradcam.pictures.run_gallery import read_photographs
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap

@@ -12,6 +12,7 @@ from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
 from kgradcam.data.names import short_name
 from kgradcam.errors import UserError
+from kgradcam.pictures.blending import COLORMAP
 from kgradcam.pictures.drawing import Panel, draw_gallery
 from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.heatmap_files import ClassHeatmap
@@ -28,6 +29,7 @@ def visualize_run(
     seed: int = 0,
     data_dir: Path | None = None,
     dataset: str | None = None,
+    colormap: str = COLORMAP,
 ) -> "Figure":
     """Draws randomly chosen images of a run with their heatmaps, annotated and predicted boxes.
 
@@ -38,9 +40,10 @@ def visualize_run(
         seed: The random seed of the choice.
         data_dir: The folder of tensorflow-datasets.
         dataset: The dataset, if it was moved. Default: that of the run.
+        colormap: See `overlay`.
 
     Returns:
-        A figure; see `drawing.save`.
+        A figure; see `figures.save`.
 
     Raises:
         UserError: The dataset, or a chosen image of it, is missing or unreadable.
@@ -69,7 +72,7 @@ def visualize_run(
         )
     source = run.info.dataset
     title = f"{run.info.model.name}, {short_name(source.name)} {source.split}"
-    return draw_gallery(panels, f"{title}, threshold {threshold:g}")
+    return draw_gallery(panels, f"{title}, threshold {threshold:g}", colormap)
 
 
 def read_photographs(

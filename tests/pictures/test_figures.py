@@ -37,7 +37,8 @@ def test_a_file_holds_the_format_of_its_suffix(tmp_path: Path, name: str, start:
     assert content.startswith(start)
     assert content == draw(tmp_path / name)
     if not name.endswith((".pdf", ".svg")):
-        assert PIL.Image.open(tmp_path / name).size == (320, 160)
+        with PIL.Image.open(tmp_path / name) as image:
+            assert image.size == (320, 160)
 
 
 @pytest.mark.parametrize("name", ["a", "a.bmp", "a.png.txt"])

@@ -6,7 +6,7 @@ import pytest
 
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
-from kgradcam.pictures.drawing import overlay
+from kgradcam.pictures.blending import overlay
 
 PHOTO = np.random.default_rng(0).integers(2, 256, (20, 24, 3), dtype=np.uint8)
 HEAT = np.random.default_rng(1).uniform(size=(4, 5))

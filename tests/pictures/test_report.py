@@ -25,7 +25,7 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.metrics.protocol import find_protocol
 from kgradcam.pictures import report, report_cards
-from kgradcam.pictures.drawing import overlay
+from kgradcam.pictures.blending import overlay
 from kgradcam.pictures.report import build_report
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
