@@ -89,7 +89,7 @@ def read_image(
     """
     with _open(source) as image:
         try:
-            rgb = _to_rgb(PIL.ImageOps.exif_transpose(image) if upright else image)
+            rgb = to_rgb(PIL.ImageOps.exif_transpose(image) if upright else image)
         except Exception as error:  # Pillow's decoders raise many kinds on damaged input
             raise UserError(f"{_name(source)} does not decode: {_reason(error)}.") from error
     if size is not None:
@@ -97,7 +97,12 @@ def read_image(
     return np.asarray(rgb)
 
 
-def _to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Converts a picture of Pillow to RGB, by the rules of `read_image`.
+
+    Raises:
+        ValueError: Its pixels have no defined range.
+    """
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         return PIL.Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

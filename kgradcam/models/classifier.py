@@ -1,6 +1,7 @@
 """Image classifiers: a network together with its preprocessing, input size and class names."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def find_preprocessing(name: str) -> Callable[[Any], Any]:
         1.0
     """
     if name == "none":
-        return lambda images: images
+        return _unchanged
     if name == EFFICIENTNET_LITE0:
         return efficientnet_lite.preprocess_input
     applications = keras_applications()
@@ -132,6 +133,46 @@ def find_preprocessing(name: str) -> Callable[[Any], Any]:
         )
     preprocess: Callable[[Any], Any] = applications[name][1].preprocess_input
     return preprocess
+
+
+def _unchanged(images: Any) -> Any:
+    return images
+
+
+def preprocessing_of(model: Any) -> Callable[[Any], Any] | None:
+    """Returns the preprocessing of a model object, where it is known.
+
+    Args:
+        model: A Keras model.
+
+    Returns:
+        A function from RGB values in [0, 255] to the input of the model: the preprocessor of a
+        KerasHub task; that of a network of `keras.applications`, recognized by its name; the
+        identity for a model with a `Rescaling` or `Normalization` layer. Otherwise `None`.
+
+    Example:
+        >>> import numpy as np
+        >>> preprocess = preprocessing_of(keras.applications.MobileNetV2(weights=None))
+        >>> float(preprocess(np.float32(255)))
+        1.0
+    """
+    if callable(preprocessor := getattr(model, "preprocessor", None)):
+        return preprocessor
+    # Keras writes mobilenetv2_1.00_224, efficientnetv2-b0 and NASNet, and numbers equal names.
+    name = re.sub(r"[^a-z0-9]", "", model.name.lower())
+    for known in model_names():
+        plain = known.replace("-", "")
+        if re.fullmatch(rf"{plain}\d*", name) or (name == "nasnet" and plain.startswith(name)):
+            return find_preprocessing(known)
+    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
+    return find_preprocessing("none") if any(isinstance(e, kinds) for e in _layers(model)) else None
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    """All layers of a model, those of nested models too."""
+    for layer in getattr(model, "layers", ()):
+        yield layer
+        yield from _layers(layer)
 
 
 def _fit_input(model: Any, name: str, image_size: int | None) -> Any:

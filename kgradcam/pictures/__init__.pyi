@@ -5,5 +5,7 @@ from .drawing import Panel as Panel
 from .drawing import draw_explanations as draw_explanations
 from .drawing import draw_gallery as draw_gallery
 from .figures import save as save
+from .picture_explanation import PictureExplanation as PictureExplanation
+from .picture_explanation import explain as explain
 from .report import build_report as build_report
 from .run_gallery import visualize_run as visualize_run

@@ -47,7 +47,7 @@ def overlay(
         >>> overlay(image, np.array([[0.0, 1.0]]))[0].tolist()
         [[100, 100, 100], [207, 192, 56]]
     """
-    picture = _as_picture(image)
+    picture = as_picture(image)
     height, width = picture.shape[:2]
     heat = np.nan_to_num(np.asarray(heatmap, np.float32))
     heat = heat[0] if heat.ndim == 3 and len(heat) == 1 else heat
@@ -58,7 +58,7 @@ def overlay(
     return np.round(picture * (1 - weight) + heat_colors(heat, colormap) * weight).astype(np.uint8)
 
 
-def _as_picture(image: npt.ArrayLike) -> npt.NDArray[Any]:
+def as_picture(image: npt.ArrayLike) -> npt.NDArray[Any]:
     """A picture as `[height, width, 3]` in [0, 255]."""
     values = np.asarray(image)
     picture = values[0] if values.ndim == 4 and len(values) == 1 else values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from kgradcam.boxes.normalization import Heatmap, normalize
+from kgradcam.boxes.normalization import Heatmap
 from kgradcam.data.images import read_image
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.frozen import freeze_if_possible
@@ -19,6 +19,7 @@ from kgradcam.metrics.faithfulness import measure
 from kgradcam.models.class_targets import parse_target
 from kgradcam.models.classifier import Classifier
 from kgradcam.pictures.drawing import ExplanationRow, draw_explanations
+from kgradcam.pictures.picture_explanation import visible_heatmap
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -122,7 +123,7 @@ def explain_images(
             measures = measure(live, seen, explanation) if measured else {}
             for j, name in enumerate(names):
                 heatmaps.append(
-                    _visible(
+                    visible_heatmap(
                         explanation.heatmaps[0, j],
                         photograph.shape[1::-1],
                         seen.shape[1:3],
@@ -145,17 +146,6 @@ def explain_images(
         rows.append(ExplanationRow(photograph, path.name, np.stack(heatmaps), titles))
         findings += in_row
     return draw_explanations(rows), findings
-
-
-def _visible(
-    heatmap: Heatmap, size: tuple[int, int], seen: tuple[int, ...], extent: Sequence[float]
-) -> Heatmap:
-    """Normalizes a heatmap for drawing, at the image's size."""
-    # A heatmap at pixel resolution, as of guided Grad-CAM, has a few pixels far above all others.
-    # Clipped at its 99th percentile, the rest becomes visible.
-    if heatmap.shape == seen:
-        heatmap = np.minimum(heatmap, np.quantile(heatmap, 0.99))
-    return normalize(heatmap, size, extent)
 
 
 def _title(finding: Finding, with_model: bool, with_method: bool) -> str:

@@ -34,10 +34,11 @@ def save(figure: "Figure", path: Path) -> None:
     if suffix not in SUFFIXES:
         raise UserError(f"{path} must end in one of {', '.join(SUFFIXES)}, which is its format.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, _encode(figure, suffix))
+    write_atomically(path, encode(figure, suffix))
 
 
-def _encode(figure: "Figure", suffix: str) -> bytes:
+def encode(figure: "Figure", suffix: str) -> bytes:
+    """Returns a figure as the bytes of a file with one of `SUFFIXES`."""
     import matplotlib
 
     # Without versions, dates and random ids.
