@@ -50,8 +50,8 @@ def random_run(folder: Path, images: int) -> Run:
     with write_run(folder) as writer:
         info = RunInfo(
             Configuration(boxes=DEFAULT_OPTIONS["single-threshold"]),
-            DatasetInfo("random", "all", images, ""),
-            ModelInfo("none", None, 0, "", {"dog": (0,)}),
+            DatasetInfo("random", "all", images, "", ""),
+            ModelInfo("none", None, 0, "", "", {"dog": (0,)}),
             versions={},
             determinism="",
             counts=Counts(images, images, images),

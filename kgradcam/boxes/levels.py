@@ -14,6 +14,7 @@ import numpy.typing as npt
 from kgradcam.boxes.normalization import WHOLE, Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes, box_iou
+from kgradcam.boxes.regions import Saddles, region_boxes
 from kgradcam.boxes.scores import Scores, score_boxes
 
 LEVELS = tuple(level / 100 for level in range(5, 81, 5))
@@ -22,6 +23,8 @@ _CANVAS = 128  # pixels of the longer side; a finer canvas moves boxes by less t
 
 # Bounds of a hostile heatmap: a checkerboard has 131,000 regions, and took 25 seconds.
 _MAX_CANDIDATES, _MAX_BOXES = 10_000, 1000
+_MAX_TABLE = 500
+"""The most boxes whose overlaps are computed at once for all thresholds."""
 
 
 def level_boxes(
@@ -58,9 +61,10 @@ def level_boxes(
         # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
         # of a threshold do not depend on the others.
         regular = np.isin(levels, LEVELS)
+        overlaps = box_iou(boxes, boxes) if len(boxes) <= _MAX_TABLE else None
         for threshold in thresholds:
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
-            kept = rows[_suppress(boxes[rows], scores[rows], options)]
+            kept = _suppress(rows, boxes, scores, overlaps, options)
             yield boxes[kept] * scale, scores[kept]
 
 
@@ -90,6 +94,7 @@ def _boxes_at_levels(
     """
     lowest = min(thresholds)
     boxes, levels, corner = [np.zeros((0, 4))], [np.zeros(0)], np.zeros(2)
+    saddles = Saddles(canvas)
     for level in sorted({*thresholds, *(each for each in LEVELS if each > lowest)}):
         mask = (canvas > np.float32(level)).astype(np.uint8)
         x, y, width, height = cv2.boundingRect(mask)
@@ -98,23 +103,33 @@ def _boxes_at_levels(
         # Masks are nested: the next, hotter one lies inside the bounding box of this one.
         within = np.s_[y : y + height, x : x + width]
         canvas, mask, corner = canvas[within], mask[within], corner + np.array([x, y])
-        _, _, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=4)
-        low = stats[1:, :2] + corner  # row 0 is the background
-        boxes.append(np.concatenate([low, low + stats[1:, 2:4]], axis=1).astype(np.float64))
-        levels.append(np.full(len(stats) - 1, level))
+        found = region_boxes(mask, saddles.at(level), filled=False)
+        boxes.append(found + np.tile(corner, 2))
+        levels.append(np.full(len(found), level))
     return np.concatenate(boxes), np.concatenate(levels)
 
 
-def _suppress(boxes: Boxes, scores: Scores, options: BoxOptions) -> npt.NDArray[np.int64]:
-    """Greedy non-maximum suppression: the rows to keep, best first; ties keep their order."""
-    candidates = np.argsort(-scores, kind="stable")
-    lowest = options.min_relative_score * scores.max(initial=0.0)
+def _suppress(
+    rows: npt.NDArray[np.int64],
+    boxes: Boxes,
+    scores: Scores,
+    overlaps: npt.NDArray[np.float64] | None,
+    options: BoxOptions,
+) -> npt.NDArray[np.int64]:
+    """Greedy non-maximum suppression: those of `rows` to keep, best first; ties keep their order.
+
+    `overlaps` is the IoU of all pairs of boxes, or `None` where there are too many.
+    """
+    candidates = rows[np.argsort(-scores[rows], kind="stable")]
+    lowest = options.min_relative_score * scores[rows].max(initial=0.0)
     candidates = candidates[scores[candidates] >= lowest][:_MAX_CANDIDATES]
     kept: list[np.int64] = []
-    # Row by row: a noisy heatmap has so many boxes that a matrix of all pairs would not fit.
     while len(candidates) and len(kept) < _MAX_BOXES:
         best, others = candidates[0], candidates[1:]
         kept.append(best)
-        iou = box_iou(boxes[[best]], boxes[others])[0]
+        if overlaps is None:
+            iou = box_iou(boxes[[best]], boxes[others])[0]
+        else:
+            iou = overlaps[best, others]
         candidates = others[iou <= options.iou_threshold]
     return np.array(kept, np.int64)

@@ -1,14 +1,13 @@
 """The box rules of the 2021 scripts: smooth, threshold, fill holes, take connected components."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 
 from kgradcam.boxes.normalization import Heatmap
 from kgradcam.boxes.overlap import Boxes
+from kgradcam.boxes.regions import Saddles, region_boxes
 
 
 def single_threshold_boxes(heatmap: Heatmap, threshold: float, smooth_radius: int = 20) -> Boxes:
@@ -56,6 +55,7 @@ def single_threshold_boxes_at(
     """
     highest = heatmap.max()
     smoothed = _smooth(heatmap, smooth_radius)
+    saddles = Saddles(smoothed)
     masks = np.empty(heatmap.size, bool)  # one buffer, reused for every threshold
     left = top = 0
     found: dict[float, Boxes] = {}
@@ -73,7 +73,8 @@ def single_threshold_boxes_at(
         # Masks are nested: the next, hotter one lies inside the bounding box of this one.
         within = np.s_[y : y + height, x : x + width]
         smoothed, left, top = smoothed[within], left + x, top + y
-        found[threshold] = _component_boxes(mask[within]) + np.array([left, top, left, top])
+        boxes = region_boxes(mask[within], saddles.at(threshold), filled=True)[::-1]
+        found[threshold] = boxes + np.array([left, top, left, top])
     return [found[threshold] for threshold in thresholds]
 
 
@@ -84,37 +85,3 @@ def _smooth(heatmap: Heatmap, radius: int) -> Heatmap:
         for window in ((1, radius), (radius, 1)):
             heatmap = cv2.blur(heatmap, window, borderType=cv2.BORDER_REFLECT)
     return heatmap
-
-
-def _component_boxes(mask: npt.NDArray[np.uint8]) -> Boxes:
-    # Contours are ten times faster than labels, and RETR_EXTERNAL skips those inside holes. But
-    # OpenCV traces them with 8-connectivity: if one crosses a corner, pixels must be labelled.
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    if _cross_a_corner(contours, mask):
-        _, _, stats, _ = cv2.connectedComponentsWithStats(fill_holes(mask), connectivity=4)
-        found = stats[:0:-1, :4]  # row 0 is the background
-    else:
-        # A contour starts at the first pixel of its component in raster order.
-        contours = sorted(contours, key=lambda contour: (-contour[0, 0, 1], -contour[0, 0, 0]))
-        found = np.array([cv2.boundingRect(contour) for contour in contours])
-    left, top, width, height = found.T
-    return np.stack([left, top, left + width, top + height], axis=1).astype(np.float64)
-
-
-def _cross_a_corner(contours: Sequence[npt.NDArray[np.int32]], mask: npt.NDArray[np.uint8]) -> bool:
-    """Whether a contour steps between two pixels that touch at a corner only."""
-    points = np.concatenate(contours)[:, 0]
-    following = np.roll(points, -1, axis=0)
-    ends = np.cumsum([len(contour) for contour in contours])
-    following[ends - 1] = points[np.append(0, ends[:-1])]  # contours are closed
-    x, y = points.T
-    next_x, next_y = following.T
-    aside = mask[y, next_x] | mask[next_y, x]
-    return bool(((aside == 0) & (x != next_x) & (y != next_y)).any())
-
-
-def fill_holes(mask: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Fills the holes of a mask: background that is not 4-connected to the border."""
-    padded = np.pad(mask.astype(np.uint8), 1)
-    cv2.floodFill(padded, None, (0, 0), 2, flags=4)
-    return (padded[1:-1, 1:-1] != 2).astype(np.uint8)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from kgradcam.boxes.normalization import normalize
-from kgradcam.boxes.single_threshold import fill_holes, single_threshold_boxes
+from kgradcam.boxes.regions import fill_holes
+from kgradcam.boxes.single_threshold import single_threshold_boxes
 
 
 def drawn(*rows: str) -> np.ndarray:
