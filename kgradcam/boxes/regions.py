@@ -56,7 +56,7 @@ def region_boxes(mask: npt.NDArray[np.uint8], saddle: bool, filled: bool) -> Box
         # Both modes give outer contours without a parent. The first leaves out regions in holes.
         mode = cv2.RETR_EXTERNAL if filled else cv2.RETR_CCOMP
         contours, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE)
-        outer = [contours[i] for i in np.flatnonzero(hierarchy[0, :, 3] < 0)]
+        outer = [c for c, links in zip(contours, hierarchy[0], strict=True) if links[3] < 0]
         # A contour starts at the first pixel of its region.
         outer.sort(key=lambda contour: (contour[0, 0, 1], contour[0, 0, 0]))
         found = np.array([cv2.boundingRect(contour) for contour in outer])

@@ -84,8 +84,10 @@ def weighted_average_precision(
     Returns:
         float64 `[samples]` in [0, 1]; NaN without ground truth.
     """
-    found = np.cumsum(weights * hits, axis=1)
-    seen = np.cumsum(weights, axis=1)
+    # Precision falls from one true detection to the next, so only those are computed.
+    ranks = np.flatnonzero(hits)
+    copies = weights[:, ranks]
+    found, seen = np.cumsum(copies, axis=1), np.cumsum(weights, axis=1)[:, ranks]
     precision = np.divide(found, seen, out=np.zeros(found.shape), where=seen > 0)
     # The envelope is the highest precision at this recall or any higher one. Copies of a true
     # detection are adjacent and precision rises through them, so the last copy represents all.
@@ -93,7 +95,10 @@ def weighted_average_precision(
     defined = ground_truths > 0
     total = np.where(defined, ground_truths, 1)
     if ap == "area":
-        values = (envelope * (weights * hits)).sum(axis=1) / total
+        # With a term for each detection: the last bit of a sum depends on its number of terms.
+        terms = np.zeros(weights.shape)
+        terms[:, ranks] = envelope * copies
+        values = terms.sum(axis=1) / total
     else:
         # Each of the 11 points takes the envelope of the first detection that reaches its recall,
         # or 0 if none does: hence the padding.

@@ -15,6 +15,8 @@ from kgradcam.metrics.protocol import AveragePrecision
 
 Samples = npt.NDArray[np.int64]
 LEVEL = 0.95
+_BLOCK = 2**20
+"""The most multiplicities in memory at once, detections times samples, unless one has more."""
 
 
 def draw_samples(images: int, samples: int, seed: int = 0) -> Samples:
@@ -49,12 +51,20 @@ def evaluate_samples(
     """
     order = np.argsort(image_ids)
     known = np.asarray(image_ids)[order]
-    weights = samples[:, order[np.searchsorted(known, result.hit_images)]]
+    columns = order[np.searchsorted(known, result.hit_images)]
     totals = samples[:, order[np.searchsorted(known, result.truth_images)]].sum(axis=1)
-    precision = weighted_average_precision(result.hits, weights, totals, ap)
-    found = (weights * result.hits).sum(axis=1)
-    recall = np.divide(found, totals, out=np.full(len(found), np.nan), where=totals > 0)
-    return precision, recall
+    precision, found = [], []
+    # In blocks: the multiplicities of all detections in all samples need not fit into memory.
+    blocks = max(1, len(samples) * len(columns) // _BLOCK)
+    parts = np.array_split(samples, blocks), np.array_split(totals, blocks)
+    for part, ground_truths in zip(*parts, strict=True):
+        weights = part[:, columns]
+        precision.append(weighted_average_precision(result.hits, weights, ground_truths, ap))
+        found.append(weights[:, result.hits].sum(axis=1))
+    recall = np.divide(
+        np.concatenate(found), totals, out=np.full(len(totals), np.nan), where=totals > 0
+    )
+    return np.concatenate(precision), recall
 
 
 def interval(values: npt.NDArray[np.float64]) -> tuple[float, float] | None:

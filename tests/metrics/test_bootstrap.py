@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from helpers import some_boxes
 
+from kgradcam.metrics import bootstrap
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.bootstrap import draw_samples, evaluate_samples, interval, mean_over_classes
 from kgradcam.metrics.protocol import PROTOCOLS, Protocol
@@ -64,6 +65,18 @@ def test_the_order_of_images_does_not_matter() -> None:
     before = evaluate_samples(result, image_ids.tolist(), samples, "area")[0]
     after = evaluate_samples(result, image_ids[order].tolist(), samples[:, order], "area")[0]
     np.testing.assert_allclose(after, before)
+
+
+@pytest.mark.parametrize("rules", PROTOCOLS.values(), ids=lambda rules: rules.name)
+def test_blocks_of_samples_change_no_bit(rules: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    ground_truth, detections = some_boxes(1, ties=False)
+    samples = draw_samples(12, 50)
+    result = evaluate(ground_truth, detections, rules, [0.5])[0]
+    image_ids = list(range(1, 13))
+    whole = evaluate_samples(result, image_ids, samples, rules.ap)
+    for most in (1, 70, 400):  # a detection a block, fewer than a sample, several samples
+        monkeypatch.setattr(bootstrap, "_BLOCK", most)
+        np.testing.assert_array_equal(evaluate_samples(result, image_ids, samples, rules.ap), whole)
 
 
 def test_samples_are_as_large_as_the_set_and_repeatable() -> None:
