@@ -17,6 +17,7 @@ from .heatmaps import ScoreCAM as ScoreCAM
 from .heatmaps import XGradCAM as XGradCAM
 from .heatmaps import list_layers as list_layers
 from .heatmaps import neuron_importance as neuron_importance
+from .heatmaps import targets as targets
 from .pictures import PictureExplanation as PictureExplanation
 from .pictures import explain as explain
 from .pictures import overlay as overlay

@@ -1,3 +1,4 @@
+from . import targets as targets
 from .channel_importance import NeuronImportance as NeuronImportance
 from .channel_importance import neuron_importance as neuron_importance
 from .default_layer import list_layers as list_layers
