@@ -41,6 +41,8 @@ SUFFIXES = (
 MAX_IMAGE_BYTES = 2**30
 """Encoded images have at most so many bytes. Pillow's limit of pixels, as RGBA in 16 bits, has 0.7
 GB."""
+_DRAFT = 2
+"""Times the target size that a JPEG is decoded to at least."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 # `warnings.catch_warnings` is not thread-safe: it changes filters of the whole process.
@@ -77,7 +79,8 @@ def read_image(
     Args:
         source: A file, or its bytes.
         size: Resizes to `size` x `size` pixels, bicubic with antialiasing, ignoring the aspect
-            ratio. Default: the native size.
+            ratio. A JPEG whose sides are four times that size is decoded at 1/2, 1/4 or 1/8, to at
+            least twice the size: pixels differ by about 0.4 in the mean. Default: the native size.
         upright: Applies the EXIF orientation. Default: the pixels as stored, which annotations
             refer to.
 
@@ -89,6 +92,8 @@ def read_image(
     """
     with _open(source) as image:
         try:
+            if size is not None:
+                image.draft(None, (_DRAFT * size, _DRAFT * size))
             rgb = to_rgb(PIL.ImageOps.exif_transpose(image) if upright else image)
         except Exception as error:  # Pillow's decoders raise many kinds on damaged input
             raise UserError(f"{_name(source)} does not decode: {_reason(error)}.") from error

@@ -46,6 +46,25 @@ def test_resizing_is_square_and_antialiased() -> None:
     assert np.abs(array.astype(int)[:, 1:-1] - 100).max() <= 1  # not a few stripes picked out
 
 
+def test_a_large_jpeg_is_decoded_at_a_part_of_its_size() -> None:
+    """To at least twice the size asked for, with pixels close to those of the whole image."""
+    generator = np.random.default_rng(0)
+    coarse = generator.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+    image = PIL.Image.fromarray(coarse).resize((640, 480), PIL.Image.Resampling.BICUBIC)
+    file = encoded(image, "JPEG", quality=95)
+    whole = PIL.Image.fromarray(read_image(file))
+    for size, exact in ((300, True), (121, True), (120, False), (48, False)):
+        expected = np.asarray(whole.resize((size, size), PIL.Image.Resampling.BICUBIC))
+        differences = np.abs(read_image(file, size).astype(int) - expected)
+        assert (differences.max() == 0) == exact
+        assert differences.mean() < 0.5
+    half = PIL.Image.open(io.BytesIO(file))
+    half.draft(None, (240, 240))
+    assert half.size == (320, 240)
+    expected = np.asarray(half.resize((120, 120), PIL.Image.Resampling.BICUBIC))
+    np.testing.assert_array_equal(read_image(file, 120), expected)
+
+
 def test_broken_files_are_named(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
     path = tmp_path / "half.jpg"
