@@ -1,9 +1,54 @@
-"""Several GPUs: each holds the weights of the model, and a part of every batch."""
+"""Compiled functions: one trace each, with or without XLA, on one device or on several GPUs.
 
+Each GPU holds the weights of the model, and a part of every batch.
+"""
+
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
+
+_log = logging.getLogger(__name__)
+
+
+class Compiled:
+    """A `tf.function` of one signature, which is traced when it is first called.
+
+    It runs as a graph also under `tf.config.run_functions_eagerly(True)`. Where XLA cannot compile
+    an operation, it is traced once more without XLA, with a warning.
+    """
+
+    def __init__(self, make: Callable[[bool], Any], jit_compile: bool) -> None:
+        """Keeps the function.
+
+        Args:
+            make: Maps whether XLA compiles to a `tf.function` with an `input_signature`.
+            jit_compile: Whether XLA compiles.
+        """
+        self._make, self._jit_compile = make, jit_compile
+        self._function = make(jit_compile)
+
+    def get_concrete_function(self) -> Any:
+        """Traces the function, unless it is traced already."""
+        return self._function.get_concrete_function()
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Runs the function on tensors of its signature."""
+        try:
+            return self.get_concrete_function()(*arguments)
+        except tf.errors.ResourceExhaustedError:
+            raise
+        except tf.errors.OpError as error:
+            if not self._jit_compile:
+                raise
+            function = self._make(False)
+            # Also without XLA it may fail, on images that do not fit.
+            found = function.get_concrete_function()(*arguments)
+            reason = str(error.message).strip().splitlines()[0]
+            _log.warning("XLA cannot compile this model, which runs without: %s", reason)
+            self._function, self._jit_compile = function, False
+            return found
 
 
 def all_gpus() -> Any:
@@ -15,7 +60,7 @@ def all_gpus() -> Any:
 
 def compile_for_replicas(
     function: Callable[..., Any], signature: Sequence[Any], strategy: Any, jit_compile: bool
-) -> Any:
+) -> Compiled:
     """Compiles a function of a model, and splits its batches among the model's replicas.
 
     Each replica gets a run of consecutive images, all of equal length. The last image is repeated
@@ -31,14 +76,20 @@ def compile_for_replicas(
         jit_compile: Whether XLA compiles it, separately for each device.
 
     Returns:
-        A `tf.function` with the same arguments and results; it traces `function` once a replica.
+        The compiled function; it traces `function` once a replica.
     """
-    compiled = tf.function(
-        function, input_signature=signature, jit_compile=jit_compile, autograph=False
-    )
+
+    def compiled(jit: bool) -> Any:
+        return tf.function(function, input_signature=signature, jit_compile=jit, autograph=False)
+
+    if isinstance(strategy, tf.distribute.MirroredStrategy) and strategy.num_replicas_in_sync > 1:
+        return Compiled(lambda jit: _shared(compiled(jit), signature, strategy), jit_compile)
+    return Compiled(compiled, jit_compile)
+
+
+def _shared(compiled: Any, signature: Sequence[Any], strategy: Any) -> Any:
+    """Splits the batches of a `tf.function` among replicas."""
     replicas = strategy.num_replicas_in_sync
-    if replicas == 1 or not isinstance(strategy, tf.distribute.MirroredStrategy):
-        return compiled
 
     def share(*arguments: Any) -> Any:
         batch = tf.shape(tf.nest.flatten(arguments)[0])[0]

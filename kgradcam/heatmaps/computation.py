@@ -29,6 +29,8 @@ class TraceRecord(NamedTuple):
         class_count: The number of outputs of the head; 0 with `score=`.
         two_sided: Whether the head is one unit, whose sides are classes.
         feature_maps: Symbolic tensors; behind them everything is computed in float32.
+        outputs: The outputs of the model that are scored, symbolic, by their place among all; none
+            with several image sizes.
     """
 
     layer: str | tuple[str, ...] | None
@@ -36,6 +38,7 @@ class TraceRecord(NamedTuple):
     class_count: int
     two_sided: bool
     feature_maps: list[Any]
+    outputs: dict[int, Any]
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +62,7 @@ class Computation:
 
     def explain(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""
-        inputs = self._preprocessed(inputs)
+        inputs = self.preprocessed(inputs)
         if self.scales == (1.0,) and not self.score_scales and not self.refine:
             view = self._view(inputs, groups)
         else:
@@ -74,18 +77,20 @@ class Computation:
             class_count=0 if scored.head is None else scored.output_count,
             two_sided=scored.two_sided,
             feature_maps=[call.feature_maps for call in view.calls],
+            outputs=view.passes[0].outputs if self.scales == (1.0,) else {},
         )
         extents = tf.repeat(view.extent[tf.newaxis], tf.shape(heatmaps)[0], axis=0)
         return (heatmaps, extents, scored.scores, scored.probabilities, scored.top), record
 
     def predict(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns scores and probabilities, `[batch, classes]`."""
-        outputs = self.model(self._preprocessed(inputs), training=False)
+        outputs = self.model(self.preprocessed(inputs), training=False)
         scored = self.score(self.model, outputs, groups)
-        record = TraceRecord(None, scored.head, 0, scored.two_sided, [scored.start])
+        record = TraceRecord(None, scored.head, 0, scored.two_sided, [scored.start], {})
         return (scored.scores, scored.probabilities), record
 
-    def _preprocessed(self, inputs: Any) -> Any:
+    def preprocessed(self, inputs: Any) -> Any:
+        """Returns the inputs of the model itself."""
         return inputs if self.preprocess is None else self.preprocess(inputs)
 
     def _view(self, inputs: Any, groups: Any) -> View:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.dataflow import CONVOLUTIONS, PRODUCTS, Dataflow
 from kgradcam.heatmaps.inputs import input_specs
-from kgradcam.heatmaps.layers import PASSIVE, LayerCall, is_map, record_calls
+from kgradcam.heatmaps.layers import PASSIVE, LayerCall, is_map, keep_losses, record_calls
 from kgradcam.heatmaps.layout import TokenGrid, find_token_grid
 
 _log = logging.getLogger(__name__)
@@ -207,7 +207,11 @@ def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
         calls = recording.all_calls(flow)
         found.append((calls, default_call(calls, flow, outputs)))
 
-    tf.function(trace, autograph=False).get_concrete_function(specs)
+    def untouched(inputs: Any) -> None:
+        with keras.StatelessScope():
+            keep_losses(lambda: trace(inputs))
+
+    tf.function(untouched, autograph=False).get_concrete_function(specs)
     return found[0]
 
 

@@ -1,7 +1,8 @@
 """What live and frozen explainers share: the call, its checks, and its result."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,6 @@ import tensorflow as tf
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, TraceRecord
 from kgradcam.heatmaps.geometry import WHOLE
-from kgradcam.heatmaps.inputs import as_tensors, check_inputs, specs_of
 from kgradcam.heatmaps.scores import SIDES, ClassTarget, list_targets, make_groups
 
 
@@ -56,10 +56,7 @@ class Explainer(ABC):
         self.model = computation.model
         self.precision = precision
         self._computation = computation
-        self._specs: Any = None
         self._traces: list[TraceRecord] = []
-        self._explain: Any = None
-        self._predict: Any = None
 
     @property
     def layer(self) -> str | tuple[str, ...] | None:
@@ -72,8 +69,16 @@ class Explainer(ABC):
         return len(self._traces)
 
     @abstractmethod
-    def _compile(self, specs: Any) -> None:
-        """Compiles `_explain` and `_predict` for inputs of these specs."""
+    def _prepare(self, images: Any) -> Any:
+        """Converts images to the inputs of `_explain`."""
+
+    @abstractmethod
+    def _explain(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        """Returns the tensors of `Computation.explain`."""
+
+    @abstractmethod
+    def _predict(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        """Returns the tensors of `Computation.predict`."""
 
     def __call__(
         self,
@@ -101,7 +106,14 @@ class Explainer(ABC):
                 out of range.
         """
         inputs, groups, targets = self._check(images, classes, class_per_image, classes_per_image)
-        heatmaps, extents, scores, probabilities, top = self._explain(inputs, groups)
+        with _batch_errors():
+            heatmaps, extents, scores, probabilities, top = self._explain(inputs, groups)
+        if heatmaps.shape[:2] != scores.shape:
+            raise UserError(
+                "There must be a heatmap for each image and score. Received: heatmaps of the shape "
+                f"{tuple(heatmaps.shape)} and scores of the shape {tuple(scores.shape)}. reshape= "
+                "must keep the number of images."
+            )
         if not targets and self._computation.score.function is None:
             targets = [[self._class_of(int(index))] for index in top.numpy()]
         # The images of a batch have one size, so they share an extent.
@@ -131,17 +143,19 @@ class Explainer(ABC):
             UserError: As in a call.
         """
         inputs, groups, _ = self._check(images, classes, class_per_image, classes_per_image)
-        scores, probabilities = self._predict(inputs, groups)
+        with _batch_errors():
+            scores, probabilities = self._predict(inputs, groups)
         return scores.numpy(), probabilities.numpy()
 
     def _check(
         self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
-    ) -> tuple[Any, npt.NDArray[np.int32], list[list[ClassTarget]]]:
-        if self._specs is None:
-            tensors = as_tensors(images)
-            self._build(tensors)
-            self._compile(specs_of(tensors))
-        inputs = check_inputs(images, self._specs)
+    ) -> tuple[Any, Any, list[list[ClassTarget]]]:
+        if tf.inside_function():
+            raise UserError(
+                "An explainer returns arrays, so it is no part of a tf.function or of Dataset.map. "
+                "Call it outside, or through tf.numpy_function."
+            )
+        inputs = self._prepare(images)
         batch = int(tf.nest.flatten(inputs)[0].shape[0])
         targets = list_targets(batch, classes, class_per_image, classes_per_image)
         if targets and self._computation.score.function is not None:
@@ -150,29 +164,20 @@ class Explainer(ABC):
         rows = targets[:1] if classes is not None else targets
         record = self._traces[0]
         groups = make_groups(rows or [[]], record.class_count, None, record.two_sided)
-        return inputs, groups, targets
+        return inputs, tf.constant(groups), targets
 
     def _class_of(self, index: int) -> ClassTarget:
         return SIDES[index] if self._traces[0].two_sided else index
 
-    def _build(self, tensors: Any) -> None:
-        """Creates the weights of a model by its first call; a trace must not create variables."""
-        if not self.model.built:
-            preprocess = self._computation.preprocess
-            with self.model.distribute_strategy.scope():
-                self.model(tensors if preprocess is None else preprocess(tensors))
 
-    def _traced(self, function: Callable[..., tuple[Any, TraceRecord]]) -> Callable[..., Any]:
-        """Returns the tensors of a function, and logs the record of each of its traces."""
-
-        def traced(inputs: Any, groups: Any) -> Any:
-            tensors, record = function(inputs, groups)
-            self._traces.append(record)
-            return tensors
-
-        return traced
-
-
-def signature_of(specs: Any) -> list[Any]:
-    """Returns the signature of a computation: the inputs of the model, and groups of outputs."""
-    return [specs, tf.TensorSpec([None, None, None], tf.int32)]
+@contextmanager
+def _batch_errors() -> Iterator[None]:
+    """Turns an operation that fails on a batch into a `UserError` with its reason."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        lines = [line.strip() for line in str(error.message).splitlines()]
+        reason = next((line for line in lines if "{{" in line or ": " in line), lines[-1])
+        raise UserError(
+            f"The model, preprocess= or reshape= fails on images of this size or number: {reason}"
+        ) from error

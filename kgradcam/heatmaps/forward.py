@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
@@ -21,7 +20,7 @@ from kgradcam.heatmaps.dataflow import Dataflow
 from kgradcam.heatmaps.default_layer import default_call, token_grid
 from kgradcam.heatmaps.geometry import extent_of
 from kgradcam.heatmaps.layers import LayerCall, find_call, record_calls
-from kgradcam.heatmaps.linear_head import linear_kernel
+from kgradcam.heatmaps.linear_head import linear_kernel, only_mean
 from kgradcam.heatmaps.scores import Score, Scored
 
 _log = logging.getLogger(__name__)
@@ -49,6 +48,7 @@ class ForwardPass:
         score: Scores the outputs of `rescore`.
         reshape: Maps the layer's output to `feature_maps`, where it is no grid.
         tape: The record of what follows the layer, up to the scores.
+        outputs: The outputs of the model that are scored, by their place among all.
     """
 
     model: keras.Model
@@ -60,6 +60,7 @@ class ForwardPass:
     score: Score
     reshape: Reshape | None
     tape: tf.GradientTape
+    outputs: dict[int, Any]
 
     @property
     def extent(self) -> Any:
@@ -109,7 +110,7 @@ class ForwardPass:
         """
         pooled = None
         if not self.call.channels_first and self.reshape is None:
-            pooled = _only_mean(self.call.feature_maps, self.scored.start)
+            pooled = only_mean(self.call.feature_maps, self.scored.start)
         axes = space(self.feature_maps)
         if pooled is None:
             return self.for_each_class(lambda gradients: tf.reduce_mean(gradients, axis=axes))
@@ -204,6 +205,7 @@ def run_forward(
             score=score,
             reshape=grid,
             tape=trace.tape_of(call),
+            outputs=score.scored_outputs(model, trace.outputs),
         )
         for call in calls
         for grid in [reshape or token_grid(call, trace.flow)]
@@ -326,19 +328,6 @@ def as_grid(call: LayerCall, tensor: Any, reshape: Reshape | None = None) -> Any
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
-
-
-def _only_mean(feature_maps: Any, start: Any) -> Any:
-    """The mean over space of feature maps, if `start` depends on the maps through it alone."""
-    for operation in feature_maps.consumers():
-        if operation.type == "Mean" and feature_maps.dtype == tf.float32:
-            axes, mean = tf.get_static_value(operation.inputs[1]), operation.outputs[0]
-            if axes is not None and sorted(np.ravel(axes).tolist()) == space(feature_maps):
-                flow = Dataflow(feature_maps, start)
-                readers = [each for each in feature_maps.consumers() if each.outputs[0] in flow]
-                if readers == [operation]:
-                    return mean
-    return None
 
 
 def _channels_last(tensor: Any) -> Any:

@@ -15,15 +15,18 @@ import tensorflow as tf
 from typing_extensions import override
 
 from kgradcam.devices import compile_for_replicas
-from kgradcam.heatmaps.computation import Computation
-from kgradcam.heatmaps.explainer import Explainer, signature_of
+from kgradcam.heatmaps.computation import Computation, TraceRecord
+from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.graph_rewriting import (
     CannotFreezeError,
     drop_placeholders,
     operand,
     optimize,
 )
+from kgradcam.heatmaps.inputs import check_inputs
+from kgradcam.heatmaps.layers import keep_losses
 from kgradcam.heatmaps.precision import choose_precision
+from kgradcam.heatmaps.tracing import signature_of
 
 _log = logging.getLogger(__name__)
 
@@ -53,17 +56,34 @@ class FrozenExplainer(Explainer):
         self._kept: list[Any] = []
         # Tensors are immutable: an update of a variable copies the buffer that they share.
         self._weights = [variable.value.value() for variable in self.model.variables]
-        self._compile(specs)
+        self._specs = specs
+        self._frozen = self._freeze(computation.explain, self.precision)
 
     @override
-    def _compile(self, specs: Any) -> None:
-        self._specs = specs
-        self._explain = self._freeze(self._computation.explain, self.precision)
-        self._predict = lambda *arguments: self._frozen_predict(*arguments)
+    def _prepare(self, images: Any) -> Any:
+        return check_inputs(images, self._specs)
+
+    @override
+    def _explain(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        found: Sequence[Any] = self._frozen(inputs, groups)
+        return found
+
+    @override
+    def _predict(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        found: Sequence[Any] = self._frozen_predict(inputs, groups)
+        return found
 
     @cached_property
     def _frozen_predict(self) -> Callable[..., Any]:
         return self._freeze(self._computation.predict, "float32")
+
+    def _recorded(self, function: Callable[..., tuple[Any, TraceRecord]]) -> Callable[..., Any]:
+        def recorded(inputs: Any, groups: Any) -> Any:
+            tensors, record = function(inputs, groups)
+            self._traces.append(record)
+            return tensors
+
+        return recorded
 
     def _freeze(self, function: Callable[..., Any], precision: str) -> Callable[..., Any]:
         signature = signature_of(self._specs)
@@ -73,7 +93,9 @@ class FrozenExplainer(Explainer):
                 "2 GiB."
             )
         try:
-            concrete = trace_stateless(self._traced(function), signature, self.model, self._weights)
+            concrete = trace_stateless(
+                self._recorded(function), signature, self.model, self._weights
+            )
             cut = self._traces[-1].feature_maps
             frozen = constant_weights(concrete, self._weights, cut, precision)
         except CannotFreezeError as error:
@@ -131,7 +153,7 @@ def trace_stateless(
         mapping = list(zip(variables, values, strict=True))
         with keras.StatelessScope(state_mapping=mapping) as scope:
             before = [scope.get_current_value(variable) for variable in variables]
-            outputs = function(*arguments)
+            outputs = keep_losses(lambda: function(*arguments))
             after = [scope.get_current_value(variable) for variable in variables]
         if any(old is not new for old, new in zip(before, after, strict=True)):
             raise CannotFreezeError("it changes its variables when it is called.")

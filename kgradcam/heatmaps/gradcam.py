@@ -7,16 +7,15 @@ import keras
 import tensorflow as tf
 from typing_extensions import override
 
-from kgradcam.devices import compile_for_replicas
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, Method
-from kgradcam.heatmaps.explainer import Explainer, signature_of
+from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.frozen import FrozenExplainer
-from kgradcam.heatmaps.inputs import check_model, input_specs
+from kgradcam.heatmaps.inputs import check_model
 from kgradcam.heatmaps.multiscale import check_scales
-from kgradcam.heatmaps.precision import prefers_xla
 from kgradcam.heatmaps.scores import Score
+from kgradcam.heatmaps.tracing import LiveTraces
 
 
 def grad_cam(forward: ForwardPass) -> Any:
@@ -53,10 +52,12 @@ class GradCAM(Explainer):
         heatmap = ReLU(sum over k of alpha_k A^k)
 
     The computation is one `tf.function`, traced once for all batch sizes, classes and, where the
-    model accepts them, image sizes. All classes share one forward pass, and their gradients end at
-    the layer. The model is neither rebuilt nor changed: a softmax or sigmoid head is explained at
-    its logits. Calls use the current weights; `freeze` returns a faster explainer that does not.
-    The devices of a model created under a `tf.distribute.MirroredStrategy` share each batch.
+    model accepts them, image sizes; else once for each size. At the first call the outputs of the
+    trace are held to those of the model. All classes share one forward pass, and their gradients
+    end at the layer. The model is neither rebuilt nor changed, its losses and seeds included. A
+    softmax or sigmoid head is explained at its logits. Calls use the current weights; `freeze`
+    returns a faster explainer that does not. The devices of a model created under a
+    `tf.distribute.MirroredStrategy` share each batch.
 
     Args:
         model: Any Keras 3 model on the TensorFlow backend: functional, sequential, subclassed or
@@ -95,8 +96,8 @@ class GradCAM(Explainer):
         layer: The path of the explained layer, or of each; `None` before the first call of a model
             whose inputs are unknown.
         precision: `"float32"`.
-        trace_count: The number of traces: 1, and 1 more after `predict`; on several devices as
-            many for each.
+        trace_count: The number of traces: 1, and 1 more after `predict`; as many again for each
+            size where the model needs known sizes, for each device, and where XLA gives up.
 
     Raises:
         UserError: The layer does not exist or does not affect the score, the model has no feature
@@ -153,25 +154,22 @@ class GradCAM(Explainer):
             refine=refine,
         )
         super().__init__(computation)
-        self._jit_compile = jit_compile
-        if (specs := input_specs(model)) is not None:
-            self._compile(specs)
+        self._live = LiveTraces(computation, jit_compile)
+        self._traces = self._live.records
 
     @override
-    def _compile(self, specs: Any) -> None:
-        if self._jit_compile is None:
-            self._jit_compile = prefers_xla(specs)
-        self._explain, self._predict = (
-            compile_for_replicas(
-                self._traced(function),
-                signature_of(specs),
-                self.model.distribute_strategy,
-                self._jit_compile,
-            )
-            for function in (self._computation.explain, self._computation.predict)
-        )
-        self._explain.get_concrete_function()
-        self._specs = specs
+    def _prepare(self, images: Any) -> Any:
+        return self._live.prepare(images)
+
+    @override
+    def _explain(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        found: Sequence[Any] = self._live.explain(inputs, groups)
+        return found
+
+    @override
+    def _predict(self, inputs: Any, groups: Any) -> Sequence[Any]:
+        found: Sequence[Any] = self._live.predict(inputs, groups)
+        return found
 
     def freeze(self, precision: str = "float32") -> FrozenExplainer:
         """Returns a faster explainer with the current weights as constants.
@@ -208,9 +206,10 @@ class GradCAM(Explainer):
             >>> fast(np.zeros((2, 8, 8, 3)), classes=[3]).heatmaps.shape
             (2, 1, 6, 6)
         """
-        if self._specs is None:
+        if not self._traces:
             raise UserError(
                 "The inputs of this model are not known yet: call the explainer once on a batch of "
                 "images, then freeze it."
             )
-        return FrozenExplainer(self._computation, self._specs, precision, bool(self._jit_compile))
+        live = self._live
+        return FrozenExplainer(self._computation, live.traced, precision, bool(live.jit_compile))

@@ -38,10 +38,17 @@ def specs_of(tensors: Any) -> Any:
 
 
 def as_tensors(images: Any) -> Any:
-    """Converts images to float32 tensors; integers of 32 and 64 bits are kept, as indices."""
+    """Converts images to float32 tensors; integers of 32 and 64 bits are kept, as indices.
+
+    A list of pictures `[height, width, channels]` of one size is a batch.
+    """
+    if isinstance(images, list | tuple) and images and not tf.is_tensor(images[0]):
+        arrays = [_as_array(each) for each in images]
+        if arrays[0].ndim == 3 and {each.shape for each in arrays} == {arrays[0].shape}:
+            images = np.stack(arrays)
 
     def convert(values: Any) -> tf.Tensor:
-        tensor = tf.convert_to_tensor(values)
+        tensor = tf.convert_to_tensor(values if tf.is_tensor(values) else _as_array(values))
         return tensor if tensor.dtype in (tf.int32, tf.int64) else tf.cast(tensor, tf.float32)
 
     return tf.nest.map_structure(convert, images)
@@ -138,8 +145,10 @@ def _as_input(values: Any, spec: Any) -> tf.Tensor:
         raise UserError(
             f"images must have the shape {tuple(spec.shape)}. Received: {array.shape}.{hint}"
         )
+    if not len(array):
+        raise UserError(f"images must hold at least one image. Received: the shape {array.shape}.")
     tensor = tf.cast(tf.convert_to_tensor(values if tf.is_tensor(values) else array), spec.dtype)
-    if array.dtype.kind not in "biu" and len(array):
+    if array.dtype.kind not in "biu":
         # After the conversion: a float64 may be too large for float32.
         finite = np.isfinite(np.asarray(tf.cast(tensor, tf.float32)))
         finite &= np.isfinite(array.astype(np.float64, copy=False))

@@ -211,6 +211,28 @@ def record_calls(
             tf.config.run_functions_eagerly(eager)
 
 
+def keep_losses(function: Callable[[], Any]) -> Any:
+    """Calls a function of a model; the losses that the model has by earlier calls are kept.
+
+    Keras clears those of the outermost layer that is called, which is a Lambda here.
+    """
+    outcome: list[tuple[Any, Exception | None]] = []
+
+    def run(ignored: Any) -> Any:
+        try:
+            with tf.name_scope(""):
+                outcome.append((function(), None))
+        except Exception as error:  # raised below: Keras would rewrite its message
+            outcome.append((None, error))
+        return ignored
+
+    keras.layers.Lambda(run, dtype="float32")(tf.constant(0.0))
+    found, error = outcome.pop()
+    if error is not None:
+        raise error
+    return found
+
+
 def is_map(tensor: Any) -> bool:
     """Returns whether a tensor has places and channels, and more than one place."""
     if tensor.shape.rank not in (3, 4, 5) or not tensor.dtype.is_floating:

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from kgradcam.heatmaps.dataflow import Dataflow
 from kgradcam.heatmaps.heads import COPIES
 
 
@@ -42,6 +44,20 @@ def linear_kernel(outputs: Any, inputs: Any) -> Any:
     elif kernel.shape[:2] != (1, 1):
         return None
     return tf.reshape(tf.cast(kernel, tf.float32), [-1, kernel.shape[-1] or tf.shape(kernel)[-1]])
+
+
+def only_mean(feature_maps: Any, start: Any) -> Any:
+    """The mean over space of feature maps, if `start` depends on the maps through it alone."""
+    space = list(range(1, feature_maps.shape.rank - 1))
+    for operation in feature_maps.consumers():
+        if operation.type == "Mean" and feature_maps.dtype == tf.float32:
+            axes, mean = tf.get_static_value(operation.inputs[1]), operation.outputs[0]
+            if axes is not None and sorted(np.ravel(axes).tolist()) == space:
+                flow = Dataflow(feature_maps, start)
+                readers = [each for each in feature_maps.consumers() if each.outputs[0] in flow]
+                if readers == [operation]:
+                    return mean
+    return None
 
 
 def depends_on(tensor: Any, source: Any) -> bool:

@@ -119,8 +119,19 @@ class Score:
         """
         if self.function is not None:
             return score_values(self.function(outputs))
-        names = getattr(model, "output_names", ())
-        return score_classes(select_output(outputs, names, self.output), groups)
+        return score_classes(self._selected(model, outputs), groups)
+
+    def scored_outputs(self, model: keras.Model, outputs: Any) -> dict[int, Any]:
+        """Returns the outputs that are scored, by their place among all; all with a function."""
+        selected = None if self.function is not None else self._selected(model, outputs)
+        return {
+            place: each
+            for place, each in enumerate(tf.nest.flatten(outputs))
+            if tf.is_tensor(each) and each.shape.rank and (selected is None or each is selected)
+        }
+
+    def _selected(self, model: keras.Model, outputs: Any) -> Any:
+        return select_output(outputs, getattr(model, "output_names", ()), self.output)
 
 
 def score_classes(outputs: Any, groups: Any) -> Scored:

@@ -17,7 +17,7 @@ def model() -> keras.Model:
 
 
 def operations_of(cam) -> list[tf.Operation]:
-    return cam._explain.get_concrete_function().graph.get_operations()
+    return cam._frozen.get_concrete_function().graph.get_operations()
 
 
 def test_batch_normalizations_are_folded_into_convolutions(model: keras.Model) -> None:
@@ -88,7 +88,7 @@ def test_all_scales_and_the_finer_layers_are_frozen(
         assert difference < 1e-3
     else:
         assert 0 < difference < 0.1
-    operations = cam._explain.get_concrete_function().graph.get_operations()
+    operations = cam._frozen.get_concrete_function().graph.get_operations()
     convolutions = [each for each in operations if each.type in ("Conv2D", "_FusedConv2D")]
     lowered = [each for each in convolutions if each.outputs[0].dtype != tf.float32]
     assert len(convolutions) == 9  # three at each scale
@@ -102,7 +102,7 @@ def test_reduced_weights_are_not_kept_in_float32_as_well(reduced: str) -> None:
     x = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(x))
     model = keras.Model(inputs, keras.layers.Dense(3)(x))
     cam = GradCAM(model).freeze(reduced)
-    graph_def = cam._explain.get_concrete_function().graph.as_graph_def()
+    graph_def = cam._frozen.get_concrete_function().graph.as_graph_def()
     size = 4 * model.count_params()
     assert 0.5 * size < graph_def.ByteSize() < 0.6 * size + 50_000
 

@@ -219,7 +219,7 @@ def test_run_json_has_the_precision_that_was_used(
 
 def test_xla_is_a_choice_and_finds_the_same(configuration: Configuration, tmp_path: Path) -> None:
     chosen = replace(configuration, jit_compile=True)
-    assert make_explainer(chosen, load_model(chosen))._jit_compile is True
+    assert make_explainer(chosen, load_model(chosen))._live.jit_compile is True
     compiled = detect(chosen, tmp_path / "compiled")
     plain = detect(configuration, tmp_path / "plain")
     assert compiled.info.configuration.jit_compile is True
