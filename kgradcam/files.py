@@ -29,7 +29,8 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
 
     Args:
         path: The file; its folder must exist.
-        data: Its content: bytes, text, or pieces of text. Text is encoded as UTF-8.
+        data: Its content: bytes, text, or pieces of text. Text is encoded as UTF-8; what UTF-8
+            lacks is escaped.
 
     Raises:
         OSError: The file cannot be written. The old content is then still there.
@@ -57,7 +58,12 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
 
 
 def _encoded(pieces: Iterable[bytes | str]) -> Iterator[bytes]:
-    return (piece.encode("utf-8") if isinstance(piece, str) else piece for piece in pieces)
+    # Half of a surrogate pair, from JSON or a file name in another encoding, becomes \udXXX. In
+    # JSON that is the escape of the same string.
+    return (
+        piece.encode("utf-8", "backslashreplace") if isinstance(piece, str) else piece
+        for piece in pieces
+    )
 
 
 def is_stream(path: Path) -> bool:
@@ -67,6 +73,21 @@ def is_stream(path: Path) -> bool:
     except OSError:
         return False
     return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def home_folder() -> Path:
+    """Returns the user's home directory.
+
+    Raises:
+        UserError: The user has none, as in some containers.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise UserError(
+            "The user has no home directory. Set the environment variable HOME, or give the paths "
+            "of data (--data-dir) and files in full."
+        ) from None
 
 
 def partial_path(path: Path) -> Path:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from kgradcam.errors import UsageError, did_you_mean
 
-_MAX_RADIUS = 10_000
+MAX_RADIUS = 10_000
+"""The largest smoothing radius in pixels."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,9 @@ class BoxOptions:
                     f"{name} must be {' or '.join(known)}. Received: {value!r}."
                     f"{did_you_mean(str(value), known)}"
                 )
-        if not 0 <= self.smooth_radius <= _MAX_RADIUS:
+        if not 0 <= self.smooth_radius <= MAX_RADIUS:
             raise UsageError(
-                f"smooth_radius must be 0 to {_MAX_RADIUS} pixels. "
-                f"Received: {self.smooth_radius!r}."
+                f"smooth_radius must be 0 to {MAX_RADIUS} pixels. Received: {self.smooth_radius!r}."
             )
         for name in ("iou_threshold", "min_relative_score"):
             if not 0 <= getattr(self, name) <= 1:

@@ -4,76 +4,17 @@ Results go to stdout, progress and messages to stderr. Exit codes: 0 done, 1 fai
 130 interrupted. TensorFlow takes seconds to import, so a command imports it only when it runs.
 """
 
-from typing import Annotated
-
-import typer
-
-from kgradcam import __version__
-from kgradcam.cli import (
-    coco,
-    compare,
-    demo,
-    detect,
-    env,
-    evaluate,
-    explain,
-    faithfulness,
-    layers,
-    prepare,
-    report,
-    startup,
-    train,
-    tune,
-    visualize,
-    wsol,
-)
-from kgradcam.cli.help import Command
-
-app = typer.Typer(
-    help="Grad-CAM for every Keras 3 model: explain, localize, measure.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
-# The order of `kgradcam --help`.
-for _command in (
-    explain.explain,
-    layers.layers,
-    detect.detect,
-    visualize.visualize,
-    evaluate.evaluate,
-    wsol.wsol,
-    coco.coco,
-    faithfulness.faithfulness,
-    tune.tune,
-    compare.compare,
-    report.report,
-    train.train,
-    demo.demo,
-    prepare.prepare,
-    env.env,
-):
-    app.command(cls=Command)(_command)
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        typer.echo(f"kgradcam {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _common(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
-    ] = False,
-) -> None:
-    pass
+import sys
 
 
 def main() -> None:
     """Runs the command line."""
-    startup.run(app)
+    try:
+        # Imported here, so that Ctrl-C meanwhile ends the command like Ctrl-C later.
+        from kgradcam.cli.commands import app
+        from kgradcam.cli.startup import run
+
+        run(app)
+    except KeyboardInterrupt:
+        print("kgradcam: interrupted.", file=sys.stderr)
+        sys.exit(130)

@@ -20,7 +20,7 @@ def compare(
     bootstrap: Annotated[
         int, typer.Option(help="Number of paired bootstrap samples.", min=10)
     ] = 1000,
-    seed: Annotated[int, typer.Option(help="Random seed of the samples.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of the samples.", min=0)] = 0,
     max_pixels: options.MaxPixels = None,
     out: options.ResultFolder = None,
     as_json: options.AsJson = False,

@@ -2,7 +2,6 @@
 
 import os
 import platform
-from pathlib import Path
 
 import typer
 
@@ -51,7 +50,7 @@ def _describe() -> dict[str, str]:
         "XLA": _xla(),
         "oneDNN": _one_dnn(),
         "data folder": str(data_folder()),
-        "weights cache": os.environ.get("KERAS_HOME") or str(Path.home() / ".keras"),
+        "weights cache": os.environ.get("KERAS_HOME") or os.path.expanduser("~/.keras"),
     }
 
 

@@ -34,7 +34,8 @@ def evaluate(
         int, typer.Option(help="Bootstrap samples for 95 % intervals; 0 for none.", min=0)
     ] = 0,
     seed: Annotated[
-        int, typer.Option(help="Random seed of bootstrap samples and random heatmaps.")
+        int,
+        typer.Option(help="Random seed of bootstrap samples and random heatmaps.", min=0),
     ] = 0,
     fail_under: Annotated[
         list[str] | None,

@@ -1,9 +1,13 @@
 """The help of a command: its options in sections by purpose, in two columns."""
 
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import typer
 from typing_extensions import override
+
+from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
     "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
@@ -21,7 +25,22 @@ _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in
 
 
 class Command(typer.core.TyperCommand):
-    """A command whose help has an example, and a section for each purpose of options."""
+    """A command whose help has an example, and a section for each purpose of options.
+
+    Its numbers are finite and fit int32.
+    """
+
+    @override
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        rest: list[str] = super().parse_args(ctx, args)
+        parameters: list[Any] = self.get_params(ctx)
+        for parameter in parameters:
+            for number in _numbers_in(ctx.params.get(parameter.name)):
+                if not math.isfinite(number) or abs(number) > LARGEST_NUMBER:
+                    raise typer.BadParameter(
+                        f"{number} is not a number up to {LARGEST_NUMBER:,}.", ctx, parameter
+                    )
+        return rest
 
     @override
     def format_help_text(self, ctx: Any, formatter: Any) -> None:
@@ -49,3 +68,11 @@ class Command(typer.core.TyperCommand):
             if records:
                 with formatter.section(name):
                     formatter.write_dl(records)
+
+
+def _numbers_in(value: Any) -> Iterator[int | float]:
+    if isinstance(value, int | float):
+        yield value
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _numbers_in(each)

@@ -4,6 +4,7 @@ By `print`, since click writes UTF-8 to a console whose encoding is ASCII.
 """
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,11 @@ from kgradcam.errors import UserError
 def print_result(result: Any, form: str, out: Path | None = None) -> None:
     """Prints a `Result` as `table`, `json`, `csv`, `markdown` or `latex`.
 
-    `out` is a folder to write evaluation.json, .csv and .md to as well, and charts as PNG.
+    `out` is a folder to write evaluation.json, .csv and .md to as well, and charts as PNG. Files of
+    an older result with these names are replaced or removed.
     """
+    if out is not None:
+        _write_result(result, out)
     if form == "table":
         print_result_table(result)
         if result.curves and result.chosen_on_the_test and len(result.classes) > 1:
@@ -24,21 +28,24 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
     else:
         text = getattr(result, f"to_{form}")().rstrip("\n")
         print(_plain_json(text) if form == "json" else plain(text))
-    if out is None:
-        return
-    from kgradcam.files import write_atomically
+    if out is not None:
+        note(str(out))
 
-    out.mkdir(parents=True, exist_ok=True)
-    from kgradcam.pictures.charts import draw_charts
+
+def _write_result(result: Any, out: Path) -> None:
+    from kgradcam.files import write_atomically
+    from kgradcam.pictures.charts import CHARTS, draw_charts
     from kgradcam.pictures.figures import save
 
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("evaluation.json", *(f"{chart}.png" for chart in CHARTS)):
+        (out / name).unlink(missing_ok=True)
     for name, figure in draw_charts(result).items():
         save(figure, out / f"{name}.png")
     write_atomically(out / "evaluation.csv", result.to_csv())
     write_atomically(out / "evaluation.md", result.to_markdown() + "\n")
     # Last, since its presence marks a complete folder.
     write_atomically(out / "evaluation.json", result.to_json() + "\n")
-    note(str(out))
 
 
 def require_absent(
@@ -90,8 +97,9 @@ def report_skipped(skipped: Sequence[dict[str, str]]) -> None:
 
 
 def note(text: str, quiet: bool = False) -> None:
-    """Prints a message on stderr."""
+    """Prints a message on stderr; numbers and names of a thousand characters are cut."""
     if not quiet:
+        text = re.sub(r"\S{1000,}", lambda found: f"{found[0][:100]}...", text)
         print(plain(text), file=sys.stderr)
 
 

@@ -4,17 +4,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 
 import typer
 
 from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.files import home_folder
 
 
 def expand_home(argument: str) -> str:
     """Replaces a leading ~, also of a value as in --out=~/x, where no shell has done so."""
-    return re.sub(r"(^|=)~(?=[/\\]|$)", lambda found: found[1] + str(Path.home()), argument)
+    return re.sub(r"(^|=)~(?=[/\\]|$)", lambda found: found[1] + str(home_folder()), argument)
+
+
+LARGEST_NUMBER = 2**31 - 1
+"""The largest number of any option; TensorFlow counts in int32."""
 
 
 class Numbers(list[float]):
@@ -31,12 +35,18 @@ def numbers(text: str | Numbers) -> Numbers:
             start, *rest = map(Decimal, item.split(":"))
             stop, step = rest or (start, Decimal(1))
         except (ArithmeticError, ValueError):
-            raise typer.BadParameter(f"{item!r} is neither a number nor START:STOP:STEP.") from None
+            raise typer.BadParameter(
+                f"{item!r:.80} is neither a number nor START:STOP:STEP."
+            ) from None
         if not (start.is_finite() and stop.is_finite() and step > 0 and start <= stop):
-            raise typer.BadParameter(f"{item!r} is not an increasing range with a positive step.")
+            raise typer.BadParameter(
+                f"{item!r:.80} is not an increasing range with a positive step."
+            )
+        if max(-start, stop) > LARGEST_NUMBER:
+            raise typer.BadParameter(f"{item!r:.80} is larger than {LARGEST_NUMBER:,}.")
         count = int((stop - start) / step) + 1
         if count > 10_000:
-            raise typer.BadParameter(f"{item!r} has more than 10,000 numbers.")
+            raise typer.BadParameter(f"{item!r:.80} has more than 10,000 numbers.")
         # Decimal arithmetic: 0.1:0.3:0.1 must end in 0.3, not in 0.30000000000000004.
         found += [float(start + i * step) for i in range(count)]
     return found
@@ -46,15 +56,19 @@ def fractions(text: str | Numbers) -> Numbers:
     """Parses numbers in [0, 1]."""
     found = numbers(text)
     if not all(0 <= each <= 1 for each in found):
-        raise typer.BadParameter(f"{text} is not in the range 0 to 1.")
+        raise typer.BadParameter(f"{text:.80} is not in the range 0 to 1.")
     return found
 
 
 def pixels(text: str | Numbers) -> Numbers:
-    """Parses non-negative integers."""
+    """Parses smoothing radii."""
+    from kgradcam.boxes.options import MAX_RADIUS
+
     found = numbers(text)
-    if not all(each >= 0 and each == int(each) for each in found):
-        raise typer.BadParameter(f"{text} is not a whole number of pixels.")
+    if not all(0 <= each <= MAX_RADIUS and each == int(each) for each in found):
+        raise typer.BadParameter(
+            f"{text:.80} is not a whole number of pixels from 0 to {MAX_RADIUS:,}."
+        )
     return found
 
 
@@ -79,9 +93,11 @@ def side_length(text: str) -> int | None:
     """Parses `--image-size`; `None` is the native size."""
     if text == "native":
         return None
-    if text.isdigit() and int(text) > 0:
+    if text.isdecimal() and len(text) <= 5 and int(text) > 0:
         return int(text)
-    raise UsageError(f"--image-size must be native or a number of pixels. Received: {text!r}.")
+    raise UsageError(
+        f"--image-size must be native or a number of pixels, at most 99999. Received: {text!r:.80}."
+    )
 
 
 def output_form(**wanted: bool) -> str:

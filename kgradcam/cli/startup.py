@@ -77,23 +77,56 @@ def run(app: typer.Typer) -> None:
     """Runs the command line; a user's mistake becomes one line on stderr and an exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # stops in order, like Ctrl-C
     sys.unraisablehook = _interrupt_later
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A console in cp1252 or ASCII lacks some letters of class and file names.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     warnings.showwarning = _show_warning
     try:
-        app([expand_home(argument) for argument in sys.argv[1:]], prog_name="kgradcam")
+        try:
+            app([expand_home(argument) for argument in sys.argv[1:]], prog_name="kgradcam")
+        finally:
+            sys.stdout.flush()  # a closed pipe or a full disk is an error of the command
     except UsageError as error:
         _fail(str(error), 2)
     except UserError as error:
         _fail(str(error), 1)
+    except BrokenPipeError:  # as `| head` ends a command
+        _discard_stdout()
+        sys.exit(1)
     except OSError as error:
+        _discard_stdout()
         _fail(f"{error.filename}: {error.strerror}." if error.filename else str(error), 1)
+    except MemoryError as error:
+        _fail(
+            f"The memory is exhausted: {error or 'no details'}. Use smaller images or options.", 1
+        )
     except SystemExit as exit_:
         if exit_.code == 130:
             typer.echo("kgradcam: interrupted; no partial file is left behind.", err=True)
         raise
+
+
+def _open_closed_streams() -> None:
+    """Opens streams that the shell has closed (`>&-`), so that no file takes their descriptors."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != descriptor:
+                os.dup2(nowhere, descriptor)
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
+
+
+def _discard_stdout() -> None:
+    """Drops what cannot be written, which Python would try again at its exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 _show_with_source = warnings.showwarning

@@ -7,6 +7,7 @@ from kgradcam.data.dataset import Dataset
 from kgradcam.data.names import DEMO, is_name
 from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.files import home_folder
 
 
 def open_dataset(
@@ -65,7 +66,8 @@ def _open_folder(root: Path, name: str, split: str | None, quiet: bool, clip: bo
 
 def data_folder(data_dir: Path | None = None) -> Path:
     """Returns `data_dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
-    return Path(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    given = data_dir or os.environ.get("TFDS_DATA_DIR")
+    return Path(given).expanduser() if given else home_folder() / "tensorflow_datasets"
 
 
 def demo_folder(data_dir: Path | None = None) -> Path:

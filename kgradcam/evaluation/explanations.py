@@ -82,9 +82,10 @@ def faithfulness_of_run(
     outputs = list(run.info.model.outputs.values())
     found: dict[int, list[dict[str, float]]] = {}
     with progress.bar("measures", len(examples), "images", quiet) as advance:
-        for batch, pictures, _ in opened.batches(examples, made_by.batch_size, made_by.image_size):
-            if not batch:
-                continue
+        batches = opened.batches(examples, made_by.batch_size, made_by.image_size)
+        for batch, pictures, damaged in batches:
+            for example, reason in damaged:
+                raise UserError(f"{example.file_name}, an image of the run, is damaged: {reason}")
             heatmaps = [records[images[example.file_name].id] for example in batch]
             most = max(map(len, heatmaps))
             # All images of a batch need the same number of classes, so the last one is repeated.

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kgradcam.boxes.options import DEFAULT_OPTIONS
+from kgradcam.boxes.options import DEFAULT_OPTIONS, MAX_RADIUS
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import boxes_of_run
 from kgradcam.evaluation.grid import evaluate_boxes
@@ -59,7 +59,7 @@ class BoxChoice:
 def fingerprint(run: Run) -> str:
     """Returns a hash of the image names of a run, 16 hexadecimal digits."""
     names = sorted(image.file_name for image in run.ground_truth.images)
-    return hashlib.sha256("\n".join(names).encode()).hexdigest()[:16]
+    return hashlib.sha256("\n".join(names).encode("utf-8", "backslashreplace")).hexdigest()[:16]
 
 
 def tune(
@@ -129,7 +129,7 @@ def read_choice(path: Path) -> BoxChoice:
         raise
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} has no valid box options: {error}") from error
-    in_range = 0 <= choice.threshold <= 1 and choice.radius >= 0
+    in_range = 0 <= choice.threshold <= 1 and 0 <= choice.radius <= MAX_RADIUS
     if not in_range or choice.rows not in ROWS or choice.boxes not in DEFAULT_OPTIONS:
         raise UserError(f"{path} has no valid box options: {choice}")
     return choice

@@ -1,5 +1,6 @@
 """Several image sizes, and refinement: composed around the forward passes of one layer."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -36,9 +37,9 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
     """Returns the scales as a tuple.
 
     Raises:
-        UserError: There are none, or one is not positive.
+        UserError: There are none, or one is not positive and finite.
     """
-    if not scales or not all(scale > 0 for scale in scales):
+    if not scales or not all(0 < scale < math.inf for scale in scales):
         raise UserError(f"scales must be positive factors, as (1.0, 0.5). Received: {scales!r}.")
     return tuple(scales)
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from kgradcam.errors import UserError
+from kgradcam.files import read_bounded
 
 _MAGIC = 0x1950A86A20F9469CFC6C
 _VERSION = 1001
@@ -43,13 +44,9 @@ def read_checkpoint(path: Path) -> dict[str, npt.NDArray[Any]]:
         UserError: The file is missing, too large, damaged or of another format, or its pickles
             refer to anything but tensors.
     """
+    content = read_bounded(path, _MAX_BYTES)
     try:
-        size = path.stat().st_size
-        if size > _MAX_BYTES:
-            raise UserError(f"it has {size:,} bytes, more than {_MAX_BYTES:,}.")
-        return _read(path.read_bytes())
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}.") from error
+        return _read(content)
     except UserError as error:
         raise UserError(f"{path} is not a checkpoint that kgradcam can read: {error}") from error
 

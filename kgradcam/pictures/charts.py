@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 _PANEL_INCHES = 3.6
 _MAX_IOUS = 3  # panels of the charts that have one for each IoU
 _COLUMNS = 4
+CHARTS = ("precision-recall", "thresholds", "options", "differences")
+"""The names of all charts."""
 _PALEST = 0.7  # end of the colormaps for lines; beyond it they are too pale on white
 
 

@@ -12,6 +12,7 @@ from kgradcam.data.flags import parse_flag
 from kgradcam.errors import UserError
 
 _ABSENT = object()
+_MOST_PIXELS = 2**31 - 1
 
 Kind = tuple[str, Callable[[Any], Any]]
 """The expected value of a field in words, and its conversion, which raises `ValueError`."""
@@ -108,6 +109,13 @@ def _text(value: Any) -> str:
     raise ValueError
 
 
+def _pixels(value: Any) -> float:
+    number = _finite(value)
+    if abs(number) > _MOST_PIXELS:  # whole pixels are drawn and counted as integers
+        raise ValueError
+    return number
+
+
 def _finite(value: Any) -> float:
     if type(value) not in (int, float):
         raise ValueError
@@ -121,7 +129,7 @@ def _finite(value: Any) -> float:
 
 
 def _size(value: Any) -> int:
-    if _finite(value) < 0:
+    if _pixels(value) < 0:
         raise ValueError
     return int(value)
 
@@ -129,7 +137,7 @@ def _size(value: Any) -> int:
 def _box(value: Any) -> list[float]:
     if not isinstance(value, list) or len(value) != 4:
         raise ValueError
-    box = [_finite(each) for each in value]
+    box = [_pixels(each) for each in value]
     if min(box[2:]) < 0:
         raise ValueError
     return box

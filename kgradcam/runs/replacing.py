@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 from kgradcam.errors import UserError
-from kgradcam.files import exchange, file_digest, move, write_atomically
+from kgradcam.files import exchange, file_digest, move, read_bytes, write_atomically
 from kgradcam.runs.partial_run import partial_folder
 
 _MARK, _REPLACED = "exchange", "replaced"
@@ -83,4 +83,6 @@ def recover(folder: Path) -> bool:
     mark, replaced, current = partial / _MARK, partial / _REPLACED, folder / "run.json"
     if replaced.exists() and not folder.exists():
         move(replaced, folder)
-    return mark.is_file() and current.is_file() and file_digest(current) == mark.read_text()
+    return (
+        mark.is_file() and current.is_file() and file_digest(current).encode() == read_bytes(mark)
+    )

@@ -22,12 +22,13 @@ from typing import Any
 import filelock
 
 from kgradcam.errors import UserError, differences, errors_in_file
-from kgradcam.files import write_atomically
+from kgradcam.files import read_bounded, write_atomically
 from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE
 from kgradcam.training.configuration import TrainingConfiguration
 
 CURVES_FILE = "curves.png"
 _WORK, _LOCK = "unfinished", "lock"
+_MAX_PLAN_BYTES = 2**28
 
 
 class TrainingFolder:
@@ -164,8 +165,9 @@ def _read_plan(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         done = " It is finished." if (folder / CARD_FILE).is_file() else ""
         raise UserError(f"There is no interrupted training in {folder} to resume.{done}")
+    content = read_bounded(path, _MAX_PLAN_BYTES)
     with errors_in_file(path, "plan of a training"):
-        plan: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        plan = json.loads(content)
         return {name: dict(plan[name]) for name in ("configuration", "inputs")}
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from kgradcam.errors import UserError
-from kgradcam.files import write_atomically
+from kgradcam.files import open_regular, write_atomically
 
 _OF_EPOCH = {"epoch": int, "stage": str, "loss": float, "map": float, "learning_rate": float}
 
@@ -58,7 +58,7 @@ def load_checkpoint(
     """
     try:
         # Opened here, because numpy leaves a damaged file open.
-        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        with open_regular(path, 2**36) as opened, np.load(opened, allow_pickle=False) as file:
             for place, variable in enumerate(variables):
                 variable.assign(file[str(place)])
             state = json.loads(str(file["state"]))

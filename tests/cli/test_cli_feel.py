@@ -268,6 +268,7 @@ def test_an_interrupt_in_a_destructor_is_not_lost(tmp_path: Path) -> None:
     program = """
 import signal, time
 from kgradcam import cli
+from kgradcam.cli.commands import app
 
 class Leaving:
     def __del__(self):
@@ -277,7 +278,7 @@ def work():
     Leaving()
     time.sleep(60)
 
-cli.app.command("work")(work)
+app.command("work")(work)
 cli.main()
 """
     result = subprocess.run(

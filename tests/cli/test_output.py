@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_type_hints
 
 import PIL.Image
 import pytest
+import typer
 
+from kgradcam.cli.commands import app
 from kgradcam.cli.output import print_result, require_absent
-from kgradcam.cli.parsing import expand_home
+from kgradcam.cli.parsing import expand_home, side_length
 from kgradcam.errors import UserError
 from kgradcam.evaluation.tables import markdown
 
@@ -166,3 +170,113 @@ def test_names_reach_a_terminal_in_no_form(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(printed["json"]) == {"class": name}
     assert printed["csv"].startswith("class,ap\na\\x1b[2J\\x9b|")
     assert printed["markdown"].splitlines()[2:] == [r"| a\x1b[2J\x9b\| b | 0.5 |"]
+
+
+def test_an_older_result_leaves_no_chart(kgradcam, run, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = kgradcam("evaluate", run.folder, "--thresholds", "0.3,0.5", "--radii", "0,5",
+                      "--out", out)  # fmt: skip
+    assert (result.code, (out / "options.png").is_file()) == (0, True)
+    (out / "mine.png").touch()
+    assert kgradcam("evaluate", run.folder, "--out", out, "--force").code == 0
+    assert sorted(path.name for path in out.iterdir()) == [
+        *("evaluation.csv", "evaluation.json", "evaluation.md", "mine.png", "precision-recall.png"),
+    ]
+
+
+LARGE = ["9" * 5000, "9" * 19, "-" + "9" * 30, "nan", "inf", "1e400"]
+
+
+@pytest.mark.parametrize("value", LARGE, ids=[value[:5] for value in LARGE])
+def test_numbers_are_finite_and_of_int32_in_every_option(kgradcam, value: str) -> None:
+    commands, tried = typer.main.get_command(app).commands, 0
+    for registered in app.registered_commands:
+        parameters = commands[registered.callback.__name__].params
+        required = [each.name if each.opts[0][0] != "-" else f"{each.opts[0]}=x"
+                    for each in parameters if each.required]  # fmt: skip
+        hints = get_type_hints(registered.callback)
+        for each in parameters:
+            if re.search(r"\b(int|float|Numbers)\b", str(hints[each.name])):
+                name, option = registered.callback.__name__, each.opts[0]
+                result = kgradcam(name, *required, f"{option}={value}")
+                assert (result.code, option in result.err) == (2, True), result.err
+                tried += 1
+    assert tried > 30
+
+
+def test_image_sizes_have_a_limit() -> None:
+    assert (side_length("native"), side_length("448")) == (None, 448)
+    for text in ("0", "-1", "100000", "9" * 5000, "nan", "\N{SUPERSCRIPT TWO}"):
+        with pytest.raises(UserError, match="--image-size must be native or a number of pixels"):
+            side_length(text)
+
+
+def test_half_of_a_surrogate_pair_is_escaped(kgradcam, goats: list[str], tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    truth.write_text(truth.read_text().replace("\\u5c71\\u7f8a", "\\ud800"))
+    for form in ((), ("--csv",), ("--markdown",), ("--latex",)):
+        result = kgradcam(*goats, *form, "--out", tmp_path / "out", "--force")
+        assert result.code == 0, result.err
+    content = json.loads((tmp_path / "out/evaluation.json").read_bytes())
+    assert content["rows"][0]["class"] == "\ud800"
+    assert "\n\\ud800,given" in (tmp_path / "out/evaluation.csv").read_text()
+
+
+def program(*arguments: object, **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*PROGRAM, *map(str, arguments)], text=True, stderr=subprocess.PIPE, **options
+    )
+
+
+def test_a_pipe_that_is_closed_ends_a_command_silently(goats: list[str]) -> None:
+    for command in (["--version"], goats):
+        read, write = os.pipe()
+        os.close(read)
+        done = program(*command, stdout=write)
+        os.close(write)
+        assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="only Linux has a full device")
+def test_a_full_disk_behind_stdout_is_an_error(goats: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        done = program(*goats, stdout=full)
+    assert (done.returncode, done.stderr) == (1, "kgradcam: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="closes a descriptor as a shell does")
+@pytest.mark.parametrize("closed", [(1,), (2,), (0, 1, 2)])
+def test_closed_streams_take_no_file(goats: list[str], tmp_path: Path, closed: Any) -> None:
+    done = program(*goats, "--out", tmp_path / "out", stdout=subprocess.PIPE,
+                   preexec_fn=lambda: [os.close(each) for each in closed])  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads((tmp_path / "out/evaluation.json").read_text())["rows"]
+
+
+@pytest.mark.parametrize("module", ["kgradcam.cli.commands", "typer", "kgradcam.cli.parsing"])
+def test_ctrl_c_during_the_import_of_the_command(tmp_path: Path, module: str) -> None:
+    """The interrupt comes when Python looks for the module."""
+    source = (
+        "import os, signal, sys\n"
+        "class Finder:\n"
+        "    def find_spec(name, *_):\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Finder)\n"
+        "from kgradcam.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "kgradcam: interrupted.\n")
+
+
+def test_no_home_directory_is_one_line(
+    kgradcam, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    for command in (["evaluate", "~/run"], ["detect", "--dataset", "demo", "--out", "x"]):
+        result = kgradcam(*command)
+        assert result.code == 1
+        assert result.err.startswith("kgradcam: The user has no home directory. Set the")

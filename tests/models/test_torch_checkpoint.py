@@ -352,7 +352,7 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "zip.pth").write_bytes(b"PK\x03\x04rest")
     with pytest.raises(UserError, match="zip format. Save it again"):
         read_checkpoint(tmp_path / "zip.pth")
-    with pytest.raises(UserError, match="cannot be read: No such file"):
+    with pytest.raises(UserError, match="No file .*nowhere.pth"):
         read_checkpoint(tmp_path / "nowhere.pth")
 
 

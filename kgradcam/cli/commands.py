@@ -1,0 +1,68 @@
+"""The commands in the order of `kgradcam --help`."""
+
+from typing import Annotated
+
+import typer
+
+from kgradcam import __version__
+from kgradcam.cli import (
+    coco,
+    compare,
+    demo,
+    detect,
+    env,
+    evaluate,
+    explain,
+    faithfulness,
+    layers,
+    prepare,
+    report,
+    train,
+    tune,
+    visualize,
+    wsol,
+)
+from kgradcam.cli.help import Command
+
+app = typer.Typer(
+    help="Grad-CAM for every Keras 3 model: explain, localize, measure.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+for _command in (
+    explain.explain,
+    layers.layers,
+    detect.detect,
+    visualize.visualize,
+    evaluate.evaluate,
+    wsol.wsol,
+    coco.coco,
+    faithfulness.faithfulness,
+    tune.tune,
+    compare.compare,
+    report.report,
+    train.train,
+    demo.demo,
+    prepare.prepare,
+    env.env,
+):
+    app.command(cls=Command)(_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"kgradcam {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    pass
