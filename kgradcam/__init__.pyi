@@ -21,3 +21,4 @@ from .heatmaps import targets as targets
 from .pictures import PictureExplanation as PictureExplanation
 from .pictures import explain as explain
 from .pictures import overlay as overlay
+from .serving import export_model as export_model

@@ -13,7 +13,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "kgradcam"
 MODULES = [path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"]
-ROOMS = ("data", "heatmaps", "boxes", "models", "runs", "metrics", "evaluation", "pictures")
+ROOMS = (
+    *("data", "heatmaps", "boxes", "models", "serving", "runs", "metrics", "evaluation"),
+    "pictures",
+)
 ORDER = (
     ("errors", "_version"),
     ("files", "progress", "devices"),

@@ -19,10 +19,10 @@ from kgradcam.boxes.scores import Scores, score_boxes
 
 LEVELS = tuple(level / 100 for level in range(5, 81, 5))
 """The heat levels. Regions above .8 are mere spots; finer steps find no new boxes."""
-_CANVAS = 128  # pixels of the longer side; a finer canvas moves boxes by less than heatmaps err
+CANVAS = 128  # pixels of the longer side; a finer canvas moves boxes by less than heatmaps err
 
 # Bounds of a hostile heatmap: a checkerboard has 131,000 regions, and took 25 seconds.
-_MAX_CANDIDATES, _MAX_BOXES = 10_000, 1000
+MAX_CANDIDATES, _MAX_BOXES = 10_000, 1000
 _MAX_TABLE = 500
 """The most boxes whose overlaps are computed at once for all thresholds."""
 
@@ -50,7 +50,7 @@ def level_boxes(
     Yields:
         For each radius and, within it, each threshold: boxes `[boxes, 4]`, best first, and scores.
     """
-    shrink = min(1.0, _CANVAS / max(size))
+    shrink = min(1.0, CANVAS / max(size))
     small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
     canvas = normalize(heatmap, small, extent)
     scale = np.array([size[0] / canvas.shape[1], size[1] / canvas.shape[0]] * 2)
@@ -122,7 +122,7 @@ def _suppress(
     """
     candidates = rows[np.argsort(-scores[rows], kind="stable")]
     lowest = options.min_relative_score * scores[rows].max(initial=0.0)
-    candidates = candidates[scores[candidates] >= lowest][:_MAX_CANDIDATES]
+    candidates = candidates[scores[candidates] >= lowest][:MAX_CANDIDATES]
     kept: list[np.int64] = []
     while len(candidates) and len(kept) < _MAX_BOXES:
         best, others = candidates[0], candidates[1:]

@@ -11,11 +11,12 @@ from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
     "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
-    "Model": "model weights preprocess import names output trust_model image_size scale_pixels",
+    "Model": "model weights preprocess import names output trust_model image_size size "
+    "scale_pixels",
     "Classes": "classes targets top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",
-    "Boxes": "boxes threshold radius score rows box_options",
+    "Boxes": "boxes threshold radius score rows box_options max_boxes",
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size colormap overlay_only",
     "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",

@@ -22,6 +22,7 @@ from kgradcam.heatmaps.graph_rewriting import (
     drop_placeholders,
     operand,
     optimize,
+    rename_functions,
 )
 from kgradcam.heatmaps.inputs import check_inputs
 from kgradcam.heatmaps.layers import keep_losses
@@ -49,9 +50,15 @@ class FrozenExplainer(Explainer):
     """
 
     def __init__(
-        self, computation: Computation, specs: Any, precision: str, jit_compile: bool
+        self,
+        computation: Computation,
+        specs: Any,
+        precision: str,
+        jit_compile: bool,
+        to_be_saved: bool = False,
     ) -> None:
         super().__init__(computation, choose_precision(precision))
+        self._to_be_saved = to_be_saved
         self._jit_compile = jit_compile
         self._kept: list[Any] = []
         # Tensors are immutable: an update of a variable copies the buffer that they share.
@@ -97,7 +104,7 @@ class FrozenExplainer(Explainer):
                 self._recorded(function), signature, self.model, self._weights
             )
             cut = self._traces[-1].feature_maps
-            frozen = constant_weights(concrete, self._weights, cut, precision)
+            frozen = constant_weights(concrete, self._weights, cut, precision, self._to_be_saved)
         except CannotFreezeError as error:
             raise CannotFreezeError(f"{self.model.name} cannot be frozen: {error}") from error
         # TensorFlow unregisters the bodies of loops, by name, with the trace that defined them.
@@ -172,7 +179,11 @@ def trace_stateless(
 
 
 def constant_weights(
-    concrete: Any, weights: Sequence[Any], cut: Sequence[Any], precision: str
+    concrete: Any,
+    weights: Sequence[Any],
+    cut: Sequence[Any],
+    precision: str,
+    to_be_saved: bool = False,
 ) -> Callable[..., Any]:
     """Returns a function of tensors, with the weights of a stateless trace as constants.
 
@@ -181,6 +192,7 @@ def constant_weights(
         weights: The values of its last inputs.
         cut: Tensors of the trace behind which everything stays in float32.
         precision: See `GradCAM.freeze`.
+        to_be_saved: Whether the function will be a part of a SavedModel, and only run there.
     """
     names = [tensor.name for tensor in concrete.inputs]
     arguments, placeholders = names[: -len(weights) or None], names[len(names) - len(weights) :]
@@ -189,6 +201,8 @@ def constant_weights(
         for name, value in zip(placeholders, weights, strict=True)
     }
     graph_def = optimize(concrete.graph, concrete.outputs, cut, arrays, precision)
+    if to_be_saved:
+        rename_functions(graph_def)
     used = {f"{operand(name)}:0" for node in graph_def.node for name in node.input}
     # The arguments replace these placeholders on import. XLA cannot compile placeholders.
     drop_placeholders(graph_def, {name.removesuffix(":0") for name in arguments})

@@ -6,6 +6,7 @@ graph. So this module relies on `tensorflow.python.grappler.tf_optimizer.Optimiz
 `tests/heatmaps/test_graph_rewriting.py` fails if a TensorFlow release changes them.
 """
 
+import secrets
 from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from typing import Any
@@ -110,6 +111,25 @@ def drop_placeholders(graph_def: Any, placeholders: Set[str]) -> None:
     for i, node in reversed(list(enumerate(graph_def.node))):
         if node.op == "Placeholder" and node.name in placeholders:
             del graph_def.node[i]
+
+
+def rename_functions(graph_def: Any) -> None:
+    """Gives the bodies of loops and branches new names.
+
+    Passes rewrite them, but the original trace has functions of the same names, and TensorFlow
+    saves no model with both. In this process only the original names can be run.
+    """
+    functions = graph_def.library.function
+    suffix = f"_frozen_{secrets.token_hex(4)}"
+    names = {each.signature.name for each in functions}
+    for nodes in (graph_def.node, *(each.node_def for each in functions)):
+        for node in nodes:
+            for value in node.attr.values():
+                for each in (value.func, *value.list.func):
+                    if each.name in names:
+                        each.name += suffix
+    for function in functions:
+        function.signature.name += suffix
 
 
 def _make_constant(node: Any, array: Any) -> None:

@@ -104,6 +104,21 @@ def load_classifier(
     )
 
 
+def default_size(name: str, trusted: bool = False) -> int:
+    """Returns the side of the images that a model was made for, as far as it has one; else 224.
+
+    Args:
+        name: See `load_classifier`.
+        trusted: See `load_classifier`.
+    """
+    side = None
+    if is_model_folder(name):
+        side = read_card(Path(name)).get("image_size")
+    elif name.endswith(".keras"):
+        side = load_network(name, None, trusted)[0].input_shape[1]
+    return side if isinstance(side, int) else 224
+
+
 def find_preprocessing(name: str) -> Callable[[Any], Any]:
     """Returns the preprocessing of a network.
 

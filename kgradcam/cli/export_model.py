@@ -1,0 +1,107 @@
+"""`kgradcam export-model`: writes a model and its explanations as a SavedModel."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli import options
+from kgradcam.cli.output import note, print_json
+from kgradcam.cli.parsing import layer_paths
+from kgradcam.cli.startup import import_tensorflow
+from kgradcam.errors import UsageError
+
+
+def export_model(
+    model: Annotated[str, typer.Argument(help=options.MODEL)],
+    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")],
+    weights: options.Weights = "imagenet",
+    preprocess: options.Preprocess = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A class to explain, by name, index or group; repeat for several. Default: the "
+            "top classes.",
+            metavar="NAME|INDEX",
+            show_default=False,
+        ),
+    ] = None,
+    top: Annotated[int, typer.Option(help="How many top classes to explain.", min=1)] = 3,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="Resize pictures to N x N pixels; any keeps their size. Default: the size of a "
+            ".keras file or model folder, else 224.",
+            metavar="N|any",
+            show_default=False,
+        ),
+    ] = None,
+    layer: options.Layer = None,
+    method: options.Method = "gradcam",
+    precision: options.Precision = "float32",
+    threshold: Annotated[
+        float, typer.Option(help="The lowest heat level of boxes.", min=0, max=1)
+    ] = 0.35,
+    max_boxes: Annotated[int, typer.Option(help="Boxes of each heatmap.", min=1)] = 10,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels of a picture that the graph accepts. Default: 16 million where it "
+            "resizes, else 4 million.",
+            min=1,
+            show_default=False,
+        ),
+    ] = None,
+    trust_model: options.TrustModel = False,
+    as_json: options.AsJson = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Export a model with its heatmaps and boxes, for TensorFlow Serving and others.
+
+    Example:
+        kgradcam export-model efficientnet-lite0 --out models/lite0/1
+    """
+    import_tensorflow()
+    from kgradcam.heatmaps.methods import find_method
+    from kgradcam.models.class_targets import parse_target
+    from kgradcam.models.classifier import default_size, load_classifier
+    from kgradcam.models.network import require_model
+    from kgradcam.serving.export import export_model as export
+    from kgradcam.serving.export import require_new
+
+    require_new(out)
+    require_model(model)
+    side = _side(size) if size is not None else default_size(model, trust_model)
+    classifier = load_classifier(model, weights, side, preprocess, trust_model)
+    cam = find_method(method)(
+        classifier.model, layer_paths(layer), preprocess=classifier.preprocess
+    )
+    count = classifier.model.output_shape[-1]
+    targets = [parse_target(each, classifier.class_names, count) for each in classes or ()]
+    card = export(
+        cam,
+        out,
+        top=top,
+        classes=targets or None,
+        class_names=classifier.class_names,
+        size=side,
+        precision=precision,
+        threshold=threshold,
+        max_boxes=max_boxes,
+        max_pixels=max_pixels,
+        description=Path(model).name,
+    )
+    if as_json:
+        print_json({"folder": str(out), "card": card})
+        return
+    note(f"Signatures: {', '.join(card['signatures'])}. They are described in card.md.", quiet)
+    typer.echo(out)
+
+
+def _side(text: str) -> int | None:
+    if text == "any":
+        return None
+    if not (text.isascii() and text.isdecimal() and 1 <= int(text[:9]) <= 4096):
+        raise UsageError(f"--size must be any, or 1 to 4096. Received: {text!r}.")
+    return int(text)
