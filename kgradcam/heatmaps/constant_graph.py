@@ -65,21 +65,22 @@ class ConstantGraph:
                 "The explainer to export must be a GradCAM, not a frozen one: precision= freezes "
                 f"it. Received: {type(cam).__name__}."
             )
-        if cam._specs is None:
+        if not cam._traces:
             raise UserError(
                 "The inputs of this model are not known yet: call the explainer once on a batch of "
                 "images, then export it."
             )
         if cam.model.distribute_strategy.num_replicas_in_sync > 1:
             raise UserError("An export runs on one device. Load the model outside of its strategy.")
+        specs = cam._live.traced
         score = cam._computation.score
         known = {each.name: getattr(score, each.name) for each in fields(Score)}
         computation = replace(cam._computation, score=_TopScore(**known, count=top))
         # It has to outlive the export: bodies of loops are unregistered with it.
-        self._frozen = FrozenExplainer(computation, cam._specs, precision, False, to_be_saved=True)
+        self._frozen = FrozenExplainer(computation, specs, precision, False, to_be_saved=True)
         record = self._frozen._traces[0]
         self.two_sided = record.two_sided
-        self.specs: Any = cam._specs
+        self.specs: Any = specs
         self.method = str(getattr(computation.method, "__name__", "a method of your own"))
         self.layer = record.layer
         self.precision = self._frozen.precision

@@ -221,7 +221,7 @@ class LiveTraces:
         """Returns how far outputs of the trace are from the model's, in parts of the largest."""
         if not outputs:
             return 0.0
-        places = self.records[-1].outputs
+        places = next(each.outputs for each in self.records if each.outputs)  # not of `predict`
 
         def of_model(batch: Any) -> list[Any]:
             with keras.StatelessScope():

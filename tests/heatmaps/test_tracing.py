@@ -249,3 +249,9 @@ def test_reshape_must_keep_the_number_of_images() -> None:
     cam = GradCAM(network(), reshape=lambda each: tf.reshape(each, (-1, 4, 8, 4)))
     with pytest.raises(UserError, match=r"\(4, 1, 4, 8\) and scores of the shape \(2, 1\)"):
         cam(pictures(2, 8, 8, 3), classes=[0])
+
+
+def test_a_prediction_may_come_before_the_first_explanation(nested: keras.Model) -> None:
+    cam, images = GradCAM(nested), pictures()
+    _, probabilities = cam.predict(images, classes=[1])
+    np.testing.assert_allclose(cam(images, classes=[1]).probabilities, probabilities, atol=1e-6)
