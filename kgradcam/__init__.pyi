@@ -22,3 +22,4 @@ from .pictures import PictureExplanation as PictureExplanation
 from .pictures import explain as explain
 from .pictures import overlay as overlay
 from .serving import export_model as export_model
+from .training import HeatmapCallback as HeatmapCallback

@@ -14,7 +14,11 @@ def input_specs(model: keras.Model) -> Any:
     """Returns the specs of a model's inputs, in its own structure, or `None` if unknown."""
     if not model.built or not getattr(model, "inputs", None):
         return None
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
+    if isinstance(model, keras.Sequential):
+        # One without an Input has the batch size of its first batch in its shape.
+        image = model.inputs[0]
+        return tf.TensorSpec([None, *image.shape[1:]], tf.as_dtype(image.dtype), image.name)
+    inputs = model.input
     return tf.nest.map_structure(
         lambda tensor: tf.TensorSpec(tensor.shape, tf.as_dtype(tensor.dtype), tensor.name), inputs
     )

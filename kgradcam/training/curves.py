@@ -1,10 +1,8 @@
-"""Learning curves: a figure of loss and validation mAP, and TensorBoard logs."""
+"""Learning curves: a figure of loss and validation mAP."""
 
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
-
-import tensorflow as tf
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -49,22 +47,3 @@ def draw_history(history: Sequence[dict[str, Any]], title: str) -> "Figure":
     panels[1].plot(best["epoch"], 100 * best["map"], "o", color="#d6336c", markersize=6)
     panels[1].set_title(f"best {100 * best['map']:.1f} after epoch {best['epoch']}", fontsize=9)
     return figure
-
-
-def log_epoch(writer: Any, row: dict[str, Any]) -> None:
-    """Appends one epoch to a TensorBoard log.
-
-    `tf.summary.scalar` needs the tensorboard package. `tf.summary.write` does not, so only readers
-    of the log need that package.
-
-    Args:
-        writer: A writer made by `tf.summary.create_file_writer`.
-        row: The epoch, with `epoch`, `loss`, `map` and `learning_rate`.
-    """
-    metadata = tf.compat.v1.SummaryMetadata(
-        plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
-    )
-    with writer.as_default():
-        for name in ("loss", "map", "learning_rate"):
-            tf.summary.write(name, tf.constant(row[name], tf.float32), row["epoch"], metadata)
-    writer.flush()

@@ -23,8 +23,9 @@ from kgradcam.models.model_card import write_card
 from kgradcam.pictures.figures import drawable, save
 from kgradcam.training.batches import LabelledImages, cache_features
 from kgradcam.training.configuration import TrainingConfiguration
-from kgradcam.training.curves import draw_history, log_epoch
+from kgradcam.training.curves import draw_history
 from kgradcam.training.data import preprocessing_name
+from kgradcam.training.event_log import write_scalars
 from kgradcam.training.folder import CURVES_FILE, TrainingFolder, open_folder
 from kgradcam.training.network import copy_network, learning_rates, set_trainable
 from kgradcam.training.optimization import LayerwiseAdamW, MaskedCrossentropy, balanced_weights
@@ -159,7 +160,8 @@ class _Training:
                 save_checkpoint(self._files.best, trained.weights, [row], self.seconds)
             self.history.append(row)
             save_checkpoint(self._files.checkpoint, variables, self.history, self.seconds)
-            log_epoch(self._log, row)
+            logged = {name: row[name] for name in ("loss", "map", "learning_rate")}
+            write_scalars(self._log, logged, row["epoch"])
             self._report(
                 f"epoch {row['epoch']} ({stage.name}): loss {row['loss']:.4f}, "
                 f"validation mAP {100 * row['map']:.1f}"
