@@ -9,7 +9,7 @@ import typer
 from kgradcam.cli import options
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, report_skipped, require_absent
-from kgradcam.cli.parsing import box_rules, joined, layer_paths, side_length
+from kgradcam.cli.parsing import box_rules, class_mapping, joined, layer_paths, side_length
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
@@ -31,9 +31,7 @@ def detect(
         ),
     ] = None,
     dataset: Annotated[str, typer.Option(help=options.DATASET)] = "voc/2007",
-    split: Annotated[
-        str | None, typer.Option(help="Default: test, or all for a folder without image lists.")
-    ] = None,
+    split: Annotated[str | None, typer.Option(help="Default: test, else all.")] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -42,6 +40,25 @@ def detect(
             'outputs of the model: kangaroo=104, dog=151-268, cat=tabby,"tiger cat".',
             metavar="NAME[=TARGET]",
             show_default="all",
+        ),
+    ] = None,
+    class_map: Annotated[
+        Path | None,
+        typer.Option(
+            "--classes",
+            help='TOML file of targets by class, as "Felis catus" = "281-285"; with --class all '
+            "its classes count.",
+            metavar="FILE.toml",
+            show_default=False,
+        ),
+    ] = None,
+    listed: Annotated[
+        str | None,
+        typer.Option(
+            "--list",
+            help="Text file of pictures, instead of --dataset; one path a line.",
+            metavar="FILE",
+            show_default=False,
         ),
     ] = None,
     model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
@@ -146,6 +163,8 @@ def detect(
     strict: Annotated[
         bool, typer.Option("--strict", help="Stop at the first image that cannot be read.")
     ] = False,
+    layout: options.Layout = None,
+    images: options.Images = None,
     clip: options.Clip = False,
     trust_model: options.TrustModel = False,
     max_pixels: options.MaxPixels = None,
@@ -194,7 +213,12 @@ def detect(
         "thresholds": tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         "boxes": box_options,
         "trusted": trust_model,
+        "class_map": class_mapping(class_map),
     }
+    if listed:
+        if "dataset" in given_options(context) or layout not in (None, "list"):
+            raise UsageError("Give either --list FILE or --dataset.")
+        chosen |= {"dataset": listed, "layout": "list"}
     configuration = Configuration(**options_of(context, Configuration) | chosen)
     if resume:
         begun, stored = interrupted_configuration(folder)
@@ -250,11 +274,17 @@ def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) 
 
     require_absent(out, force)
     dataset = open_dataset(
-        configuration.dataset, configuration.split, data_dir, clip=configuration.clip
+        configuration.dataset,
+        configuration.split,
+        data_dir,
+        clip=configuration.clip,
+        layout=configuration.layout,
+        images=Path(configuration.images) if configuration.images else None,
     )
     report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
     note(
-        f"{dataset.name} {dataset.split}: {len(dataset.examples)} images, classes "
-        f"{', '.join(dataset.class_names)}. Nothing was written."
+        f"{dataset.name} {dataset.split}, read as {dataset.description}: "
+        f"{len(dataset.examples)} images, classes {', '.join(dataset.class_names) or 'none'}. "
+        "Nothing was written."
     )
     print_json(asdict(configuration))

@@ -8,7 +8,10 @@ import typer
 from kgradcam.cli.config_file import read_config
 from kgradcam.cli.parsing import Numbers, fractions, pixels
 
-DATASET = "A VOC dataset of tensorflow-datasets, a folder in VOC layout, or demo."
+DATASET = (
+    "A folder or file: VOC, COCO JSON, YOLO, a folder for each class, or plain pictures. Or a "
+    "dataset of tensorflow-datasets, or demo."
+)
 MODEL = (
     "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras file, or a "
     "model folder of train."
@@ -60,6 +63,22 @@ ImageSize = Annotated[
     str,
     typer.Option(
         help="native keeps the image's size; N resizes to N x N pixels.", metavar="native|N"
+    ),
+]
+Layout = Annotated[
+    str | None,
+    typer.Option(
+        help="Read --dataset so. Default: recognized by what is there.",
+        metavar="voc|coco|yolo|classes|images|list",
+        show_default=False,
+    ),
+]
+Images = Annotated[
+    str | None,
+    typer.Option(
+        help="Folder of the images of COCO JSON or of a list. Default: found beside it.",
+        metavar="DIR",
+        show_default=False,
     ),
 ]
 Clip = Annotated[

@@ -1,15 +1,17 @@
 """Parses the values of options: numbers, ranges, sizes, and names of rules."""
 
 import re
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import typer
 
-from kgradcam.errors import UsageError, did_you_mean
-from kgradcam.files import home_folder
+from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.files import home_folder, read_bounded
 
 
 def expand_home(argument: str) -> str:
@@ -87,6 +89,28 @@ def layer_paths(names: Sequence[str] | None) -> str | tuple[str, ...] | None:
     if not names:
         return None
     return names[0] if len(names) == 1 else tuple(names)
+
+
+def class_mapping(path: Path | None) -> dict[str, str]:
+    """Reads a TOML file of targets by class: `"Felis catus" = "281-285"`, a number, or a list."""
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(read_bounded(path, 2**24).decode("utf-8-sig"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UserError(f"{path} is not valid TOML: {error}") from error
+    mapping = {}
+    for name, value in content.items():
+        parts = value if isinstance(value, list) else [value]
+        if not parts or not all(type(part) in (str, int) for part in parts):
+            raise UserError(
+                f"{path}: {name!r} must be a target, such as 104, '151-268' or ['tabby', 'tiger "
+                f"cat']. Received: {value!r}."
+            )
+        mapping[name] = ",".join(map(str, parts))
+    if not mapping:
+        raise UserError(f"{path} holds no class. Expected lines such as dog = '151-268'.")
+    return mapping
 
 
 def side_length(text: str) -> int | None:

@@ -181,6 +181,8 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Random seed of weights, image order and variations.", min=0)
     ] = 0,
+    layout: options.Layout = None,
+    images: options.Images = None,
     clip: options.Clip = False,
     config: options.Config = None,
     resume: Annotated[

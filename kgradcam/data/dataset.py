@@ -1,7 +1,7 @@
 """Datasets: annotations in memory, and images decoded on demand by a `tf.data` pipeline.
 
 Images are decoded in parallel, in batches of equal shape and in a fixed order. Any layout that
-gives `Example`s is a dataset: folders (`voc_folder`) and tensorflow-datasets (`voc_builder`).
+gives `Example`s is a dataset: files (`layouts`) and tensorflow-datasets (`tfds_records`).
 """
 
 import hashlib
@@ -56,9 +56,11 @@ class Dataset:
         class_names: The classes of the dataset. Default: those of the annotated objects, sorted.
         records: For images without a file of their own, a `tf.data.Dataset` of the encoded images
             of the split; an example's `index` is its position there.
+        annotated: Whether the layout has annotations at all.
+        description: The layout in words.
 
     Attributes:
-        name, split, examples, skipped, class_names: As given.
+        name, split, examples, skipped, class_names, annotated, description: As given.
         damaged: The reason why an image did not decode, by index; of the images read so far.
 
     Raises:
@@ -73,18 +75,22 @@ class Dataset:
         skipped: Sequence[tuple[str, str]] = (),
         class_names: Sequence[str] | None = None,
         records: Any = None,
+        annotated: bool = True,
+        description: str = "tensorflow-datasets",
     ) -> None:
         if not examples:
             first = "".join(f" Skipped {each}: {reason}" for each, reason in skipped[:1])
             raise UserError(f"split={split!r} of {name} has no usable image.{first}")
         if class_names is None:
-            class_names = sorted({name for each in examples for name in each.objects.names})
+            class_names = sorted(set().union(*(each.objects.classes for each in examples)))
         self.name = name
         self.split = split
         self.examples = list(examples)
         self.skipped = list(skipped)
         self.class_names = tuple(class_names)
         self.damaged: dict[int, str] = {}
+        self.annotated = annotated
+        self.description = description
         self._records = records
 
     def digest(self) -> str:
@@ -94,6 +100,8 @@ class Dataset:
             image = (each.file_name, each.width, each.height, each.objects.names)
             digest.update(repr(image).encode())
             digest.update(each.objects.boxes.tobytes() + each.objects.difficult.tobytes())
+            if each.objects.labels:
+                digest.update(repr(each.objects.labels).encode())
         return digest.hexdigest()[:16]
 
     def left_out(self) -> list[tuple[str, str]]:

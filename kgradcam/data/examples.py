@@ -5,7 +5,7 @@ see `voc_folder`. `dataset` then decodes the images of any layout.
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +29,7 @@ class Objects:
             none of them.
         truncated: bool `[objects]`; false if the annotation has no such field.
         image_size: Width and height of the image according to the annotation; `None` without them.
+        labels: Classes that are annotated on the image without a box.
     """
 
     names: tuple[str, ...]
@@ -37,10 +38,66 @@ class Objects:
     poses: tuple[str, ...]
     truncated: npt.NDArray[np.bool_]
     image_size: tuple[int, int] | None = None
+    labels: tuple[str, ...] = ()
+
+    @property
+    def classes(self) -> frozenset[str]:
+        """The classes annotated on the image, with or without a box."""
+        return frozenset((*self.names, *self.labels))
 
 
 NO_OBJECTS = Objects((), np.zeros((0, 4)), np.zeros(0, bool), (), np.zeros(0, bool))
 """The objects of an image without annotation."""
+
+
+def boxed(
+    names: Sequence[str],
+    boxes: npt.ArrayLike,
+    size: tuple[int, int],
+    clip: bool,
+    difficult: Sequence[bool] = (),
+    labels: Iterable[str] = (),
+) -> Objects:
+    """Returns objects whose boxes are inside their image, for layouts other than VOC.
+
+    A box may exceed the image by one pixel, the rounding of some tools, and is then clipped.
+
+    Args:
+        names: The class of each object.
+        boxes: `[objects, 4]`, xyxy in pixels from 0, half-open.
+        size: Width and height of the image.
+        clip: Clips boxes that leave the image, and drops those that keep no pixel.
+        difficult: Whether each object is difficult. Default: none is.
+        labels: Classes annotated without a box.
+
+    Raises:
+        UserError: A box is not finite, has no area, or leaves the image and `clip` is false.
+    """
+    given = np.asarray(boxes, np.float64).reshape(-1, 4)
+    limits = np.array([*size, *size], np.float64)
+    inside = np.clip(given, 0, limits)
+    is_finite = np.isfinite(given).all(axis=1)
+    has_area = (inside[:, :2] < inside[:, 2:]).all(axis=1)
+    stays = (np.abs(given - inside) <= 1).all(axis=1)
+    problems = [("is not finite", ~is_finite)]
+    if not clip:
+        advice = f"leaves the image, which is {size[0]}x{size[1]}; --clip clips such boxes"
+        problems += [(advice, ~stays), ("has no area; --clip drops such boxes", ~has_area)]
+    for problem, rows in problems:
+        if rows.any():
+            row = int(np.flatnonzero(rows)[0])
+            raise UserError(f"The box {given[row].round(2).tolist()} of {names[row]!r} {problem}.")
+    flags = np.array(difficult or [False] * len(given), bool)
+    kept = tuple(names[row] for row in np.flatnonzero(has_area).tolist())
+    count = len(kept)
+    return Objects(
+        names=kept,
+        boxes=inside[has_area],
+        difficult=flags[has_area],
+        poses=("unspecified",) * count,
+        truncated=np.zeros(count, bool),
+        labels=tuple(dict.fromkeys(labels)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,9 @@ Files are untrusted. Any decoding failure is a `UserError`, and an image of more
 import io
 import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,26 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
     """
     with _open(source) as image:
         return image.size
+
+
+def image_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int] | UserError]:
+    """Yields `(width, height)` of each image, or the error of one that cannot be read.
+
+    Headers are read in parallel, in the order of the paths.
+    """
+
+    def size(path: Path) -> tuple[int, int] | UserError:
+        try:
+            with _open(path, filtered=True) as image:
+                return image.size
+        except UserError as error:
+            return error
+
+    with ThreadPoolExecutor(16) as pool:
+        for start in range(0, len(paths), 4096):  # a future takes more memory than an image's size
+            with _bombs_are_errors():
+                sizes = list(pool.map(size, paths[start : start + 4096]))
+            yield from sizes
 
 
 def is_turned(source: Path | bytes) -> bool:
@@ -138,7 +159,16 @@ def read_labels(path: Path) -> npt.NDArray[np.uint8]:
 
 
 @contextmanager
-def _open(source: Path | bytes) -> Iterator[Any]:
+def _bombs_are_errors() -> Iterator[None]:
+    """Rejects images above Pillow's limit; it warns above it and raises only above twice that."""
+    with _WARNING_FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+        yield
+
+
+@contextmanager
+def _open(source: Path | bytes, filtered: bool = False) -> Iterator[Any]:
+    """Opens an image; with `filtered`, the caller is inside `_bombs_are_errors`."""
     if isinstance(source, Path) and source.is_dir():
         raise UserError(f"{source!s} is a folder. Give its images: {source!s}/*.jpg")
     with ExitStack() as opened:
@@ -148,9 +178,7 @@ def _open(source: Path | bytes) -> Iterator[Any]:
                 if isinstance(source, bytes)
                 else opened.enter_context(open_regular(source, MAX_IMAGE_BYTES))
             )
-            with _WARNING_FILTERS, warnings.catch_warnings():
-                # Pillow warns above its limit and raises only above twice that limit.
-                warnings.simplefilter("error", PIL.Image.DecompressionBombWarning)
+            with nullcontext() if filtered else _bombs_are_errors():
                 image = opened.enter_context(PIL.Image.open(file, formats=_FORMATS))
         except FileNotFoundError:
             raise UserError(f"No image {_name(source)}.") from None

@@ -1,11 +1,13 @@
-"""Datasets by name: a folder in VOC layout, the demo, or VOC of tensorflow-datasets."""
+"""Datasets by place or name: a layout on disk, the demo, or one of tensorflow-datasets."""
 
 import os
 from pathlib import Path
 
 from kgradcam.data.dataset import Dataset
+from kgradcam.data.layouts import find_layout
 from kgradcam.data.names import DEMO, is_name
-from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
+from kgradcam.data.reading import Place
+from kgradcam.data.split_names import choose_split
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.files import home_folder
 
@@ -16,16 +18,21 @@ def open_dataset(
     data_dir: Path | None = None,
     quiet: bool = True,
     clip: bool = False,
+    layout: str | None = None,
+    images: Path | None = None,
 ) -> Dataset:
     """Opens a split of a dataset and reads its annotations.
 
     Args:
-        name: `"voc/2007"` or `"voc/2012"` of tensorflow-datasets, downloaded and prepared if it is
-            missing; a folder in VOC layout; or `"demo"`, made if it is missing.
-        split: The split. Default: `"test"`; `"all"` for a folder without a list of that name.
+        name: A folder or file in one of the layouts `LAYOUTS`; a dataset of tensorflow-datasets
+            with boxes or labels, such as `"voc/2007"`, downloaded and prepared if it is missing; or
+            `"demo"`, made if it is missing.
+        split: The split. Default: `"test"`; else `"all"`; else the only one.
         data_dir: The data folder of tensorflow-datasets. Default: see `data_folder`.
         quiet: Shows no progress on stderr.
-        clip: Clips boxes that leave their image, instead of skipping the image; for folders.
+        clip: Clips boxes that leave their image, instead of skipping the image; for files.
+        layout: One of `LAYOUTS`. Default: recognized.
+        images: The folder of the images of COCO JSON or of a list. Default: found beside it.
 
     Raises:
         UserError: The dataset or the split does not exist, has no usable image, or cannot be
@@ -41,27 +48,61 @@ def open_dataset(
         >>> batch.examples[0].objects.boxes
         array([[144., 168., 405., 400.]])
     """
-    if name == DEMO:
-        return _open_folder(demo_folder(data_dir), name, split, quiet, clip)
-    is_voc = is_name(name)
-    if not is_voc and Path(name).is_dir():
-        return _open_folder(Path(name), name, split, quiet, clip)
-    from kgradcam.data import voc_builder  # imports tensorflow-datasets
+    if name == DEMO or _is_place(name):
+        place = Place(_root(name, data_dir), images)
+        return _open_place(place, name, split, quiet, clip, layout)
+    if layout is not None:
+        raise UserError(f"No folder or file {name}, which --layout {layout} needs.")
+    from kgradcam.data import tfds_records  # imports tensorflow-datasets
 
-    if is_voc:
-        return voc_builder.open_voc(name, split or "test", data_folder(data_dir), quiet)
-    options = [*voc_builder.voc_names(), DEMO]
+    if is_name(name) or tfds_records.is_known(name):
+        return tfds_records.open_tfds(name, split or "test", data_folder(data_dir), quiet)
+    options = [*tfds_records.voc_names(), DEMO]
     raise UserError(
-        f"dataset={name!r} is neither a folder in VOC layout nor one of {', '.join(options)}."
-        f"{did_you_mean(name, options)}"
+        f"dataset={name!r} is neither a folder or file of images, nor a dataset of "
+        f"tensorflow-datasets such as {', '.join(options)}.{did_you_mean(name, options)}"
     )
 
 
-def _open_folder(root: Path, name: str, split: str | None, quiet: bool, clip: bool) -> Dataset:
-    folder = VocFolder(root)
-    if split is None:
-        split = "test" if "test" in folder.split_files else WHOLE_FOLDER
-    return Dataset(name, split, *read_folder(folder, split, quiet=quiet, clip=clip))
+def split_names(
+    name: str, data_dir: Path | None = None, layout: str | None = None
+) -> tuple[str, ...] | None:
+    """Returns the splits of a dataset on disk; `None` for one of tensorflow-datasets."""
+    if name != DEMO and not _is_place(name):
+        return None
+    root = _root(name, data_dir)
+    return tuple(find_layout(root, layout).splits(root))
+
+
+def _open_place(
+    place: Place, name: str, split: str | None, quiet: bool, clip: bool, layout: str | None
+) -> Dataset:
+    found = find_layout(place.root, layout)
+    splits = found.splits(place.root)
+    if found.description != "a folder in VOC layout":
+        if not splits:
+            raise UserError(f"{name} is not {found.description}. Try it without --layout.")
+        split = choose_split(tuple(splits), split, name)
+    elif split is None:
+        split = choose_split(tuple(splits), split, name) if splits else "all"
+    read = found.read(place, split, quiet, clip)
+    return Dataset(
+        name,
+        split,
+        read.examples,
+        read.skipped,
+        read.class_names,
+        annotated=read.annotated,
+        description=found.description,
+    )
+
+
+def _is_place(name: str) -> bool:
+    return not is_name(name) and Path(name).exists()
+
+
+def _root(name: str, data_dir: Path | None) -> Path:
+    return demo_folder(data_dir) if name == DEMO else Path(name)
 
 
 def data_folder(data_dir: Path | None = None) -> Path:

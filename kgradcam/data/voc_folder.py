@@ -16,12 +16,11 @@ from kgradcam import progress
 from kgradcam.data.examples import NO_OBJECTS, Example, Objects
 from kgradcam.data.images import SUFFIXES, image_size, is_turned
 from kgradcam.data.named_files import NamedFiles
+from kgradcam.data.split_names import WHOLE_FOLDER
 from kgradcam.data.voc import parse_annotation
 from kgradcam.errors import DataWarning, UserError, did_you_mean
 from kgradcam.files import read_bytes
 
-WHOLE_FOLDER = "all"
-"""The split of all annotated images of a folder."""
 _MAX_LIST_BYTES = 2**28
 _LABELS = ("-1", "0", "1")
 
@@ -87,7 +86,7 @@ class VocFolder:
         if split == "validation" and split not in files:
             split = "val"
         if split in files:
-            return list(dict.fromkeys(_read_lines(files[split])))
+            return list(dict.fromkeys(read_lines(files[split])))
         if split == WHOLE_FOLDER:
             return sorted(self._annotations.stems)
         options = [*files, WHOLE_FOLDER]
@@ -129,7 +128,7 @@ class VocFolder:
         The name of an image may end in a number too, as in `photo 1`.
         """
         try:
-            lines = _read_lines(path)
+            lines = read_lines(path)
         except UserError:  # reported if the list is asked for
             return False
         if "_" not in path.stem or not lines:
@@ -261,8 +260,12 @@ def _checked(image: Path, objects: Objects, size: tuple[int, int], clip: bool) -
     return objects
 
 
-def _read_lines(path: Path) -> list[str]:
-    """Reads the lines of a list: UTF-8, or UTF-16 as PowerShell writes it."""
+def read_lines(path: Path) -> list[str]:
+    """Reads the lines of a list that are not blank: UTF-8, or UTF-16 as PowerShell writes it.
+
+    Raises:
+        UserError: The list cannot be read, or is not such text.
+    """
     try:
         content = read_bytes(path, _MAX_LIST_BYTES)
         wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))

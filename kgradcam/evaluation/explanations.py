@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam import progress
-from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import Result
@@ -22,10 +21,10 @@ from kgradcam.evaluation.rows import MEAN, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.faithfulness import measure
-from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_dataset import open_run_dataset
 from kgradcam.runs.tables import Image
 
 
@@ -64,9 +63,7 @@ def faithfulness_of_run(
     made_by = replace(
         run.info.configuration, layer=run.info.model.layer, precision="float32", trusted=trusted
     )
-    opened = open_dataset(
-        locate_dataset(run, dataset), run.info.dataset.split, data_dir, quiet, made_by.clip
-    )
+    opened = open_run_dataset(run, dataset, data_dir, quiet)
     explainer = make_explainer(made_by, load_model(made_by))
     images = {image.file_name: image for image in run.ground_truth.images}
     examples = [example for example in opened.examples if example.file_name in images]

@@ -14,7 +14,6 @@ from kgradcam.data.names import short_name
 from kgradcam.errors import UserError
 from kgradcam.pictures.blending import COLORMAP
 from kgradcam.pictures.drawing import Panel, draw_gallery
-from kgradcam.runs.dataset_folder import locate_dataset
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 
@@ -98,15 +97,9 @@ def read_photographs(
         UserError: The dataset is missing, or one of the images is missing, unreadable, or of
             another size than in the run.
     """
-    from kgradcam.data.sources import open_dataset  # imports tensorflow-datasets
+    from kgradcam.runs.run_dataset import open_run_dataset  # imports tensorflow
 
-    source = open_dataset(
-        locate_dataset(run, dataset),
-        run.info.dataset.split,
-        data_dir,
-        quiet,
-        run.info.configuration.clip,
-    )
+    source = open_run_dataset(run, dataset, data_dir, quiet)
     missing = set(file_names)
     sizes = {each.file_name: (each.width, each.height) for each in run.ground_truth.images}
     examples = [example for example in source.examples if example.file_name in missing]

@@ -15,9 +15,7 @@ from typing import Any
 import numpy as np
 
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.errors import UserError, errors_in_file
-from kgradcam.files import read_json, write_atomically
-from kgradcam.runs.coco_schema import (
+from kgradcam.data.coco_schema import (
     BOX,
     ID,
     SCORE,
@@ -29,6 +27,8 @@ from kgradcam.runs.coco_schema import (
     is_difficult,
     numbered,
 )
+from kgradcam.errors import UserError, errors_in_file
+from kgradcam.files import read_json, write_atomically
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
 

@@ -1,6 +1,6 @@
 """The options of a run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, DEFAULT_THRESHOLDS, BoxOptions
 from kgradcam.errors import UsageError, did_you_mean
@@ -13,7 +13,8 @@ class Configuration:
     """The options of a run; `run.json` stores them.
 
     Attributes:
-        dataset: A VOC dataset of tensorflow-datasets, a folder in VOC layout, or `"demo"`.
+        dataset: A dataset of tensorflow-datasets, a folder or file, or `"demo"`; see
+            `open_dataset`.
         split: Its split. Default: see `open_dataset`.
         classes: The dataset's classes to detect: `NAME`, `NAME=TARGET` or `"all"`; see
             `dataset_targets`.
@@ -46,6 +47,10 @@ class Configuration:
         max_pixels: The limit of pixels that `--max-pixels` gave Pillow, which decides which images
             are skipped. Default: Pillow's own.
         trusted: Whether the model may execute code of its own; see `load_classifier`.
+        layout: The layout of the dataset; see `open_dataset`.
+        images: The folder of its images; see `open_dataset`.
+        class_map: Targets of the dataset's classes by name. With it, `"all"` is the classes that
+            it holds.
 
     Raises:
         UsageError: `presence` or `heatmap_dtype` is unknown, or a threshold is out of range.
@@ -77,6 +82,9 @@ class Configuration:
     strict: bool = False
     max_pixels: int | None = None
     trusted: bool = False
+    layout: str | None = None
+    images: str | None = None
+    class_map: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, known in (

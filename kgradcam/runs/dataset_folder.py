@@ -13,13 +13,13 @@ def relative_folder(dataset: str, run: Path) -> str | None:
     """Returns the path from a run folder to its dataset, so that both can be moved together.
 
     Args:
-        dataset: A name or a folder.
+        dataset: A name, or a folder or file.
         run: The run folder.
 
     Returns:
-        The relative path with `/`, or `None` if the dataset is no folder.
+        The relative path with `/`, or `None` if the dataset is a name.
     """
-    if is_name(dataset) or not Path(dataset).is_dir():
+    if not dataset or is_name(dataset) or not Path(dataset).exists():
         return None
     try:
         return Path(os.path.relpath(Path(dataset).resolve(), run.resolve())).as_posix()
@@ -55,10 +55,10 @@ def find_folder(run_folder: Path, dataset: DatasetInfo) -> str:
     # Normalized, since the folder of an unfinished run does not exist yet.
     places = [os.path.normpath(run_folder.resolve() / dataset.folder), dataset.name]
     for place in places:
-        if Path(place).is_dir():
+        if Path(place).exists():
             return place
     missing = " nor ".join(dict.fromkeys(places))
     raise UserError(
-        f"The dataset of {run_folder} is gone: there is no folder {missing}. Give its new place "
-        "with --dataset."
+        f"The dataset of {run_folder} is gone: there is no folder or file {missing}. Give "
+        "its new place with --dataset."
     )

@@ -19,12 +19,12 @@ from kgradcam.data.sources import open_dataset
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method
-from kgradcam.models.class_targets import ALL, dataset_targets
+from kgradcam.models.class_targets import dataset_targets
 from kgradcam.models.classifier import Classifier
 from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.models.network import require_model
-from kgradcam.runs.configuration import Configuration
-from kgradcam.runs.dataset_folder import find_folder, relative_folder
+from kgradcam.runs.configuration import PREDICTED, Configuration
+from kgradcam.runs.dataset_folder import relative_folder
 from kgradcam.runs.explaining import (
     Targets,
     classes_to_explain,
@@ -34,6 +34,8 @@ from kgradcam.runs.explaining import (
 )
 from kgradcam.runs.partial_run import read_start
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_classes import run_classes
+from kgradcam.runs.run_dataset import open_again
 from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
 from kgradcam.runs.run_writer import Report, RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
@@ -77,7 +79,8 @@ def detect(
         force: Replaces an existing run.
         resume: Resumes an interrupted run to this folder; see `interrupted_configuration`.
         quiet: Shows no progress on stderr.
-        report: Called with a line of text if leftovers of a killed process were removed.
+        report: Called with a line of text on the layout, and on removed leftovers of a killed
+            process.
 
     Returns:
         The run.
@@ -94,10 +97,23 @@ def detect(
             options = asdict(configuration)
             del options["precision"]  # "auto" is resolved only when the images are counted
             writer.require_same({"configuration": options})
-        place = configuration.dataset
-        if resume:
-            place = find_folder(folder, read_start(folder).info.dataset)
-        dataset = open_dataset(place, configuration.split, data_dir, quiet, configuration.clip)
+        dataset = (
+            open_again(folder, read_start(folder).info, None, data_dir, quiet)
+            if resume
+            else open_dataset(
+                configuration.dataset,
+                configuration.split,
+                data_dir,
+                quiet,
+                configuration.clip,
+                configuration.layout,
+                Path(configuration.images) if configuration.images else None,
+            )
+        )
+        if not dataset.annotated:  # so there is nothing but what the model predicts
+            configuration = replace(configuration, presence=PREDICTED)
+        if not quiet:
+            report(f"{dataset.name} is {dataset.description}: {len(dataset.examples)} images.")
         _stop_if_strict(configuration, dataset.skipped)
         with progress.step(f"loading and tracing {configuration.model}", quiet):
             plan = _make_plan(configuration, dataset, load_model(configuration))
@@ -131,7 +147,7 @@ class _Plan:
 
 
 def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Classifier) -> _Plan:
-    classes = _expand(configuration.classes, dataset)
+    classes = run_classes(configuration, dataset, classifier)
     if not classes:
         raise UserError(
             f"None of the {len(dataset.examples)} images of split {dataset.split!r} of "
@@ -139,7 +155,7 @@ def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Class
         )
     targets = dataset_targets(
         classes,
-        dataset.class_names,
+        dataset.class_names if dataset.annotated else [each.partition("=")[0] for each in classes],
         classifier.class_names,
         classifier.model.output_shape[-1],
     )
@@ -156,18 +172,13 @@ def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Class
     return _Plan(configuration, dataset, classifier, explainer, targets, examples, images)
 
 
-def _expand(classes: Sequence[str], dataset: Dataset) -> list[str]:
-    """Replaces "all" by the classes that have an object in the split."""
-    present = {name for example in dataset.examples for name in example.objects.names}
-    everything = [name for name in dataset.class_names if name in present]
-    return [name for each in classes for name in (everything if each == ALL else [each])]
-
-
 def _choose_examples(
     dataset: Dataset, targets: Targets, configuration: Configuration
 ) -> list[Example]:
     for name in targets:
-        if not any(name in example.objects.names for example in dataset.examples):
+        if dataset.annotated and not any(
+            name in example.objects.classes for example in dataset.examples
+        ):
             raise UserError(
                 f"No image of split {dataset.split!r} of {dataset.name} has an object of class "
                 f"{name!r}."
@@ -269,6 +280,7 @@ def _describe(plan: _Plan, folder: Path) -> RunInfo:
             digest=dataset.digest(),
             files=files_digest(plan.examples),
             folder=relative_folder(dataset.name, folder),
+            images_folder=relative_folder(plan.configuration.images or "", folder),
         ),
         model=ModelInfo(
             name=classifier.name,

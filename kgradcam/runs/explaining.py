@@ -22,6 +22,9 @@ from kgradcam.runs.heatmap_files import ClassHeatmap
 Targets = Mapping[str, tuple[int, ...]]
 """For each class, in the order of the run's categories, the model's outputs that stand for it."""
 
+_FEW_CLASSES = 8
+"""Of more classes, only those that the model predicts on an image are explained at all."""
+
 
 def load_model(configuration: Configuration) -> Classifier:
     """Loads the classifier of a run on all GPUs.
@@ -83,7 +86,7 @@ def classes_to_explain(
     """Returns the classes to explain on an image, in the order of the run's categories."""
     if configuration.presence == PREDICTED:
         return list(targets)
-    return [name for name in targets if name in example.objects.names]
+    return [name for name in targets if name in example.objects.classes]
 
 
 def explain_batch(
@@ -110,6 +113,11 @@ def explain_batch(
         return found
     names = [classes_to_explain(each, targets, configuration) for each in batch.examples]
     try:
+        if configuration.presence == PREDICTED and len(targets) > _FEW_CLASSES:
+            names = _predicted(explainer, batch, targets, configuration.presence_threshold)
+            if not any(names):
+                found.explained.extend(batch.examples)
+                return found
         explanation = explainer(batch.images, classes_per_image=_padded(names, targets))
     except tf.errors.InvalidArgumentError as error:
         height, width = batch.images.shape[1:3]
@@ -154,10 +162,23 @@ def _on_whole_image(
     return fit(heatmap, (width, height), extent)
 
 
+def _predicted(
+    explainer: Explainer, batch: Batch, targets: Targets, lowest: float
+) -> list[list[str]]:
+    """The classes that the model predicts on each image; the others need no heatmap."""
+    _, probabilities = explainer.predict(batch.images, list(targets.values()))
+    # A NaN counts as predicted, so that it reaches the check of what can be stored.
+    return [
+        [name for name, each in zip(targets, row, strict=True) if not each < lowest]
+        for row in probabilities
+    ]
+
+
 def _padded(names: Sequence[Sequence[str]], targets: Targets) -> list[list[tuple[int, ...]]]:
     """The targets of each image; the last one is repeated until all have the same number."""
     most = max(map(len, names))
-    rows = [[*each, *[each[-1]] * (most - len(each))] for each in names]
+    anything = next(iter(targets))  # for an image without any class, whose heatmap is not stored
+    rows = [[*each, *[each[-1] if each else anything] * (most - len(each))] for each in names]
     return [[targets[name] for name in row] for row in rows]
 
 

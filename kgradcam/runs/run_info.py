@@ -24,7 +24,8 @@ class DatasetInfo:
         images: The number of images in the split.
         digest: A hash of the annotations.
         files: A hash of the files of the images to explain.
-        folder: The path from the run folder to a dataset that is a folder.
+        folder: The path from the run folder to a dataset that is a folder or a file.
+        images_folder: The path from the run folder to the given folder of images.
     """
 
     name: str
@@ -33,6 +34,7 @@ class DatasetInfo:
     digest: str
     files: str
     folder: str | None = None
+    images_folder: str | None = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder, read_folder
+from kgradcam.data.split_names import WHOLE_FOLDER
+from kgradcam.data.voc_folder import VocFolder, read_folder
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.files import read_bytes
 from kgradcam.runs.coco_files import images_by_name

@@ -33,8 +33,8 @@ def image_labels(
         class_names: The classes.
 
     Returns:
-        float32 `[images, classes]`: 1 with at least one object that is not difficult, `UNKNOWN`
-        with difficult objects only, 0 without objects of the class.
+        float32 `[images, classes]`: 1 with at least one object that is not difficult or a
+        label without box, `UNKNOWN` with difficult objects only, 0 without objects of the class.
     """
     labels = np.zeros((len(examples), len(class_names)), np.float32)
     columns = {name: column for column, name in enumerate(class_names)}
@@ -43,6 +43,7 @@ def image_labels(
             if name in columns:
                 column = columns[name]
                 row[column] = 1.0 if not difficult or row[column] == 1.0 else UNKNOWN
+        row[[columns[name] for name in example.objects.labels if name in columns]] = 1.0
     return labels
 
 

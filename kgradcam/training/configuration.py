@@ -33,7 +33,8 @@ class TrainingConfiguration:
     """All options that determine a trained model.
 
     Attributes:
-        dataset: A VOC dataset of tensorflow-datasets, a folder in VOC layout, or `"demo"`.
+        dataset: A dataset of tensorflow-datasets, a folder or file, or `"demo"`; see
+            `open_dataset`.
         split: The training split. Default: `"train"`, or `"all"` for a folder without that list.
         validation_split: The validation split, or the fraction of the training images to hold out,
             such as `"0.2"`. Default: the dataset's validation split, or 0.2 without one.
@@ -69,6 +70,8 @@ class TrainingConfiguration:
         mixed_precision: Whether to compute in float16 with float32 weights, for GPUs.
         seed: Random seed of weights, order and variations.
         clip: Whether boxes that leave their image are clipped, instead of skipping the image.
+        layout: The layout of the dataset; see `open_dataset`.
+        images: The folder of its images; see `open_dataset`.
 
     Raises:
         UserError: An option has another type or is out of range, or two options contradict each
@@ -100,6 +103,8 @@ class TrainingConfiguration:
     mixed_precision: bool = False
     seed: int = 0
     clip: bool = False
+    layout: str | None = None
+    images: str | None = None
 
     def __post_init__(self) -> None:
         _check(self)

@@ -10,8 +10,8 @@ import numpy as np
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
 from kgradcam.data.names import DEMO
-from kgradcam.data.sources import open_dataset
-from kgradcam.data.voc_folder import WHOLE_FOLDER, VocFolder
+from kgradcam.data.sources import open_dataset, split_names
+from kgradcam.data.split_names import WHOLE_FOLDER
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.classifier import find_preprocessing
 from kgradcam.models.model_card import read_card
@@ -108,9 +108,7 @@ def open_data(configuration: TrainingConfiguration, data_dir: Path | None) -> Tr
 
     test = None
     if configuration.test_split:
-        split = open_dataset(
-            configuration.dataset, configuration.test_split, data_dir, clip=configuration.clip
-        )
+        split = _open(configuration, configuration.test_split, data_dir)
         _require_disjoint(examples, dataset.split, split)
         test = to_evaluate(split, split.examples)
     training = LabelledImages(
@@ -137,7 +135,7 @@ def _choose_classes(
     wanted: Sequence[str], dataset: Dataset, examples: Sequence[Example]
 ) -> tuple[str, ...]:
     """Returns the classes that have a positive label."""
-    present = {name for each in examples for name in each.objects.names}
+    present = set().union(*(each.objects.classes for each in examples))
     for name in wanted:
         if name not in present:
             raise UserError(
@@ -160,12 +158,11 @@ def _open_splits(
 ) -> tuple[Dataset, list[Example], Dataset, list[Example]]:
     """Returns the training set and its images, then the validation set and its images."""
     split, validation_split = _choose_splits(configuration)
-    clip = configuration.clip
-    dataset = open_dataset(configuration.dataset, split, data_dir, clip=clip)
+    dataset = _open(configuration, split, data_dir)
     try:
         share = float(validation_split)
     except ValueError:
-        validation = open_dataset(configuration.dataset, validation_split, data_dir, clip=clip)
+        validation = _open(configuration, validation_split, data_dir)
         _require_disjoint(dataset.examples, split, validation)
         return dataset, dataset.examples, validation, validation.examples
     total = len(dataset.examples)
@@ -183,17 +180,36 @@ def _open_splits(
     return dataset, parts[0], dataset, parts[1]
 
 
+def _open(configuration: TrainingConfiguration, split: str, data_dir: Path | None) -> Dataset:
+    return open_dataset(
+        configuration.dataset,
+        split,
+        data_dir,
+        clip=configuration.clip,
+        layout=configuration.layout,
+        images=Path(configuration.images) if configuration.images else None,
+    )
+
+
 def _choose_splits(configuration: TrainingConfiguration) -> tuple[str, str]:
     """Returns the training split, then the validation split or the fraction to hold out."""
     split, validation = "train", "validation"
+    names = split_names(configuration.dataset, None, configuration.layout)
     if configuration.dataset == DEMO:
         validation = HELD_OUT
-    elif Path(configuration.dataset).is_dir():
-        lists = VocFolder(Path(configuration.dataset)).split_files
-        split = "train" if "train" in lists else WHOLE_FOLDER
-        if configuration.split == WHOLE_FOLDER or not {"val", "validation"} & set(lists):
+    elif names is not None:
+        split = _named(names, "train") or WHOLE_FOLDER
+        if not {"val", "validation"} & set(names):
+            validation = _named(names, "val") or HELD_OUT
+        if configuration.split == WHOLE_FOLDER:
             validation = HELD_OUT
     return configuration.split or split, configuration.validation_split or validation
+
+
+def _named(splits: Sequence[str], start: str) -> str | None:
+    """The split of that name, else the first that starts so, as `train2017`."""
+    found = [name for name in splits if name.startswith(start)]
+    return start if start in found else next(iter(found), None)
 
 
 def _require_disjoint(training: Sequence[Example], split: str, other: Dataset) -> None:

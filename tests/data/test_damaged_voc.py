@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kgradcam.data import voc_builder
+from kgradcam.data import tfds_records
 from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc_builder import prepare
 from kgradcam.errors import UserError
@@ -69,7 +69,7 @@ def test_damage_is_named_with_the_folder_to_remove(
     shutil.copytree(prepared, tmp_path / "data")
     damage(tmp_path / "data/voc/2007/5.0.0")
     monkeypatch.setattr(
-        voc_builder.urllib.request, "urlopen", lambda *given, **options: pytest.fail("a download")
+        tfds_records.urllib.request, "urlopen", lambda *given, **options: pytest.fail("a download")
     )
     with pytest.raises(UserError) as caught:
         open_dataset("voc/2007", "test", tmp_path / "data")
@@ -89,8 +89,8 @@ def test_a_download_that_fails_is_one_line(tmp_path: Path, monkeypatch: pytest.M
     def fail(builder: object) -> None:
         raise ValueError("Artifact x.tar, downloaded to y, has wrong checksum:\n* Expected: 1")
 
-    monkeypatch.setattr(voc_builder, "_require_mirror", lambda name: None)
-    monkeypatch.setattr(voc_builder, "_download_and_prepare", fail)
+    monkeypatch.setattr(tfds_records, "_require_mirror", lambda name: None)
+    monkeypatch.setattr(tfds_records, "download_and_prepare", fail)
     with pytest.raises(
         UserError,
         match=r"voc/2007 cannot be downloaded and prepared: Artifact .* has wrong checksum:. "

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from kgradcam.data import dataset as datasets
-from kgradcam.data import voc_builder as builders
+from kgradcam.data import tfds_records as builders
 from kgradcam.data.examples import Example
 from kgradcam.data.images import read_image
 from kgradcam.data.sources import open_dataset

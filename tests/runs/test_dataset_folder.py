@@ -50,8 +50,8 @@ def test_one_that_is_gone_is_named_and_can_be_given(run: Run, tmp_path: Path) ->
     (tmp_path / "pets").rename(tmp_path / "animals")
     with pytest.raises(
         UserError,
-        match=rf"dataset of .*run is gone: there is no folder {tmp_path}/pets nor pets. Give its "
-        "new place with --dataset",
+        match=rf"dataset of .*run is gone: there is no folder or file {tmp_path}/pets nor pets. "
+        "Give its new place with --dataset",
     ):
         names(run)
     assert names(run, dataset=str(tmp_path / "animals")) == ["a.jpg", "b.jpg"]
