@@ -4,12 +4,45 @@ Each GPU holds the weights of the model, and a part of every batch.
 """
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from kgradcam.errors import UserError
+
 _log = logging.getLogger(__name__)
+
+
+_state = {"forked": False}
+
+
+def _after_fork() -> None:
+    threads = tf.config.threading.get_inter_op_parallelism_threads()
+    try:
+        # TensorFlow refuses any change once it has started its threads.
+        tf.config.threading.set_inter_op_parallelism_threads(threads + 1)
+        tf.config.threading.set_inter_op_parallelism_threads(threads)
+    except RuntimeError:
+        _state["forked"] = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def require_threads() -> None:
+    """Raises in a process that was forked after TensorFlow had started: it would wait for ever.
+
+    Raises:
+        UserError: The threads of TensorFlow are those of the parent process.
+    """
+    if _state["forked"]:
+        raise UserError(
+            "This process was forked after TensorFlow had started, and has none of its threads. "
+            "Start processes with multiprocessing.get_context('spawn')."
+        )
 
 
 class Compiled:

@@ -41,7 +41,7 @@ def normalize(
         >>> normalize([[1.0, 3.0]], (4, 1))
         array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
-    values = np.asarray(heatmap, np.float32)
+    values = as_float32(heatmap)
     if values.ndim not in (1, 2, 3) or not values.size or not np.isfinite(values).all():
         known = values.ndim in (1, 2, 3) and values.size
         received = "not finite" if known else f"of shape {values.shape}"
@@ -54,6 +54,23 @@ def normalize(
     resized = resized - resized.min()
     highest = resized.max()
     return resized / highest if highest > 0 else resized
+
+
+def as_float32(heatmap: npt.ArrayLike) -> Heatmap:
+    """Converts a heatmap to float32; values beyond its range become infinite.
+
+    Raises:
+        UserError: It holds other things than real numbers.
+    """
+    try:
+        values = np.asarray(heatmap)
+        if values.dtype.kind not in "cSUMm":  # NumPy would drop imaginary parts
+            with np.errstate(over="ignore"):
+                return values.astype(np.float32, copy=False)
+        received = str(values.dtype)
+    except (TypeError, ValueError) as error:
+        received = str(error)
+    raise UserError(f"heatmap must be an array of real numbers. Received: {received}.")
 
 
 def check_size(size: Sequence[int], axes: int = 2) -> None:

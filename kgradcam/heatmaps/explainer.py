@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.devices import require_threads
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.computation import Computation, TraceRecord
 from kgradcam.heatmaps.geometry import WHOLE
@@ -53,6 +54,7 @@ class Explainer(ABC):
     """
 
     def __init__(self, computation: Computation, precision: str = "float32") -> None:
+        require_threads()
         self.model = computation.model
         self.precision = precision
         self._computation = computation
@@ -150,6 +152,7 @@ class Explainer(ABC):
     def _check(
         self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
     ) -> tuple[Any, Any, list[list[ClassTarget]]]:
+        require_threads()
         if tf.inside_function():
             raise UserError(
                 "An explainer returns arrays, so it is no part of a tf.function or of Dataset.map. "

@@ -137,7 +137,7 @@ def _as_array(values: Any) -> Any:
         raise UserError(
             f"images must be arrays of integers or floats. Received: {_described(values)}."
         )
-    return array
+    return array.astype(np.float64) if array.dtype == np.longdouble else array
 
 
 def _as_input(values: Any, spec: Any) -> tf.Tensor:

@@ -39,9 +39,13 @@ def check_scales(scales: Sequence[float]) -> tuple[float, ...]:
     Raises:
         UserError: There are none, or one is not positive and finite.
     """
-    if not scales or not all(0 < scale < math.inf for scale in scales):
+    try:
+        factors = tuple(map(float, scales))
+    except (TypeError, ValueError, OverflowError):
+        factors = ()
+    if not factors or not all(0 < factor < math.inf for factor in factors):
         raise UserError(f"scales must be positive factors, as (1.0, 0.5). Received: {scales!r}.")
-    return tuple(scales)
+    return factors
 
 
 def combine_scales(

@@ -18,6 +18,9 @@ ClassTarget = int | str | Sequence[int | str]
 SIDES = ("positive", "negative")
 """The classes of a model with one sigmoid unit; the positive one is also index 0."""
 
+_OF_LISTS = {
+    "classes_per_image": " of lists; one class for each image is class_per_image=",
+}
 _ONE_HOT = " For one-hot rows, give np.argmax(rows, axis=-1)."
 
 
@@ -247,6 +250,10 @@ def list_targets(
         "classes_per_image": classes_per_image,
     }
     given = {name: value for name, value in arguments.items() if value is not None}
+    for name, value in given.items():
+        rows = value if name == "classes_per_image" and not _is_one(value) else [value]
+        if any(map(_is_one, rows)):
+            raise UserError(f"{name} must be a list{_OF_LISTS.get(name, '')}. Received: {value!r}.")
     if len(given) > 1:
         raise UserError(
             "Give one of classes, class_per_image and classes_per_image. "
@@ -268,6 +275,11 @@ def list_targets(
             f"Received: {[len(row) for row in rows]}."
         )
     return rows
+
+
+def _is_one(classes: Any) -> bool:
+    """Whether something is a single class, or nothing of which there can be several."""
+    return isinstance(classes, str) or not getattr(classes, "ndim", hasattr(classes, "__len__"))
 
 
 def make_groups(

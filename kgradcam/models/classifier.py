@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 
+from kgradcam.devices import require_threads
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models import efficientnet_lite, imagenet
 from kgradcam.models.model_card import read_card
@@ -76,6 +77,7 @@ def load_classifier(
         >>> classifier.image_size, classifier.class_names[281]
         (None, 'tabby')
     """
+    require_threads()
     class_names: tuple[str, ...] | None = None
     own_preprocess = "none" if name.endswith(".keras") else name
     if is_model_folder(name):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.normalization import WHOLE, fit
+from kgradcam.boxes.normalization import WHOLE, as_float32, fit
 from kgradcam.errors import UserError, did_you_mean
 
 Picture = npt.NDArray[np.uint8]
@@ -49,7 +49,7 @@ def overlay(
     """
     picture = as_picture(image)
     height, width = picture.shape[:2]
-    heat = np.nan_to_num(np.asarray(heatmap, np.float32))
+    heat = np.nan_to_num(as_float32(heatmap))
     heat = heat[0] if heat.ndim == 3 and len(heat) == 1 else heat
     if heat.ndim != 2 or not heat.size:
         raise UserError(f"heatmap must be [height, width]. Received: shape {np.shape(heatmap)}.")

@@ -1,9 +1,12 @@
 """Heatmaps at the size of their image, in [0, 1]."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from kgradcam.boxes.normalization import normalize
+from kgradcam.errors import UserError
 
 
 def test_normalize_is_half_pixel_bilinear_from_zero_to_one() -> None:
@@ -28,3 +31,19 @@ def test_a_map_that_covers_a_part_of_the_image_is_drawn_there() -> None:
     np.testing.assert_allclose(
         normalize(heat, (7, 5), nearly_whole), normalize(heat, (7, 5)), atol=1e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("heatmap", "message"),
+    [
+        (np.ones((2, 2), complex), "array of real numbers. Received: complex128"),
+        ([["a", "b"]], "array of real numbers. Received: <U1"),
+        (np.zeros(2, "datetime64[s]"), "array of real numbers. Received: datetime64"),
+        ([[1, 2], [3]], "array of real numbers. Received: setting an array element"),
+        ([[1, 1e300]], "finite values. It is not finite"),
+        ([[1, None]], "finite values. It is not finite"),
+    ],
+)
+def test_other_values_than_real_numbers_are_refused(heatmap: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        normalize(heatmap, (4, 4))

@@ -1,7 +1,9 @@
 """The explainer as an object: threads, memory, `predict`, and the layer that a trace settles on."""
 
 import gc
+import os
 import threading
+from typing import Any
 
 import keras
 import numpy as np
@@ -9,8 +11,10 @@ import pytest
 import tensorflow as tf
 from networks import cam_of, pictures
 
+from kgradcam.errors import UserError
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.heatmaps.methods import METHODS, ScoreCAM
+from kgradcam.models.classifier import load_classifier
 
 
 def test_threads_and_explainers_do_not_disturb_one_another(nested: keras.Model) -> None:
@@ -35,6 +39,115 @@ def test_threads_and_explainers_do_not_disturb_one_another(nested: keras.Model) 
         thread.join()
     assert failures == []
     assert keras.Operation.__call__ is door
+
+
+def test_a_model_that_trains_meanwhile_is_compared_at_equal_weights(
+    nested: keras.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The weights change after the explanation, and before the model's own outputs."""
+    images, cam = pictures(), GradCAM(nested)
+    expected = GradCAM(nested)(images, classes=[0]).heatmaps
+    difference = cam._live._difference
+
+    def trained(*arguments: Any) -> float:
+        nested.set_weights([-2 * each for each in nested.get_weights()])
+        return difference(*arguments)
+
+    monkeypatch.setattr(cam._live, "_difference", trained)
+    np.testing.assert_array_equal(cam(images, classes=[0]).heatmaps, expected)
+    again = GradCAM(nested)(images, classes=[0]).heatmaps
+    np.testing.assert_array_equal(cam(images, classes=[0]).heatmaps, again)
+    assert not np.array_equal(again, expected)
+
+
+@pytest.mark.slow
+def test_threads_explain_a_model_that_trains(nested: keras.Model) -> None:
+    nested.compile("sgd", "sparse_categorical_crossentropy")
+    images, failures = pictures(), []
+    done = threading.Event()
+
+    def train() -> None:
+        nested.fit(np.tile(images, (8, 1, 1, 1)), np.zeros(8 * len(images)), 8, 4, verbose=0)
+        done.set()
+
+    def explain() -> None:
+        try:
+            while not done.is_set():
+                assert np.isfinite(GradCAM(nested)(images).heatmaps).all()
+        except Exception as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=each) for each in [train, *[explain] * 7]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (done.is_set(), failures) == (True, [])
+
+
+@pytest.mark.parametrize("argument", ["score", "preprocess", "reshape"])
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_callback_that_fails_leaves_nothing_behind(
+    nested: keras.Model, argument: str, error: type[BaseException]
+) -> None:
+    images, door = pictures(), keras.Operation.__call__
+    expected = GradCAM(nested)(images, classes=[0]).heatmaps
+
+    def fail(*_: Any) -> Any:
+        raise error
+
+    with pytest.raises(error):
+        GradCAM(nested, **{argument: fail})(images)
+    assert keras.Operation.__call__ is door
+    np.testing.assert_array_equal(GradCAM(nested)(images, classes=[0]).heatmaps, expected)
+
+
+def test_an_explainer_inside_an_explainer_is_refused(nested: keras.Model) -> None:
+    images, inner = pictures(), GradCAM(nested)
+
+    def score(outputs: Any) -> Any:
+        inner(images)
+        return outputs[:, 0]
+
+    with pytest.raises(UserError, match="no part of a tf.function"):
+        GradCAM(nested, score=score)(images)
+    assert np.isfinite(inner(images).heatmaps).all()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="a system without fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_is_told_to_spawn(nested: keras.Model) -> None:
+    """It would wait for ever for the threads of its parent."""
+    cam, images = GradCAM(nested), pictures()
+    for use in (lambda: cam(images), lambda: GradCAM(nested), lambda: load_classifier("resnet50")):
+        child = os.fork()
+        if not child:
+            try:
+                use()
+            except UserError as error:
+                os._exit(7 if "'spawn'" in str(error) else 8)
+            finally:
+                os._exit(9)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert cam(images).heatmaps.shape[0] == len(images)
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ({"classes": 5}, "classes must be a list. Received: 5"),
+        ({"classes": "dog"}, "classes must be a list. Received: 'dog'"),
+        ({"class_per_image": np.int64(1)}, "class_per_image must be a list. Received: "),
+        ({"classes_per_image": [0, 1]}, "list of lists; one class for each image is class_per_"),
+        ({"classes_per_image": ["cat", "dog"]}, "list of lists; one class for each image is "),
+        ({"classes_per_image": [[0], [1, 2]]}, r"equally many classes .* Received: \[1, 2\]"),
+    ],
+)
+def test_classes_of_another_form_are_named(
+    nested: keras.Model, classes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        GradCAM(nested)(pictures(2), **classes)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

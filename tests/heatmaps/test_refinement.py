@@ -129,5 +129,8 @@ def test_batches_and_classes_do_not_disturb_one_another() -> None:
 def test_what_cannot_be_combined_is_told() -> None:
     with pytest.raises(UserError, match=r"scales must be positive factors.*Received: \(1.0, 0\)"):
         GradCAM(strided_model(), scales=(1.0, 0))
+    for scales in ((), (np.inf,), (np.nan,), (10**400,), ("a",), (None,), 5):
+        with pytest.raises(UserError, match="scales must be positive factors"):
+            GradCAM(strided_model(), scales=scales)
     with pytest.raises(UserError, match="one layer"):
         GradCAM(strided_model(), ("two", "four"), refine=True)
