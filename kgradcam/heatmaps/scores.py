@@ -251,8 +251,8 @@ def list_targets(
     }
     given = {name: value for name, value in arguments.items() if value is not None}
     for name, value in given.items():
-        rows = value if name == "classes_per_image" and not _is_one(value) else [value]
-        if any(map(_is_one, rows)):
+        is_nested = name == "classes_per_image" and not _is_one(value)
+        if any(map(_is_one, value if is_nested else [value])):
             raise UserError(f"{name} must be a list{_OF_LISTS.get(name, '')}. Received: {value!r}.")
     if len(given) > 1:
         raise UserError(
