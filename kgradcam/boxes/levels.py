@@ -64,7 +64,7 @@ def level_boxes(
         overlaps = box_iou(boxes, boxes) if len(boxes) <= _MAX_TABLE else None
         for threshold in thresholds:
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
-            kept = _suppress(rows, boxes, scores, overlaps, options)
+            kept = suppress(rows, boxes, scores, overlaps, options)
             yield boxes[kept] * scale, scores[kept]
 
 
@@ -109,7 +109,7 @@ def _boxes_at_levels(
     return np.concatenate(boxes), np.concatenate(levels)
 
 
-def _suppress(
+def suppress(
     rows: npt.NDArray[np.int64],
     boxes: Boxes,
     scores: Scores,

@@ -1,0 +1,58 @@
+"""`kgradcam train-refiner`: learns from a few annotated boxes to move and score boxes."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgradcam.cli import options
+from kgradcam.cli.output import note, print_json, require_absent
+
+
+def train_refiner(
+    run: options.RunFolder,
+    out: Annotated[Path, typer.Option(help="Refiner to write.", metavar="FILE.json")],
+    boxes: Annotated[
+        int | None,
+        typer.Option(
+            help="Annotated boxes to learn from, drawn at random.", min=1, show_default="all"
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option("--class", help="Learn from this class only; repeat for several."),
+    ] = None,
+    rung: Annotated[
+        str,
+        typer.Option(
+            help="offsets: four numbers. score: the order of boxes. ridge: score and offsets.",
+            metavar="offsets|score|ridge",
+        ),
+    ] = "ridge",
+    seed: Annotated[int, typer.Option(help="Random seed of --boxes.")] = 0,
+    as_json: options.AsJson = False,
+    force: options.Force = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Learn from a few annotated boxes to refine others.
+
+    It takes seconds, and no model. A refiner also helps classes that it has never seen.
+
+    Example:
+        kgradcam train-refiner runs/train --boxes 50 --out refiner.json
+    """
+    from kgradcam import progress
+    from kgradcam.refine import collect, fit
+    from kgradcam.runs.run import Run
+
+    opened = Run(run)
+    require_absent(out, force, run / "run.json", run / "ground_truth.json", suffixes=(".json",))
+    with progress.bar("candidates", opened.info.counts.heatmaps, "heatmaps", quiet) as advance:
+        examples = collect(opened, boxes, seed, classes or (), advance)
+    refiner = fit(examples, rung)
+    refiner.save(out)
+    note(f"{refiner.objects} boxes on {len(refiner.images)} images.", quiet)
+    if as_json:
+        print_json({"refiner": str(out), "boxes": refiner.objects, "images": len(refiner.images)})
+    else:
+        typer.echo(out)

@@ -1,0 +1,126 @@
+"""The candidates of a heatmap: boxes at all heat levels, and what describes them.
+
+A candidate is described by the heat in and around it, by its geometry in the image, and by the
+probability of the class. No model is needed: stored heatmaps are enough.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.normalization import Heatmap, normalize
+from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.overlap import Boxes
+from kgradcam.boxes.scores import Scores
+
+_LOWEST_LEVEL = 0.05
+_EVERY_REGION = BoxOptions(iou_threshold=1.0, min_relative_score=0.0)
+MOST = 60
+"""The number of candidates of a heatmap, at most: those of the highest score."""
+
+_CANVAS = 128  # pixels of the longer side, on which heat is measured
+_CELLS = 7
+_CONTEXT = 2.0  # cells cover the box and half of its size on each side
+_OUTSIDE = -0.25  # the heat of cells beyond the image, which no pixel inside has
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The candidates of one heatmap.
+
+    Attributes:
+        boxes: float64 `[candidates, 4]`, xyxy in pixels, those of the highest heat first.
+        scores: float64 `[candidates]`, those of `find_boxes`.
+        features: float64 `[candidates, features]`, see `describe`.
+    """
+
+    boxes: Boxes
+    scores: Scores
+    features: npt.NDArray[np.float64]
+
+
+def find_candidates(
+    heatmap: npt.ArrayLike, size: tuple[int, int], probability: float
+) -> Candidates:
+    """Finds and describes the candidates of a heatmap.
+
+    Args:
+        heatmap: float `[height, width]`, at any resolution, not negative.
+        size: `(width, height)` of the image in pixels.
+        probability: The model's probability of the class, in [0, 1].
+
+    Example:
+        >>> heatmap = np.zeros((4, 8), np.float32)
+        >>> heatmap[1:3, 2:5] = 1.0
+        >>> found = find_candidates(heatmap, (80, 40), probability=0.9)
+        >>> found.boxes.shape, found.features.shape
+        ((16, 4), (16, 152))
+    """
+    boxes, scores = find_boxes(heatmap, size, probability, _LOWEST_LEVEL, _EVERY_REGION)
+    boxes, scores = boxes[:MOST], scores[:MOST]
+    shrink = min(1.0, _CANVAS / max(size))
+    small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
+    canvas = normalize(heatmap, small)
+    scale = np.array([size[0] / small[0], size[1] / small[1]] * 2)
+    return Candidates(boxes, scores, describe(canvas, boxes / scale, scores, probability))
+
+
+def describe(
+    canvas: Heatmap, boxes: Boxes, scores: Scores, probability: float
+) -> npt.NDArray[np.float64]:
+    """Returns the features of boxes of a heatmap.
+
+    These are the mean heat of 7 x 7 cells that cover a box and half of its size on each side, and
+    its square; the distances of the box to the borders, its size and shape, its score, the
+    probability of the class; and the products of pairs of the latter.
+
+    Args:
+        canvas: float32 `[height, width]` in [0, 1].
+        boxes: `[boxes, 4]`, xyxy in pixels of the canvas.
+        scores: `[boxes]`, the scores of `find_boxes`.
+        probability: The model's probability of the class, in [0, 1].
+    """
+    height, width = canvas.shape
+    cells = np.array([_cells(canvas, box) for box in boxes]).reshape(-1, _CELLS**2)
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
+    shares = sides / [width, height]
+    shape = [
+        np.log(shares[:, 0] + 1e-3),
+        np.log(shares[:, 1] + 1e-3),
+        np.log(shares.prod(axis=1) + 1e-4),
+        np.log(sides[:, 0] / sides[:, 1]),
+        scores,
+        np.sqrt(scores),
+        np.full(len(boxes), probability),
+        np.full(len(boxes), probability**0.2),
+    ]
+    rest = [
+        *(boxes[:, 0] / width, boxes[:, 1] / height),
+        *(1 - boxes[:, 2] / width, 1 - boxes[:, 3] / height),
+        *(boxes[:, 0] <= 0, boxes[:, 1] <= 0, boxes[:, 2] >= width, boxes[:, 3] >= height),
+        *(np.full(len(boxes), value) for value in (canvas.mean(), (canvas > 0.35).mean())),
+    ]
+    first, second = np.triu_indices(len(shape))
+    products = np.array(shape)[first] * np.array(shape)[second]
+    return np.concatenate([cells, cells**2, np.array([*shape, *rest]).T, products.T], axis=1)
+
+
+def _cells(canvas: Heatmap, box: Any) -> npt.NDArray[np.float32]:
+    """The mean heat of the cells in and around a box, row by row."""
+    fine = 2 * _CELLS
+    steps = _CONTEXT * (box[2:] - box[:2]) / fine
+    start = (box[:2] + box[2:]) / 2 - _CONTEXT * (box[2:] - box[:2]) / 2 + steps / 2 - 0.5
+    matrix = np.array([[steps[0], 0, start[0]], [0, steps[1], start[1]]], np.float64)
+    patch = cv2.warpAffine(
+        canvas,
+        matrix,
+        (fine, fine),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_CONSTANT,
+        borderValue=_OUTSIDE,
+    )
+    return patch.reshape(_CELLS, 2, _CELLS, 2).mean(axis=(1, 3)).ravel()
