@@ -6,6 +6,7 @@ import typer
 
 from kgradcam import __version__
 from kgradcam.cli import (
+    check,
     coco,
     compare,
     demo,
@@ -44,6 +45,7 @@ for _command in (
     wsol.wsol,
     coco.coco,
     faithfulness.faithfulness,
+    check.check,
     tune.tune,
     compare.compare,
     report.report,

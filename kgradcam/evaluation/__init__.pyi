@@ -5,6 +5,11 @@ from .comparison import compare_runs as compare_runs
 from .explanations import faithfulness_of_run as faithfulness_of_run
 from .grid import evaluate_boxes as evaluate_boxes
 from .grid import evaluate_run as evaluate_run
+from .heat_check import HeatCheck as HeatCheck
+from .heat_check import Verdict as Verdict
+from .heat_check import check_run as check_run
+from .heat_check import hold_to_limits as hold_to_limits
+from .heat_check import to_junit as to_junit
 from .results import Result as Result
 from .rows import Row as Row
 from .tuning import BoxChoice as BoxChoice

@@ -1,0 +1,209 @@
+"""Tests of explanations: whether a model looks at its objects, and at no shortcut.
+
+All is measured on the stored heatmaps of a run; no model is needed.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.boxes.normalization import normalize
+from kgradcam.errors import UserError
+from kgradcam.evaluation.box_tables import describe
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import MIN_IMAGES, Row, headline
+from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
+from kgradcam.metrics.pointing_game import energy_inside, pointing_hit, region_mask
+from kgradcam.metrics.shortcuts import FixedPlace, border_share, fixed_place, outside_cells
+from kgradcam.runs.run import Run
+
+HIGH_IS_GOOD = {
+    "energy": "share of the heat in the boxes",
+    "pointing": "share of heatmaps whose hottest pixel is in a box, or within 15 pixels",
+}
+LOW_IS_GOOD = {
+    "border": "share of the heat in the outer tenth of the picture; 0.36 if heat is even",
+    "fixed": "share of the heat at one place of all pictures, outside the boxes",
+}
+_SUSPICIOUS = 0.25
+"""Even heat has 0.14 in the window of a fixed place."""
+
+
+@dataclass(frozen=True)
+class HeatCheck:
+    """Where the heat of a run lies.
+
+    Attributes:
+        result: A row for each class: `energy`, `pointing`, `border`, `fixed`; NaN where undefined.
+        places: The fixed place of each class with enough pictures.
+    """
+
+    result: Result
+    places: Mapping[str, FixedPlace]
+
+    def shortcuts(self) -> Iterator[str]:
+        """Yields a sentence for each class that seems to use a shortcut."""
+        for row in self.result.rows:
+            place = self.places.get(row.class_name)
+            if place is not None and place.share >= _SUSPICIOUS:
+                yield (
+                    f"{row.class_name}: {place.share:.0%} of the heat lies at one place outside "
+                    f"the objects, at the {_named(place)}, in {place.pictures} of "
+                    f"{row.counts['heatmaps']} pictures. A watermark or label may be there."
+                )
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a measure of a class keeps a limit.
+
+    Attributes:
+        class_name: The class, or `"mean"`.
+        measure: The measure.
+        failure: Why it fails; `None` if it does not.
+    """
+
+    class_name: str
+    measure: str
+    failure: str | None = None
+
+
+def check_run(run: Run) -> HeatCheck:
+    """Measures where the heat of a run lies.
+
+    Heatmaps of classes without an object that counts, as of wrongly predicted ones, have no
+    `energy` and no `pointing`.
+
+    Args:
+        run: The run.
+
+    Raises:
+        UserError: The run has no heatmaps, or is damaged.
+    """
+    truth = run.ground_truth
+    images = {image.id: image for image in truth.images}
+    objects: dict[tuple[int, int], list[int]] = {}
+    for row, key in enumerate(zip(truth.image_ids, truth.category_ids, strict=True)):
+        objects.setdefault((int(key[0]), int(key[1])), []).append(row)
+    rows: dict[str, list[dict[str, float]]] = {}
+    cells: dict[str, list[npt.NDArray[np.float64]]] = {}
+    for record in run.heatmaps():
+        image = images[record.image_id]
+        heatmap = normalize(record.heatmap, (image.width, image.height))
+        indices = objects.get((record.image_id, record.category_id), [])
+        boxes = truth.boxes[indices]
+        counts = bool(len(indices)) and not truth.difficult[indices].all()
+        name = truth.categories[record.category_id - 1]
+        rows.setdefault(name, []).append(
+            {
+                "energy": energy_inside(heatmap, boxes) if counts else math.nan,
+                "pointing": float(pointing_hit(heatmap, boxes)) if counts else math.nan,
+                "border": border_share(heatmap),
+            }
+        )
+        inside = region_mask(boxes, heatmap.shape)
+        cells.setdefault(name, []).append(outside_cells(heatmap, inside))
+    if not rows:
+        raise UserError(f"{run.folder} has no heatmaps to check.")
+    # Few pictures have heat at one place by chance.
+    places = {name: fixed_place(each) for name, each in cells.items() if len(each) >= MIN_IMAGES}
+    means = {
+        name: {
+            **mean_of_rows(rows[name]),
+            "fixed": places[name].share if name in places else math.nan,
+        }
+        for name in truth.categories
+        if name in rows
+    }
+    total = sum(map(len, rows.values()))
+    result = Result(
+        "Where the heat lies",
+        {"name": "check"},
+        tuple(
+            Row(name, values, {"heatmaps": len(rows[name]) if name in rows else total})
+            for name, values in with_mean(means).items()
+        ),
+        describe(run),
+        percent=False,
+    )
+    return HeatCheck(result, places)
+
+
+def hold_to_limits(
+    found: HeatCheck,
+    limits: Mapping[str, float],
+    per_class: bool = False,
+    baseline: HeatCheck | None = None,
+    tolerance: float = 0.02,
+) -> list[Verdict]:
+    """Compares the measures of a run with limits, and with those of another run.
+
+    Args:
+        found: The measures.
+        limits: The limit of each measure: the lowest value of `HIGH_IS_GOOD`, the highest value
+            of `LOW_IS_GOOD`.
+        per_class: Whether each class must keep the limits. Default: their mean.
+        baseline: The measures of an earlier run. Each measure may be worse by `tolerance`.
+        tolerance: See `baseline`.
+
+    Returns:
+        A verdict for each limit. A measure that is undefined fails, since nothing was tested.
+    """
+    rows = {row.class_name: row.measures for row in found.result.rows}
+    before = {} if baseline is None else {r.class_name: r.measures for r in baseline.result.rows}
+    if not per_class:
+        summary = headline(found.result.rows)
+        rows = {summary: rows[summary]}
+    verdicts = []
+    for name, values in rows.items():
+        for measure, limit in limits.items():
+            verdicts.append(Verdict(name, measure, _failure(measure, values[measure], limit)))
+        for measure, value in before.get(name, {}).items():
+            if not math.isnan(value):
+                worse = -tolerance if measure in HIGH_IS_GOOD else tolerance
+                reason = _failure(measure, values[measure], value + worse)
+                if reason is not None:
+                    reason += f" The baseline has {value:.3f}, the tolerance is {tolerance:g}."
+                verdicts.append(Verdict(name, f"{measure} beside the baseline", reason))
+    return verdicts
+
+
+def to_junit(verdicts: list[Verdict], suite: str) -> str:
+    """Returns verdicts as JUnit XML, which continuous integration shows as tests."""
+    failures = sum(verdict.failure is not None for verdict in verdicts)
+    counts = {"tests": str(len(verdicts)), "failures": str(failures)}
+    root = ElementTree.Element("testsuites", counts)
+    tests = ElementTree.SubElement(root, "testsuite", {"name": _printable(suite), **counts})
+    for verdict in verdicts:
+        name = _printable(f"{verdict.class_name}: {verdict.measure}")
+        case = ElementTree.SubElement(tests, "testcase", {"classname": "kgradcam", "name": name})
+        if verdict.failure is not None:
+            ElementTree.SubElement(case, "failure", {"message": _printable(verdict.failure)})
+    ElementTree.indent(root)
+    return ElementTree.tostring(root, "unicode", xml_declaration=True) + "\n"
+
+
+def _failure(measure: str, value: float, limit: float) -> str | None:
+    if math.isnan(value):
+        return f"{measure} is undefined: no picture has what it measures."
+    if measure in HIGH_IS_GOOD and value < limit:
+        return f"{measure} is {value:.3f}, below {limit:.3f}."
+    if measure in LOW_IS_GOOD and value > limit:
+        return f"{measure} is {value:.3f}, above {limit:.3f}."
+    return None
+
+
+def _named(place: FixedPlace) -> str:
+    x, y = (place.box[0] + place.box[2]) / 2, (place.box[1] + place.box[3]) / 2
+    vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+    horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+    return " ".join(filter(None, (vertical, horizontal))) or "centre"
+
+
+def _printable(text: str) -> str:
+    """Escapes characters that XML cannot hold."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
