@@ -76,6 +76,22 @@ def test_ground_data_boxes_runs_metrics_and_evaluation_import_no_tensorflow() ->
     subprocess.run([sys.executable, "-c", program, *chosen], check=True)
 
 
+def test_importing_the_package_imports_nothing_of_weight() -> None:
+    """Its own name and version, and the library that imports the rest on first use."""
+    program = (
+        "import sys; before = set(sys.modules); import kgradcam\n"
+        "new = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(new - set(sys.stdlib_module_names)))\n"
+        "print(sorted(name for name in sys.modules if name.startswith('kgradcam')))"
+    )
+    command = [sys.executable, "-c", program]
+    shown = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert shown.splitlines() == [
+        "['kgradcam', 'lazy_loader']",
+        "['kgradcam', 'kgradcam._version']",
+    ]
+
+
 def test_no_file_is_longer_than_350_lines() -> None:
     files = [path for suffix in ("py", "js", "css") for path in PACKAGE.rglob(f"*.{suffix}")]
     lengths = {path.name: len(path.read_text("utf-8").splitlines()) for path in files}

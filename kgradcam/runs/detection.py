@@ -2,6 +2,7 @@
 
 import platform
 import random
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from kgradcam import __version__, progress
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
 from kgradcam.data.sources import open_dataset
-from kgradcam.errors import UserError
+from kgradcam.errors import DataWarning, UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.models.class_targets import dataset_targets
@@ -51,6 +52,9 @@ REDUCE_FROM = 500
 
 ResNet50 at 224 px pays off after some 100 images, smaller networks later.
 """
+
+_LARGE_MEGAPIXELS, _GB_PER_MEGAPIXEL = 8, 0.3
+"""Images from this size on are warned of, with the memory that ResNet50 takes in float32."""
 
 
 def detect(
@@ -160,6 +164,7 @@ def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Class
         classifier.model.output_shape[-1],
     )
     examples = _choose_examples(dataset, targets, configuration)
+    _warn_of_large_images(examples, configuration.image_size)
     precision = _choose_precision(configuration.precision, len(examples))
     # Frozen from the first image on or never: no result depends on where a run was interrupted.
     explainer = make_explainer(
@@ -192,6 +197,22 @@ def _choose_examples(
         examples = random.Random(configuration.seed).sample(examples, configuration.limit)
         examples.sort(key=lambda example: example.index)
     return examples
+
+
+def _warn_of_large_images(examples: Sequence[Example], image_size: int | None) -> None:
+    """Warns of images at native size that may take more memory than the machine has."""
+    if image_size is not None or not examples:
+        return
+    largest = max(examples, key=lambda each: each.width * each.height)
+    megapixels = largest.width * largest.height / 1e6
+    if megapixels > _LARGE_MEGAPIXELS:
+        warnings.warn(
+            f"{largest.file_name} has {megapixels:.0f} megapixels. At its native size it takes "
+            f"about {megapixels * _GB_PER_MEGAPIXEL:.0f} GB of memory in ResNet50. If the process "
+            "is killed, give --image-size.",
+            DataWarning,
+            stacklevel=2,
+        )
 
 
 def _choose_precision(precision: str, images: int) -> str:

@@ -14,7 +14,7 @@ from kgradcam.boxes.scores import score_boxes
 from kgradcam.boxes.single_threshold import single_threshold_boxes
 from kgradcam.data.images import read_image
 from kgradcam.data.voc_builder import prepare
-from kgradcam.errors import UsageError, UserError
+from kgradcam.errors import DataWarning, UsageError, UserError
 from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.heatmaps.graph_rewriting import CannotFreezeError
 from kgradcam.heatmaps.precision import choose_precision
@@ -60,6 +60,18 @@ def test_clipping_keeps_the_image_of_a_stray_box(
     run = detect(replace(configuration, clip=True), tmp_path / "clipped")
     assert run.info.counts.images == 4
     assert run.ground_truth.boxes[0].tolist() == [0, 6, 20, 24]
+
+
+def test_large_images_at_native_size_are_warned_of(
+    configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """40 x 30 pixels, with the limit lowered to 1,000 pixels. Resized images need no warning."""
+    monkeypatch.setattr(detection, "_LARGE_MEGAPIXELS", 0.001)
+    monkeypatch.setattr(detection, "_GB_PER_MEGAPIXEL", 2500)
+    line = r"[a-e].jpg has 0 megapixels. At its native size it takes about 3 GB .* --image-size"
+    with pytest.warns(DataWarning, match=line):
+        detect(replace(configuration, image_size=None), tmp_path / "native")
+    detect(replace(configuration, image_size=32), tmp_path / "resized")
 
 
 def test_bright_squares_are_boxed(configuration: Configuration, tmp_path: Path) -> None:
