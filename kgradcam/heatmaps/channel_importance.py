@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.heatmaps.scores import ClassTarget
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,7 @@ class Computation:
     scales: tuple[float, ...]
     score_scales: tuple[float, ...]
     refine: bool
+    class_names: tuple[str, ...] = ()
 
     def explain(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""

@@ -1,5 +1,6 @@
 """The computation of an explainer as one graph of constants, for export."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -7,9 +8,10 @@ import tensorflow as tf
 from typing_extensions import override
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.class_groups import make_groups
 from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.heatmaps.scores import Score, Scored, make_groups
+from kgradcam.heatmaps.scores import Score, Scored
 
 
 @dataclass(frozen=True)
@@ -86,10 +88,9 @@ class ConstantGraph:
         self.precision = self._frozen.precision
         self.class_count = 2 if record.two_sided else record.class_count
 
-    def groups_of(self, targets: Any, class_names: Any = None) -> Any:
+    def groups_of(self, targets: Any, names: Sequence[str]) -> Any:
         """Returns the groups of outputs of classes, int32 `[1, classes, outputs]`; see `Score`."""
-        count = 1 if self.two_sided else self.class_count
-        return make_groups([targets], count, class_names, self.two_sided)
+        return make_groups([targets], 1 if self.two_sided else self.class_count, names)
 
     def __call__(self, inputs: Any, groups: Any) -> tuple[Any, ...]:
         """Returns heatmaps, extents, scores, probabilities and top classes, the batch first."""

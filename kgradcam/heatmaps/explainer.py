@@ -12,9 +12,10 @@ import tensorflow as tf
 
 from kgradcam.devices import require_threads
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.batches import Chosen, each_batch, joined
+from kgradcam.heatmaps.class_groups import ClassTarget, list_targets, make_groups, names_of_outputs
 from kgradcam.heatmaps.computation import Computation, TraceRecord
 from kgradcam.heatmaps.geometry import WHOLE
-from kgradcam.heatmaps.scores import SIDES, ClassTarget, list_targets, make_groups
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Explanation:
         probabilities: float32 `[batch, classes]` in [0, 1]: the model's own numbers, summed over a
             group, or with sigmoids the probability of any class of it. Logits without an activation
             count as softmax. NaN with `score=`, and for a regression.
-        classes: For each image, the class or group that each heatmap explains; empty with
-            `score=`.
+        classes: For each image, the class or group that each heatmap explains, as it was given;
+            the top class by its name, if it has one. Empty with `score=`.
         extent: The part of the image that the cells of a heatmap tile, xyxy in fractions of its
             width and height. Convolutions without padding cut off a rim; otherwise it is the whole
             image, (0, 0, 1, 1). `normalize`, `find_boxes` and `overlay` accept it.
@@ -89,16 +90,21 @@ class Explainer(ABC):
         *,
         class_per_image: Sequence[ClassTarget] | None = None,
         classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
+        batch_size: int | None = None,
     ) -> Explanation:
-        """Explains a batch of images.
+        """Explains images, in one batch or in several.
 
         Args:
             images: `[batch, height, width, channels]`, uint8 or float; with `preprocess`, RGB in
-                [0, 255]. For a model of several inputs, their list or dict.
-            classes: Class indices, or groups of indices, each explained for every image.
-            class_per_image: One class index or group for each image.
+                [0, 255]. For a model of several inputs, their list or dict. Or a `tf.data.Dataset`
+                or `keras.utils.PyDataset` of batches; labels in it are ignored.
+            classes: Class indices, or names with `class_names`, or groups of them, each explained
+                for every image.
+            class_per_image: One class or group for each image.
             classes_per_image: Several for each image, equally many. With none of the three, the
                 class with the highest score is explained.
+            batch_size: The number of images that are computed at once, for arrays larger than
+                memory, as `np.memmap`. Default: all of them.
 
         Returns:
             An `Explanation`.
@@ -107,7 +113,18 @@ class Explainer(ABC):
             UserError: The images do not fit the model, a value is NaN or infinite, or a class is
                 out of range.
         """
-        inputs, groups, targets = self._check(images, classes, class_per_image, classes_per_image)
+        chosen = classes, class_per_image, classes_per_image
+        parts = [self._explain_batch(*each) for each in each_batch(images, batch_size, chosen)]
+        return Explanation(
+            heatmaps=joined([each.heatmaps for each in parts]),
+            scores=joined([each.scores for each in parts]),
+            probabilities=joined([each.probabilities for each in parts]),
+            classes=[row for each in parts for row in each.classes],
+            extent=parts[0].extent,
+        )
+
+    def _explain_batch(self, images: Any, chosen: Chosen) -> Explanation:
+        inputs, groups, targets = self._check(images, *chosen)
         with _batch_errors():
             heatmaps, extents, scores, probabilities, top = self._explain(inputs, groups)
         if heatmaps.shape[:2] != scores.shape:
@@ -129,6 +146,7 @@ class Explainer(ABC):
         *,
         class_per_image: Sequence[ClassTarget] | None = None,
         classes_per_image: Sequence[Sequence[ClassTarget]] | None = None,
+        batch_size: int | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """Returns the scores of a batch of images at their own size, without heatmaps.
 
@@ -137,6 +155,7 @@ class Explainer(ABC):
             classes: As in a call.
             class_per_image: As in a call.
             classes_per_image: As in a call.
+            batch_size: As in a call.
 
         Returns:
             Scores and probabilities, float32 `[batch, classes]`; see `Explanation`.
@@ -144,10 +163,13 @@ class Explainer(ABC):
         Raises:
             UserError: As in a call.
         """
-        inputs, groups, _ = self._check(images, classes, class_per_image, classes_per_image)
-        with _batch_errors():
-            scores, probabilities = self._predict(inputs, groups)
-        return scores.numpy(), probabilities.numpy()
+        found = []
+        chosen = classes, class_per_image, classes_per_image
+        for batch, chosen_here in each_batch(images, batch_size, chosen):
+            inputs, groups, _ = self._check(batch, *chosen_here)
+            with _batch_errors():
+                found.append([each.numpy() for each in self._predict(inputs, groups)])
+        return joined([scores for scores, _ in found]), joined([each for _, each in found])
 
     def _check(
         self, images: Any, classes: Any, class_per_image: Any, classes_per_image: Any
@@ -166,11 +188,18 @@ class Explainer(ABC):
         # Classes that all images share need one row of groups.
         rows = targets[:1] if classes is not None else targets
         record = self._traces[0]
-        groups = make_groups(rows or [[]], record.class_count, None, record.two_sided)
+        groups = make_groups(rows or [[]], record.class_count, self._names)
         return inputs, tf.constant(groups), targets
 
+    @property
+    def _names(self) -> Sequence[str]:
+        """The names of the outputs: of `class_names`, or of the sides of one unit, or none."""
+        record = self._traces[0]
+        names = self._computation.class_names
+        return names_of_outputs(names, record.class_count, record.two_sided)
+
     def _class_of(self, index: int) -> ClassTarget:
-        return SIDES[index] if self._traces[0].two_sided else index
+        return self._names[index] if self._names else index
 
 
 @contextmanager

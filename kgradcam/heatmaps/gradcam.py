@@ -12,7 +12,7 @@ from kgradcam.heatmaps.computation import Computation, Method
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.frozen import FrozenExplainer
-from kgradcam.heatmaps.inputs import check_model
+from kgradcam.heatmaps.inputs import check_model, own_preprocess
 from kgradcam.heatmaps.multiscale import check_scales
 from kgradcam.heatmaps.scores import Score
 from kgradcam.heatmaps.tracing import LiveTraces
@@ -40,6 +40,12 @@ def layer_name(model: keras.Model, layer: str | int | keras.Layer) -> str:
     raise UserError(
         f"layer must be a name, a layer, or an index of the {count} layers. Received: {layer!r}."
     )
+
+
+def _check_functions(**functions: Any) -> None:
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise UserError(f"{name} must be a function of tensors. Received: {function!r}.")
 
 
 class GradCAM(Explainer):
@@ -77,7 +83,8 @@ class GradCAM(Explainer):
             they have another layout: `lambda tokens: tf.reshape(tokens[:, 1:], (-1, 14, 14,
             768))` for a vision transformer. Maps with channels first are transposed without it.
         preprocess: Maps float32 RGB images in [0, 255] to the inputs of the model, on tensors; it
-            is compiled with the model. Default: inputs are used unchanged.
+            is compiled with the model. It may resize. Default: inputs are used unchanged; a task of
+            KerasHub applies its `preprocessor`, as its `predict` does.
         relu: Whether negative values are set to 0, as in the paper. Otherwise heatmaps are signed.
         scales: Factors on the image size. The heatmaps of all sizes, each divided by its maximum,
             are averaged. Small scales find large objects, large scales small ones.
@@ -88,6 +95,8 @@ class GradCAM(Explainer):
             finer strides (see `affinity`), from the decisive part to the whole object. With
             `refine` or several scales, the cells of a heatmap tile the image exactly (see
             `geometry`), at the next finer stride, in about a thousand cells at most.
+        class_names: The name of each output, by which classes can be given. One sigmoid unit has
+            two, that of label 0 first.
         jit_compile: Whether to compile with XLA, once for each new shape. Default: on a GPU, if
             the model's inputs have a fixed size.
 
@@ -132,6 +141,7 @@ class GradCAM(Explainer):
         scales: Sequence[float] = (1.0,),
         score_scales: Sequence[float] = (),
         refine: bool = False,
+        class_names: Sequence[str] = (),
         jit_compile: bool | None = None,
     ) -> None:
         if keras.backend.backend() != "tensorflow":
@@ -140,18 +150,22 @@ class GradCAM(Explainer):
                 f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before importing keras."
             )
         check_model(model)
+        _check_functions(method=method, score=score, reshape=reshape, preprocess=preprocess)
         layers = layer if isinstance(layer, list | tuple) else (layer,)
+        if not layers:
+            raise UserError("layer must name at least one layer. Received: an empty list.")
         computation = Computation(
             model=model,
             layers=None if layer is None else tuple(layer_name(model, each) for each in layers),
             method=method,
             score=Score(output, score),
             reshape=reshape,
-            preprocess=preprocess,
+            preprocess=own_preprocess(model) if preprocess is None else preprocess,
             relu=relu,
             scales=check_scales(scales),
             score_scales=check_scales(score_scales) if score_scales else (),
             refine=refine,
+            class_names=tuple(class_names),
         )
         super().__init__(computation)
         self._live = LiveTraces(computation, jit_compile)

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.batches import is_list_of_pictures
 
 
 def input_specs(model: keras.Model) -> Any:
@@ -46,10 +47,8 @@ def as_tensors(images: Any) -> Any:
 
     A list of pictures `[height, width, channels]` of one size is a batch.
     """
-    if isinstance(images, list | tuple) and images and not tf.is_tensor(images[0]):
-        arrays = [_as_array(each) for each in images]
-        if arrays[0].ndim == 3 and {each.shape for each in arrays} == {arrays[0].shape}:
-            images = np.stack(arrays)
+    if is_list_of_pictures(images):
+        images = np.stack([_as_array(each) for each in images])
 
     def convert(values: Any) -> tf.Tensor:
         tensor = tf.convert_to_tensor(values if tf.is_tensor(values) else _as_array(values))
@@ -166,6 +165,12 @@ def _described(values: Any) -> str:
     dtype, shape = getattr(values, "dtype", None), getattr(values, "shape", None)
     kind = f"{type(values).__module__}.{type(values).__name__}".removeprefix("builtins.")
     return kind if dtype is None else f"{kind} of {dtype}, shape {shape}"
+
+
+def own_preprocess(model: Any) -> Any:
+    """Returns what `predict` of a KerasHub task applies to images, or `None` for other models."""
+    is_task = hasattr(model, "preprocess_samples")
+    return getattr(model, "preprocessor", None) if is_task else None
 
 
 def check_model(model: Any) -> None:

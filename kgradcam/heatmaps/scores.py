@@ -6,22 +6,10 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.heatmaps.heads import find_head
-
-ClassTarget = int | str | Sequence[int | str]
-"""A class by index or name, or a group of them that counts as one class."""
-
-SIDES = ("positive", "negative")
-"""The classes of a model with one sigmoid unit; the positive one is also index 0."""
-
-_OF_LISTS = {
-    "classes_per_image": " of lists; one class for each image is class_per_image=",
-}
-_ONE_HOT = " For one-hot rows, give np.argmax(rows, axis=-1)."
 
 
 def select_output(outputs: Any, names: Sequence[str], output: str | int | None) -> Any:
@@ -36,7 +24,12 @@ def select_output(outputs: Any, names: Sequence[str], output: str | int | None) 
         UserError: There is no such output, or there are several and `output` is `None`.
     """
     if tf.is_tensor(outputs):
-        return outputs
+        if output in (None, 0, -1, *names):
+            return outputs
+        raise UserError(
+            f"The model has one output{f', {names[0]}' if names else ''}. Received: "
+            f"output={output!r}."
+        )
     by_name = outputs if isinstance(outputs, dict) else dict(zip(names, outputs, strict=False))
     tensors = list(outputs.values() if isinstance(outputs, dict) else outputs)
     if output is None and len(tensors) == 1:
@@ -176,6 +169,8 @@ def score_values(values: Any) -> Scored:
     Raises:
         UserError: The values have another shape.
     """
+    if values is None:
+        raise UserError("score must return [batch], or [batch, scores]. Received: None.")
     scores = tf.cast(values, tf.float32)
     if scores.shape.rank not in (1, 2):
         raise UserError(
@@ -225,117 +220,3 @@ def _with_top_class(groups: Any, top: Any) -> Any:
         tf.cast(top, tf.int32)[:, None, None], [[0, 0], [0, 0], [0, length - 1]], constant_values=-1
     )
     return tf.concat([given, of_top[:, : tf.maximum(1 - count, 0)]], axis=1)
-
-
-def list_targets(
-    batch: int,
-    classes: Sequence[ClassTarget] | None,
-    class_per_image: Sequence[ClassTarget] | None,
-    classes_per_image: Sequence[Sequence[ClassTarget]] | None,
-) -> list[list[ClassTarget]]:
-    """Returns the targets of each image; none at all if no argument is given.
-
-    Args:
-        batch: The number of images.
-        classes: Targets of every image.
-        class_per_image: One target for each image.
-        classes_per_image: Several targets for each image, equally many.
-
-    Raises:
-        UserError: More than one argument is given, or one has not an entry for each image.
-    """
-    arguments: dict[str, Sequence[Any] | None] = {
-        "classes": classes,
-        "class_per_image": class_per_image,
-        "classes_per_image": classes_per_image,
-    }
-    given = {name: value for name, value in arguments.items() if value is not None}
-    for name, value in given.items():
-        is_nested = name == "classes_per_image" and not _is_one(value)
-        if any(map(_is_one, value if is_nested else [value])):
-            raise UserError(f"{name} must be a list{_OF_LISTS.get(name, '')}. Received: {value!r}.")
-    if len(given) > 1:
-        raise UserError(
-            "Give one of classes, class_per_image and classes_per_image. "
-            f"Received: {' and '.join(given)}."
-        )
-    if classes is not None:
-        return [list(classes)] * batch
-    for name, rows in given.items():
-        if len(rows) != batch:
-            raise UserError(
-                f"{name} must have an entry for each of the {batch} images. Received: {len(rows)}."
-            )
-    if class_per_image is not None:
-        return [[target] for target in class_per_image]
-    rows = [list(row) for row in classes_per_image or ()]
-    if len({len(row) for row in rows}) > 1:
-        raise UserError(
-            "classes_per_image must have equally many classes for each image. "
-            f"Received: {[len(row) for row in rows]}."
-        )
-    return rows
-
-
-def _is_one(classes: Any) -> bool:
-    """Whether something is a single class, or nothing of which there can be several."""
-    return isinstance(classes, str) or not getattr(classes, "ndim", hasattr(classes, "__len__"))
-
-
-def make_groups(
-    targets: Sequence[Sequence[ClassTarget]],
-    class_count: int,
-    class_names: Sequence[str] | None = None,
-    two_sided: bool = False,
-) -> npt.NDArray[np.int32]:
-    """Returns the outputs of each target, as `Score` takes them.
-
-    Args:
-        targets: The targets of each image, or one row for all images; equally many in each.
-        class_count: The number of outputs of the model.
-        class_names: The names of its outputs.
-        two_sided: Whether the model has one unit, whose sides `SIDES` are classes.
-
-    Returns:
-        int32 `[images, targets, outputs of a group]`, filled up with -1.
-
-    Raises:
-        UserError: A target is no index, name or group of them, or is out of range.
-    """
-    names = SIDES if two_sided else tuple(class_names or ())
-    groups = [[_indices(target, class_count, names) for target in row] for row in targets]
-    length = max((len(group) for row in groups for group in row), default=1)
-    filled = np.full((len(targets), len(targets[0]), length), -1, dtype=np.int32)
-    for i, row in enumerate(groups):
-        for j, group in enumerate(row):
-            filled[i, j, : len(group)] = group
-    return filled
-
-
-def _indices(target: Any, class_count: int, names: Sequence[str]) -> list[int]:
-    """The indices of a class or a group."""
-    members = [target] if isinstance(target, str) or not np.ndim(target) else list(target)
-    indices = np.asarray(
-        [_named(each, names) if isinstance(each, str) else each for each in members]
-    )
-    if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
-        raise UserError(
-            f"A class is an index, a name or a group of them. Received: {target!r}."
-            f"{_ONE_HOT if indices.size == class_count > 1 else ''}"
-        )
-    by_name = len(members) == 1 and isinstance(members[0], str)
-    if not by_name and (indices.min() < 0 or indices.max() >= class_count):
-        sides = f" Its other class is {SIDES[1]!r}." if names == SIDES else ""
-        raise UserError(
-            f"Class indices of this model are 0 to {class_count - 1}.{sides} Received: {target!r}."
-        )
-    if len(set(indices.tolist())) < indices.size:
-        raise UserError(f"A group has each class once. Received: {target!r}.{_ONE_HOT}")
-    return [int(index) for index in indices]
-
-
-def _named(name: str, names: Sequence[str]) -> int:
-    if name in names:
-        return list(names).index(name)
-    known = f"one of {', '.join(names[:8])}" if names else "an index: the model has no class names"
-    raise UserError(f"A class is {known}. Received: {name!r}.{did_you_mean(name, names)}")

@@ -11,10 +11,10 @@ import numpy as np
 from kgradcam.boxes.normalization import Heatmap
 from kgradcam.data.images import read_image
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
-from kgradcam.heatmaps.scores import ClassTarget
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models.class_targets import parse_target
 from kgradcam.models.classifier import Classifier

@@ -20,9 +20,9 @@ from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.data.images import read_image, to_rgb
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
 from kgradcam.heatmaps.explainer import Explainer, Explanation
 from kgradcam.heatmaps.methods import find_method
-from kgradcam.heatmaps.scores import SIDES, ClassTarget
 from kgradcam.models import imagenet
 from kgradcam.models.class_targets import parse_target
 from kgradcam.models.classifier import (

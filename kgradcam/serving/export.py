@@ -11,9 +11,9 @@ import tensorflow as tf
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 from kgradcam.files import move, partial_path
+from kgradcam.heatmaps.class_groups import ClassTarget, names_of_outputs
 from kgradcam.heatmaps.constant_graph import ConstantGraph
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.heatmaps.scores import SIDES, ClassTarget
 from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.serving.card import describe_signatures, write_card
 from kgradcam.serving.graph_boxes import check_options
@@ -83,7 +83,8 @@ def export_model(
             as its name, the version.
         top: The number of classes that `explain` explains.
         classes: Explain these instead of the top classes: indices, names or groups.
-        class_names: The names of the model's outputs.
+        class_names: The names of the model's outputs; two for one sigmoid unit, that of label 0
+            first.
         size: Resize pictures to `size` x `size` pixels, for a model that takes any size. A model
             of fixed size always gets its own.
         precision: See `GradCAM.freeze`. The export then needs a machine that has the precision.
@@ -128,14 +129,7 @@ def export_model(
         raise UserError(f"threshold must be in [0, 1]. Received: {threshold!r}.")
     check_options(boxes)
     graph = ConstantGraph(cam, top, precision)
-    names = tuple(class_names or ())
-    if graph.two_sided:
-        names = SIDES
-    if names and len(names) != graph.class_count:
-        raise UserError(
-            f"class_names must have a name for each of the {graph.class_count} classes. "
-            f"Received: {len(names)}."
-        )
+    names = names_of_outputs(class_names, graph.class_count, graph.two_sided)
     groups = np.zeros((1, 0, 1), np.int32)
     explained: Sequence[str] = names
     if classes is not None:

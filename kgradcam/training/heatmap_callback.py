@@ -14,8 +14,8 @@ from typing_extensions import override
 
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
+from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.heatmaps.scores import ClassTarget
 from kgradcam.metrics.pointing_game import energy_inside
 from kgradcam.pictures.blending import overlay
 from kgradcam.training.event_log import write_pictures, write_scalars
