@@ -33,6 +33,7 @@ NEEDS_TENSORFLOW = {
     "runs.run_dataset",
     "runs.detection",
     "runs.explaining",
+    "metrics.attribution",
     "metrics.faithfulness",
     "metrics.randomization",
     "evaluation.explanations",

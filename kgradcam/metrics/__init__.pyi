@@ -1,3 +1,4 @@
+from .attribution import attributions as attributions
 from .faithfulness import MEASURES as MEASURES
 from .faithfulness import measure as measure
 from .perturbation import average_drop as average_drop
