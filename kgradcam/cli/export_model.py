@@ -9,12 +9,30 @@ from kgradcam.cli import options
 from kgradcam.cli.output import note, print_json
 from kgradcam.cli.parsing import layer_paths
 from kgradcam.cli.startup import import_tensorflow
-from kgradcam.errors import UsageError
+from kgradcam.errors import UsageError, did_you_mean
 
 
 def export_model(
     model: Annotated[str, typer.Argument(help=options.MODEL)],
-    out: Annotated[Path, typer.Option(help="Folder to write.", metavar="DIR")],
+    out: Annotated[
+        Path, typer.Option(help="Folder to write; a file for litert and onnx.", metavar="PATH")
+    ],
+    form: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="saved-model; or, where Grad-CAM needs no gradients, litert or onnx: no boxes.",
+            metavar="saved-model|litert|onnx",
+        ),
+    ] = "saved-model",
+    calibrate: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A picture to measure ranges on; repeat for many. litert then computes in int8.",
+            metavar="IMAGE",
+            show_default=False,
+        ),
+    ] = None,
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
     classes: Annotated[
@@ -63,13 +81,21 @@ def export_model(
         kgradcam export-model efficientnet-lite0 --out models/lite0/1
     """
     import_tensorflow()
+    from kgradcam.data.images import read_image
     from kgradcam.heatmaps.methods import find_method
     from kgradcam.models.class_targets import parse_target
     from kgradcam.models.classifier import default_size, load_classifier
     from kgradcam.models.network import require_model
+    from kgradcam.serving.converted import export_converted
     from kgradcam.serving.export import export_model as export
-    from kgradcam.serving.export import require_new
+    from kgradcam.serving.requirements import require_new
 
+    if form not in (known := ("saved-model", "litert", "onnx")):
+        raise UsageError(
+            f"--format must be {', '.join(known)}. Received: {form!r}.{did_you_mean(form, known)}"
+        )
+    if calibrate and form != "litert":
+        raise UsageError("--calibrate is for --format litert.")
     require_new(out)
     require_model(model)
     side = _side(size) if size is not None else default_size(model, trust_model)
@@ -77,6 +103,13 @@ def export_model(
     cam = find_method(method)(
         classifier.model, layer_paths(layer), preprocess=classifier.preprocess
     )
+    if form != "saved-model":
+        if classes or precision != "float32":
+            raise UsageError("--class and --precision are for --format saved-model.")
+        samples = [read_image(path, side, upright=True) for path in calibrate or ()]
+        export_converted(cam, out, form, top=top, size=side, calibration=samples or None)
+        print_json({"file": str(out), "format": form}) if as_json else typer.echo(out)
+        return
     count = classifier.model.output_shape[-1]
     targets = [parse_target(each, classifier.class_names, count) for each in classes or ()]
     card = export(

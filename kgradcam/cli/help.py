@@ -11,7 +11,7 @@ from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
     "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
-    "Model": "model weights preprocess import names output trust_model image_size size "
+    "Model": "model weights preprocess import names output trust_model image_size size calibrate "
     "scale_pixels",
     "Classes": "classes targets top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
@@ -20,7 +20,7 @@ _SECTIONS = {
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size colormap overlay_only",
     "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",
-    "Output": "out resume force dry_run config as_json as_csv as_markdown as_latex quiet",
+    "Output": "out form resume force dry_run config as_json as_csv as_markdown as_latex quiet",
 }
 _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names.split()}
 

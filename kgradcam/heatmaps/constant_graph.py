@@ -88,6 +88,14 @@ class ConstantGraph:
         self.precision = self._frozen.precision
         self.class_count = 2 if record.two_sided else record.class_count
 
+    @property
+    def needs_gradients(self) -> bool:
+        """Whether the graph computes gradients: not where Grad-CAM is CAM."""
+        compiled: Any = self._frozen._frozen
+        operations = compiled.get_concrete_function().graph.get_operations()
+        # Gradients of several classes are computed in a loop.
+        return any(each.type.endswith(("While", "Grad", "BackpropInput")) for each in operations)
+
     def groups_of(self, targets: Any, names: Sequence[str]) -> Any:
         """Returns the groups of outputs of classes, int32 `[1, classes, outputs]`; see `Score`."""
         return make_groups([targets], 1 if self.two_sided else self.class_count, names)

@@ -18,10 +18,10 @@ from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.serving.card import describe_signatures, write_card
 from kgradcam.serving.graph_boxes import check_options
 from kgradcam.serving.pictures import PictureInput
+from kgradcam.serving.requirements import picture_input, require_new
 from kgradcam.serving.signatures import Signatures
 from kgradcam.serving.warmup import write_warmup
 
-_MAX_PIXELS = {"resized": 2**24, "as they are": 2**22}
 _DEFAULTS = BoxOptions()
 
 
@@ -137,7 +137,7 @@ def export_model(
             raise UserError("classes must name classes of the model, at least one.")
         groups = graph.groups_of(classes, names)
         explained = [_label(target, names) for target in classes]
-    pictures = _picture_input(graph.specs, size, max_pixels)
+    pictures = picture_input(graph.specs, size, max_pixels)
     made = Signatures(
         graph, groups, explained or None, pictures, float(threshold), boxes, max_boxes
     ).make()
@@ -172,40 +172,12 @@ def export_model(
     return card
 
 
-def require_new(folder: Path) -> None:
-    """Checks that nothing is at the path of an export.
-
-    Raises:
-        UserError: Something is there.
-    """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is already there. Choose another folder, such as a new version.")
-
-
 def _label(target: Any, names: Sequence[str]) -> str:
     """The name of a class or group, or its indices."""
     members = [target] if isinstance(target, str) or not np.ndim(target) else list(target)
     return ", ".join(
         each if isinstance(each, str) else names[each] if names else str(each) for each in members
     )
-
-
-def _picture_input(specs: Any, size: int | None, max_pixels: int | None) -> PictureInput | None:
-    """How pictures become the input of a model, or `None` if it takes no pictures."""
-    flat = tf.nest.flatten(specs)
-    shape = flat[0].shape
-    if len(flat) > 1 or shape.rank != 4 or shape[-1] not in (1, 3):
-        if size is not None:
-            raise UserError(f"size needs a model of one picture. This one takes {specs}.")
-        return None
-    fixed = tuple(shape[1:3])
-    if size is not None and not (isinstance(size, int) and 1 <= size <= 4096):
-        raise UserError(f"size must be 1 to 4096 pixels. Received: {size!r}.")
-    if size is not None and any(side not in (None, size) for side in fixed):
-        raise UserError(f"size={size} is not the size of this model, {fixed[0]}x{fixed[1]}.")
-    sides = (size, size) if size is not None else None if None in fixed else fixed
-    default = _MAX_PIXELS["as they are" if sides is None else "resized"]
-    return PictureInput(shape[-1], sides, max_pixels or default)
 
 
 def _warmup_requests(pictures: PictureInput) -> dict[str, Any]:

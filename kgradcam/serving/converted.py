@@ -1,0 +1,152 @@
+"""An explainer in LiteRT and ONNX, which have no gradients.
+
+Where a mean over space and one linear layer follow the explained layer, Grad-CAM is CAM: the
+heatmap is a product of feature maps and weights. Its graph has no gradients, so it converts.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.files import write_atomically
+from kgradcam.heatmaps.constant_graph import ConstantGraph
+from kgradcam.heatmaps.gradcam import GradCAM
+from kgradcam.serving.requirements import picture_input, require_new
+
+FORMATS = ("litert", "onnx")
+_OUTPUTS = ("classes", "scores", "probabilities", "heatmaps", "extent")
+
+
+def export_converted(
+    cam: GradCAM,
+    file: str | Path,
+    form: str,
+    *,
+    top: int = 3,
+    size: int | None = None,
+    calibration: npt.ArrayLike | None = None,
+) -> None:
+    """Writes a model with its heatmaps as a LiteRT or ONNX file, for phones and other runtimes.
+
+    The input is `images`, float32 `[1, size, size, 3]`, RGB in [0, 255]: one picture. The outputs
+    are `classes`, `scores`, `probabilities`, `heatmaps` and `extent` of the top classes, as
+    `export_model` describes them. The caller resizes pictures, and draws boxes.
+
+    Args:
+        cam: The explainer, of a layer that a mean over space and one linear layer follow.
+        file: The file to write, where nothing exists yet.
+        form: `"litert"`, or `"onnx"`, which needs the package tf2onnx.
+        top: The number of classes to explain.
+        size: The side of pictures, for a model that takes any size.
+        calibration: uint8 pictures `[n, size, size, 3]`; LiteRT then computes in int8, with ranges
+            measured on them. A hundred typical pictures are enough.
+
+    Raises:
+        UserError: The heatmap needs gradients, the size is unknown, something is at `file`, or
+            tf2onnx is not installed.
+
+    Example:
+        >>> import keras
+        >>> import tempfile
+        >>> model = keras.Sequential([
+        ...     keras.Input((16, 16, 3)),
+        ...     keras.layers.Conv2D(4, 3),
+        ...     keras.layers.GlobalAveragePooling2D(),
+        ...     keras.layers.Dense(10, activation="softmax"),
+        ... ])
+        >>> file = Path(tempfile.mkdtemp()) / "net.tflite"
+        >>> export_converted(GradCAM(model), file, "litert", top=2)
+        >>> file.stat().st_size > 1000
+        True
+    """
+    file = Path(file)
+    require_new(file)
+    if form not in FORMATS:
+        raise UsageError(
+            f"form must be {' or '.join(FORMATS)}. Received: {form!r}.{did_you_mean(form, FORMATS)}"
+        )
+    if form == "onnx" and calibration is not None:
+        raise UsageError("calibration is for the format litert only. Received: onnx.")
+    graph = ConstantGraph(cam, top, "float32")
+    if graph.needs_gradients:
+        raise UserError(
+            f"{form} has no gradients, and the heatmap of layer={graph.layer!r} by {graph.method} "
+            "needs them. It needs none for Grad-CAM of a layer that is followed by a mean over "
+            "space and one dense layer. A SavedModel has this heatmap too."
+        )
+    pictures = picture_input(graph.specs, size, None)
+    if pictures is None or pictures.size is None:
+        raise UserError(f"{form} needs a model of pictures of one size. Give size=.")
+    shape = (1, *pictures.size, pictures.channels)
+
+    def explain(images: Any) -> dict[str, Any]:
+        (spec,) = tf.nest.flatten(graph.specs)
+        inputs = tf.nest.pack_sequence_as(graph.specs, [tf.cast(images, spec.dtype)])
+        heatmaps, extents, scores, probabilities, top = graph(inputs, np.zeros((1, 0, 1), np.int32))
+        found = (tf.cast(top, tf.int32), scores, probabilities, heatmaps, extents)
+        return dict(zip(_OUTPUTS, found, strict=True))
+
+    function = tf.function(explain, autograph=False)
+    concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32, "images"))
+    samples = None if calibration is None else np.asarray(calibration, np.float32)
+    if samples is not None and (not len(samples) or samples.shape[1:] != shape[1:]):
+        raise UserError(f"calibration must be [n, *{shape[1:]}]. Received: {samples.shape}.")
+    if form == "onnx":
+        content = _onnx(_converted(tf.lite.TFLiteConverter.from_concrete_functions([concrete])))
+    else:
+        content = _litert(concrete, samples)
+    write_atomically(file, content)
+
+
+def _litert(function: Any, samples: npt.NDArray[np.float32] | None) -> bytes:
+    def each() -> Iterator[dict[str, npt.NDArray[np.float32]]]:
+        assert samples is not None
+        yield from ({"images": sample[np.newaxis]} for sample in samples)
+
+    with tempfile.TemporaryDirectory() as folder:
+        # By way of a SavedModel, so that inputs and outputs keep their names.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), folder, function, options)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        if samples is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.representative_dataset = each
+        return _converted(converter)
+
+
+def _converted(converter: Any) -> bytes:
+    with warnings.catch_warnings():
+        # The converter itself runs the interpreter that TensorFlow warns of.
+        warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter", UserWarning)
+        content: bytes = converter.convert()
+    return content
+
+
+def _onnx(content: bytes) -> bytes:
+    """Converts a LiteRT model: tf2onnx does not read every SavedModel of newer TensorFlow."""
+    try:
+        import tf2onnx.convert
+    except ImportError as error:
+        raise UserError("ONNX needs the package tf2onnx: pip install tf2onnx onnx.") from error
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the interpreter, again
+        path = Path(folder) / "model.tflite"
+        path.write_bytes(content)
+        model, _ = tf2onnx.convert.from_tflite(str(path), opset=18)
+    # The outputs of a function that returns a dict are ordered by its keys.
+    names = dict(zip((each.name for each in model.graph.output), sorted(_OUTPUTS), strict=True))
+    names[model.graph.input[0].name] = "images"
+    for node in model.graph.node:
+        node.input[:] = [names.get(each, each) for each in node.input]
+        node.output[:] = [names.get(each, each) for each in node.output]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.name = names.get(value.name, value.name)
+    found: bytes = model.SerializeToString()
+    return found

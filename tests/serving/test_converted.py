@@ -1,0 +1,96 @@
+"""LiteRT and ONNX files compute what the live explainer does."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kgradcam import GradCAM, HiResCAM, UserError
+from kgradcam.serving import export_converted
+
+
+def network(size: int | None = None, hidden: bool = False) -> keras.Model:
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential([keras.Input((size, size, 3))])
+    for filters in (8, 16):
+        model.add(keras.layers.Conv2D(filters, 3, strides=2, activation="relu", padding="same"))
+    model.add(keras.layers.GlobalAveragePooling2D())
+    if hidden:
+        model.add(keras.layers.Dense(8, activation="relu"))
+    model.add(keras.layers.Dense(5, activation="softmax"))
+    return model
+
+
+def scaled(images: Any) -> Any:
+    return images / 127.5 - 1.0
+
+
+def pictures(count: int) -> np.ndarray:
+    return np.random.default_rng(2).integers(0, 256, (count, 32, 32, 3), np.uint8)
+
+
+def run(content: bytes, images: np.ndarray) -> dict[str, np.ndarray]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the interpreter will move to the package ai_edge_litert
+        interpreter = tf.lite.Interpreter(model_content=content)
+    return interpreter.get_signature_runner()(images=images.astype(np.float32))
+
+
+def test_litert_equals_the_live_explainer(tmp_path: Path) -> None:
+    cam = GradCAM(network(), preprocess=scaled)
+    export_converted(cam, tmp_path / "net.tflite", "litert", top=2, size=32)
+    images = pictures(1)
+    found = run((tmp_path / "net.tflite").read_bytes(), images)
+    live = cam(images, classes_per_image=found["classes"].tolist())
+    scores, _ = cam.predict(images, classes=range(5))
+    assert found["classes"].tolist() == np.argsort(-scores, axis=1)[:, :2].tolist()
+    for name in ("heatmaps", "scores", "probabilities"):
+        np.testing.assert_allclose(found[name], getattr(live, name), atol=1e-5)
+
+
+def test_int8_is_close_and_small(tmp_path: Path) -> None:
+    cam = GradCAM(network(32), preprocess=scaled)
+    samples = pictures(20)
+    export_converted(cam, tmp_path / "net.tflite", "litert", top=5, calibration=samples)
+    content = (tmp_path / "net.tflite").read_bytes()
+    found = run(content, samples[:1])
+    live = cam(samples[:1], classes_per_image=found["classes"].tolist())
+    # 8 bits of the largest feature map; measured: 0.005.
+    np.testing.assert_allclose(found["probabilities"], live.probabilities, atol=0.02)
+    for ours, theirs in zip(found["heatmaps"][0], live.heatmaps[0], strict=True):
+        assert np.abs(ours - theirs).max() <= 0.1 * live.heatmaps.max()
+
+
+def test_onnx_equals_the_live_explainer(tmp_path: Path) -> None:
+    pytest.importorskip("tf2onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    cam = GradCAM(network(32), preprocess=scaled)
+    export_converted(cam, tmp_path / "net.onnx", "onnx", top=2)
+    session = runtime.InferenceSession(tmp_path / "net.onnx")
+    names = [each.name for each in session.get_outputs()]
+    images = pictures(1)
+    values = session.run(None, {"images": images.astype(np.float32)})
+    found = dict(zip(names, values, strict=True))
+    live = cam(images, classes_per_image=found["classes"].tolist())
+    for name in ("heatmaps", "scores", "probabilities"):
+        np.testing.assert_allclose(found[name], getattr(live, name), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("cam", "arguments", "message"),
+    [
+        (lambda: GradCAM(network(32, hidden=True)), {}, "litert has no gradients"),
+        (lambda: HiResCAM(network(32)), {}, "litert has no gradients"),
+        (lambda: GradCAM(network()), {}, "Give size="),
+        (lambda: GradCAM(network(32)), {"form": "lite"}, "Did you mean 'litert'"),
+        (lambda: GradCAM(network(32)), {"calibration": np.zeros((2, 8, 8, 3))}, "calibration must"),
+    ],
+)
+def test_what_does_not_convert(cam: Any, arguments: dict, message: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        export_converted(cam(), tmp_path / "net", **{"form": "litert", **arguments})
+    assert not list(tmp_path.iterdir())
