@@ -10,6 +10,7 @@ import keras
 
 from kgradcam.devices import require_threads
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.heatmaps.inputs import own_preprocess
 from kgradcam.models import efficientnet_lite, imagenet
 from kgradcam.models.model_card import read_card
 from kgradcam.models.network import (
@@ -173,7 +174,7 @@ def preprocessing_of(model: Any) -> Callable[[Any], Any] | None:
         >>> float(preprocess(np.float32(255)))
         1.0
     """
-    if callable(preprocessor := getattr(model, "preprocessor", None)):
+    if (preprocessor := own_preprocess(model)) is not None:
         return preprocessor
     # Keras writes mobilenetv2_1.00_224, efficientnetv2-b0 and NASNet, and numbers equal names.
     name = re.sub(r"[^a-z0-9]", "", model.name.lower())

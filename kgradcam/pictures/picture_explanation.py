@@ -20,11 +20,10 @@ from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.data.images import read_image, to_rgb
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
+from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.explainer import Explainer, Explanation
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.models import imagenet
-from kgradcam.models.class_targets import parse_target
 from kgradcam.models.classifier import (
     Classifier,
     find_preprocessing,
@@ -42,7 +41,6 @@ _DEFAULT_SIZE = 224
 _BATCH = 16
 _SHOWN = 8
 _DEFAULT_BOXES = BoxOptions()
-_MANY = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,13 +52,14 @@ class PictureExplanation(Explanation):
     Attributes:
         pictures: Each uint8 `[height, width, 3]`, RGB, at its own size.
         titles: The file name or number of each picture.
-        class_names: The name of each output, or `None` if they are unknown.
+        class_names: The name of each output, and of one unit its two sides, that of 1 first;
+            empty if they are unknown.
         input_size: Height and width of the model's input in pixels.
     """
 
     pictures: tuple[Picture, ...]
     titles: tuple[str, ...]
-    class_names: tuple[str, ...] | None = None
+    class_names: tuple[str, ...] = ()
     input_size: tuple[int, int] = (_DEFAULT_SIZE, _DEFAULT_SIZE)
 
     def heatmap(self, i: int = 0, j: int = 0) -> Heatmap:
@@ -120,12 +119,11 @@ class PictureExplanation(Explanation):
         return encode(self.figure(_SHOWN), ".png")
 
     def _name(self, target: ClassTarget) -> str:
-        names = self.class_names or ()
-        if isinstance(target, int | np.integer):
-            return names[target] if target < len(names) else f"class {target}"
         if isinstance(target, str):
-            known = len(names) == 2 and target in SIDES
-            return names[1 - SIDES.index(target)] if known else target
+            return target
+        if isinstance(target, int | np.integer):
+            known = target < len(self.class_names)
+            return self.class_names[target] if known else f"class {target}"
         first, *others = map(self._name, target)
         return f"{first} and {len(others)} more" if others else first
 
@@ -199,22 +197,22 @@ def explain(
     height, width = _input_size(model, size)
     channels = _input_shape(model)[-1]
     inputs = np.stack([_resized(each, (width, height), channels) for _, each in named])
-    targets = (
-        None if classes is None else _targets(classes, class_names, shape[-1] if shape else None)
-    )
-    explainer = _explainer(method, model, preprocess, tuple(sorted(_hashable(options).items())))
-    parts = [
-        explainer(inputs[i : i + _BATCH], classes=targets) for i in range(0, len(inputs), _BATCH)
-    ]
+    names = tuple(class_names or ())
+    settings = {"preprocess": preprocess, "class_names": names, **options}
+    explainer = _explainer(method, model, tuple(sorted(_hashable(settings).items())))
+    chosen: Any = [classes] if isinstance(classes, str | int | np.integer) else classes
+    found = explainer(inputs, chosen, batch_size=_BATCH)
+    if shape == (None, 1):
+        names = names[::-1]  # the unit is the probability of the second name
     return PictureExplanation(
-        heatmaps=np.concatenate([part.heatmaps for part in parts]),
-        scores=np.concatenate([part.scores for part in parts]),
-        probabilities=np.concatenate([part.probabilities for part in parts]),
-        classes=[row for part in parts for row in part.classes],
-        extent=parts[0].extent,
+        heatmaps=found.heatmaps,
+        scores=found.scores,
+        probabilities=found.probabilities,
+        classes=found.classes,
+        extent=found.extent,
         pictures=tuple(picture for _, picture in named),
         titles=tuple(title or f"image {i}" for i, (title, _) in enumerate(named)),
-        class_names=None if class_names is None else tuple(class_names),
+        class_names=names,
         input_size=(height, width),
     )
 
@@ -238,8 +236,8 @@ def visible_heatmap(
 
 
 @functools.lru_cache(maxsize=1)
-def _explainer(method: str, model: Any, preprocess: Any, options: tuple[Any, ...]) -> Explainer:
-    return find_method(method)(model, preprocess=preprocess, **dict(options))
+def _explainer(method: str, model: Any, options: tuple[tuple[str, Any], ...]) -> Explainer:
+    return find_method(method)(model, **dict(options))
 
 
 def _hashable(options: dict[str, Any]) -> dict[str, Any]:
@@ -285,21 +283,3 @@ def _resized(picture: Picture, size: tuple[int, int], channels: int | None) -> P
     """A picture at `(width, height)`; grey for a model of one channel."""
     image = PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC)
     return np.asarray(image.convert("L"))[..., np.newaxis] if channels == 1 else np.asarray(image)
-
-
-def _targets(
-    classes: ClassTarget | Sequence[ClassTarget], class_names: Sequence[str] | None, units: Any
-) -> list[ClassTarget]:
-    """Classes as `GradCAM` takes them; with two names of one unit, its sides."""
-    names = tuple(class_names or ())
-
-    def index(target: Any) -> Any:
-        if isinstance(target, str) and (names or target not in SIDES):
-            found = parse_target(target, class_names, len(names) or _MANY)
-            target = found[0] if len(found) == 1 else list(found)
-        if units == 1 and len(names) == 2 and target in (0, 1):
-            return SIDES[1 - target]
-        return target
-
-    listed = [classes] if isinstance(classes, str | int | np.integer) else list(classes)
-    return [index(each) for each in listed]

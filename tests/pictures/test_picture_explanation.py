@@ -161,10 +161,11 @@ def test_it_draws_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_both_classes_of_one_sigmoid_unit_have_names() -> None:
     model = by_hand(1, "sigmoid")
     e = kgradcam.explain(PICTURE, model, ["dog", "cat", 0], class_names=["cat", "dog"])
-    assert e.classes == [["positive", "negative", "negative"]]
+    assert e.classes == [["dog", "cat", 0]]
     probability = 1 / (1 + np.exp(-(COLUMNS[..., 0] / 255).mean()))
     assert e.label(0, 0) == f"dog  {probability:.1%}"
-    assert e.label(0, 2) == f"cat  {1 - probability:.1%}"
+    assert e.label(0, 1) == f"cat  {1 - probability:.1%}"
+    assert e.label(0, 2) == e.label(0, 0)
     assert e.heatmaps[0, 1].max() == 0  # only red counts, and it is evidence for a dog
     assert (
         kgradcam.explain(PICTURE, model, "negative").label() == f"negative  {1 - probability:.1%}"
@@ -197,6 +198,7 @@ def test_a_task_has_a_preprocessor_and_its_size() -> None:
 
     task = by_hand(rescaled=False)
     task.preprocessor = Preprocessor()
+    task.preprocess_samples = None  # what marks a task
     e = kgradcam.explain(PICTURE, task, 0)
     np.testing.assert_allclose(
         e.heatmaps, kgradcam.explain(PICTURE, by_hand(), 0).heatmaps, rtol=1e-6
@@ -250,7 +252,7 @@ def test_mistakes(tmp_path: Path) -> None:
         kgradcam.explain([], model, preprocess="none")
     with pytest.raises(UserError, match=r"No image .*missing\.jpg"):
         kgradcam.explain(tmp_path / "missing.jpg", model, preprocess="none")
-    with pytest.raises(UserError, match=r"class 'rad' is unknown.*red"):
+    with pytest.raises(UserError, match=r"Received: 'rad'.*'red'"):
         kgradcam.explain(PICTURE, by_hand(), "rad", class_names=["red", "green"])
     with pytest.raises(UserError, match=r"image must be in \[0, 1\] or \[0, 255\]"):
         kgradcam.explain(PICTURE - 300.0, model, preprocess="none")
