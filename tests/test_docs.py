@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import PIL.Image
 import pytest
 
 from kgradcam import GradCAM, list_layers
@@ -26,7 +27,9 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(snippet, page.name, "exec"), namespace)
 
 
-def test_the_readme() -> None:
+def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    PIL.Image.fromarray(np.full((48, 64, 3), 127, np.uint8)).save("cat.jpg")
     model = keras.Sequential(
         [
             keras.Input((32, 48, 3)),
@@ -48,6 +51,8 @@ def test_the_readme() -> None:
     for snippet in found:
         exec(compile(snippet, "README.md", "exec"), namespace)
     assert np.shape(namespace["picture"]) == (32, 48, 3)
+    with PIL.Image.open("overlay.png") as overlay:
+        assert overlay.width > 64
 
 
 DEFAULT_LAYERS = re.findall(
