@@ -9,11 +9,27 @@ import typer
 from kgradcam.cli import options
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, report_skipped, require_absent
-from kgradcam.cli.parsing import box_rules, class_mapping, joined, layer_paths, side_length
+from kgradcam.cli.parsing import (
+    box_rules,
+    class_mapping,
+    image_size,
+    joined,
+    layer_paths,
+    pixel_scale,
+)
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
-_BESIDE_RESUME = {"resume", "trust_model", "max_pixels", "data_dir", "dry_run", "as_json", "quiet"}
+_BESIDE_RESUME = {
+    "resume",
+    "trust_model",
+    "imports",
+    "max_pixels",
+    "data_dir",
+    "dry_run",
+    "as_json",
+    "quiet",
+}
 
 
 def detect(
@@ -64,6 +80,10 @@ def detect(
     model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
+    scale_pixels: options.ScalePixels = False,
+    names: options.Names = None,
+    output: options.Output = None,
+    imports: options.Imports = None,
     method: options.Method = "gradcam",
     layer: options.Layer = None,
     precision: options.Precision = "auto",
@@ -87,12 +107,14 @@ def detect(
         bool,
         typer.Option("--fast", help="Images of 416 pixels: a seventh less computation."),
     ] = False,
-    image_size: Annotated[
+    size: Annotated[
         str | None,
         typer.Option(
+            "--image-size",
             help="native keeps the image's size; N resizes to N x N pixels.",
-            metavar="native|N",
-            show_default="448; 416 with --fast, native with --boxes single-threshold",
+            metavar="native|N|WxH",
+            show_default="twice the size that a model folder or file was trained at, at most 448; "
+            "416 with --fast, native with --boxes single-threshold",
         ),
     ] = None,
     scale: Annotated[
@@ -108,7 +130,8 @@ def detect(
         typer.Option(
             help="Scale factor at which classes are scored instead; repeat to average.",
             metavar="FACTOR",
-            show_default="0.5; none with --fast, --scale or --boxes single-threshold",
+            show_default="0.5, or the size of the training; none with --fast, --scale or --boxes "
+            "single-threshold",
         ),
     ] = None,
     refine: Annotated[
@@ -190,8 +213,10 @@ def detect(
     folder = _run_folder(out, resume)
     import_tensorflow()
     from kgradcam.boxes.options import DEFAULT_THRESHOLDS
+    from kgradcam.models.own_layers import import_modules
     from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect as run_detect
+    from kgradcam.runs.explaining import default_size
     from kgradcam.runs.partial_run import interrupted_configuration, is_interrupted
 
     box_options = box_rules(boxes, radius, score)
@@ -201,14 +226,21 @@ def detect(
             "--fast means one scale and --boxes levels. Leave out --scale and --boxes "
             "single-threshold, or --fast."
         )
-    if image_size is None:
-        image_size = "native" if plain else "416" if fast else "448"
+    import_modules(imports or ())
+    factor: float | None = 0.5
+    if size is None:
+        side, factor = default_size(model, 416 if fast else 448, output, trust_model)
+        wanted = None if plain and factor else side
+    else:
+        wanted = image_size(size)
+    single = plain or fast or scale or factor in (None, 1.0)
     chosen = {
         "classes": tuple(classes or ["all"]),
         "layer": layer_paths(layer),
-        "image_size": side_length(image_size),
+        "preprocess": pixel_scale(preprocess, scale_pixels),
+        "image_size": wanted,
         "scales": tuple(scale or (1.0,)),
-        "score_scales": tuple(score_scale or (() if plain or fast or scale else (0.5,))),
+        "score_scales": tuple(score_scale or (() if single else (factor,))),
         "refine": not plain if refine is None else refine,
         "thresholds": tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         "boxes": box_options,

@@ -1,36 +1,58 @@
 """`kgradcam explain`: draws where a model sees a class."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from kgradcam import progress
 from kgradcam.cli import options
-from kgradcam.cli.output import note, print_json, print_table, require_absent
-from kgradcam.cli.parsing import layer_paths, side_length
+from kgradcam.cli.image_files import find_images, output_files
+from kgradcam.cli.output import note, print_json, print_table
+from kgradcam.cli.parsing import image_size as parse_size
+from kgradcam.cli.parsing import layer_paths, pixel_scale
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UserError, did_you_mean
 
+_ON_A_SHEET = 60
+
 
 def explain(
-    images: Annotated[list[Path], typer.Argument(help="Images to explain.", metavar="IMAGE...")],
-    out: Annotated[Path, typer.Option(help="Image file to write.", metavar="FILE.png")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images to explain, folders of them, or globs.", metavar="IMAGE..."),
+    ],
+    out: Annotated[
+        str | None,
+        typer.Option(
+            help="Image file to write; or a folder, for a file for each image, and a contact sheet "
+            "of several.",
+            metavar="FILE.png|DIR",
+            show_default="the folder explained",
+        ),
+    ] = None,
     model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
+    scale_pixels: options.ScalePixels = False,
+    names: options.Names = None,
+    output: options.Output = None,
+    imports: options.Imports = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
             "--class",
-            help="A class by name, index or group; repeat for several. Default: the top class.",
+            help="A class by name, index or group; repeat for several. Of one sigmoid unit: "
+            "positive or negative. Default: the top class.",
             metavar="NAME|INDEX",
             show_default=False,
         ),
     ] = None,
     layer: options.Layer = None,
-    image_size: options.ImageSize = "native",
+    image_size: options.ImageSize = "own",
     method: options.Method = "gradcam",
     precision: options.Precision = "float32",
     compare: Annotated[
@@ -59,73 +81,147 @@ def explain(
     import_tensorflow()
     import tensorflow as tf
 
+    from kgradcam.data.images import SUFFIXES as IMAGE_SUFFIXES
     from kgradcam.data.images import image_size as picture_extent
+    from kgradcam.data.images import read_image
     from kgradcam.heatmaps.methods import METHODS
-    from kgradcam.metrics.faithfulness import MEASURES
-    from kgradcam.models.classifier import load_classifier
-    from kgradcam.models.network import is_model, model_names, require_model
-    from kgradcam.pictures.explain_images import explain_images
+    from kgradcam.models.classifier import OWN, load_classifier
+    from kgradcam.models.network import require_model
+    from kgradcam.models.own_layers import import_modules
+    from kgradcam.pictures.drawing import draw_explanations
+    from kgradcam.pictures.explain_images import ImageExplainer
     from kgradcam.pictures.figures import SUFFIXES, save
 
-    require_absent(out, force, *images, model, weights, suffixes=SUFFIXES)
     # Optimizing a graph takes longer than running it on a few images.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    size = side_length(image_size)
+    size = OWN if image_size == OWN else parse_size(image_size)
+    scaled = pixel_scale(preprocess, scale_pixels)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
-    for name, _, _ in others:
-        if not is_model(name):
-            known = [*METHODS, *model_names()]
-            raise UserError(
-                f"--compare must be a method, a model name, a .keras file or a model folder. "
-                f"Received: {name!r}."
-                f"{did_you_mean(name, known)} Methods: {', '.join(METHODS)}."
-            )
+    _require_models([name for name, _, _ in others])
     require_model(model)
-    for image in images:  # fails before the model and its weights are loaded
-        picture_extent(image)
-    classifiers = [load_classifier(model, weights, size, preprocess, trust_model)]
-    classifiers += [
-        load_classifier(name, file or "imagenet", size, trusted=trust_model)
-        for name, _, file in others
+    given = find_images(images, IMAGE_SUFFIXES)
+    refused: dict[Path, str] = {}
+    for path in given:  # before the model and its weights are loaded
+        try:
+            picture_extent(path)
+        except UserError as error:
+            refused[path] = str(error)
+    paths = [path for path in given if path not in refused]
+    if not paths:
+        _leave_out(refused, given)
+    files, sheet = output_files(out, paths, force, (model, weights, names), SUFFIXES)
+    import_modules(imports or ())
+    classifiers = [
+        load_classifier(model, weights, size, scaled, trust_model, names=names, output=output),
+        *(
+            load_classifier(name, file or "imagenet", size, trusted=trust_model)
+            for name, _, file in others
+        ),
     ]
-    methods = [method, *(name for name in compare or () if name in METHODS)]
-    figure, findings = explain_images(
-        images, classifiers, classes or (), layer_paths(layer), size, methods, metrics, precision
+    explainer = ImageExplainer(
+        classifiers,
+        classes or (),
+        layer_paths(layer),
+        size,
+        [method, *(name for name in compare or () if name in METHODS)],
+        metrics,
+        precision,
     )
-    save(figure, out)
+    rows, findings, written = [], [], []
+    with progress.bar("images", len(paths), "images", quiet or len(paths) == 1, True) as advance:
+        for i, path in enumerate(paths):
+            try:
+                photograph = read_image(path, upright=True)
+            except UserError as error:
+                refused[path] = str(error)
+                continue
+            explained = explainer(path, photograph)
+            rows.append(explained.row)
+            findings += explained.findings
+            if files:
+                save(draw_explanations([explained.row]), files[i])
+                written.append(files[i])
+            advance(1)
+    _leave_out(refused, given)
+    if sheet is not None and (len(rows) > 1 or not files):
+        save(draw_explanations(rows[:_ON_A_SHEET]), sheet)
+        written.append(sheet)
+        if len(rows) > _ON_A_SHEET:
+            note(f"{sheet} shows the first {_ON_A_SHEET} of {len(rows)} images.", quiet)
     if as_json:
-        found = [
+        print_json(
             {
-                **asdict(each),
-                "image": str(each.image),
-                "measures": {
-                    name: value if math.isfinite(value) else None
-                    for name, value in each.measures.items()
-                },
+                "picture": str(written[-1]),
+                "pictures": [str(path) for path in written],
+                "findings": [_as_json(each) for each in findings],
+                "left_out": {str(path): reason for path, reason in refused.items()},
             }
-            for each in findings
-        ]
-        print_json({"picture": str(out), "findings": found})
+        )
         return
     if metrics:
-        for name, meaning in MEASURES.items():
-            if name in findings[0].measures:
-                note(f"{name}: {meaning}", quiet)
-        print_table(
-            "Faithfulness",
-            ["image", "model", "method", "class", "probability", *findings[0].measures],
-            [
-                [
-                    *(each.image.name, each.model, each.method, each.class_name),
-                    *(f"{value:.3f}" for value in (each.probability, *each.measures.values())),
-                ]
-                for each in findings
-            ],
-        )
+        _print_measures(findings, quiet)
     else:
         for each in findings:
             subject = f"{each.model} {each.method} " if compare else ""
             note(f"{each.image}: {subject}{each.class_name} {each.certainty}", quiet)
-    precisions = sorted({each.precision for each in findings})
-    note(f"Computed in {', '.join(precisions)}.", quiet)
-    typer.echo(out)
+    for line in dict.fromkeys(each.conditions for each in findings):
+        note(line, quiet)
+    for path in written:
+        typer.echo(path)
+
+
+def _require_models(names: Sequence[str]) -> None:
+    from kgradcam.heatmaps.methods import METHODS
+    from kgradcam.models.network import is_model, model_names
+
+    for name in names:
+        if not is_model(name):
+            known = [*METHODS, *model_names()]
+            raise UserError(
+                "--compare must be a method, a model name, a model file or a model folder. "
+                f"Received: {name!r}."
+                f"{did_you_mean(name, known)} Methods: {', '.join(METHODS)}."
+            )
+
+
+def _leave_out(refused: dict[Path, str], given: Sequence[Path]) -> None:
+    """Names the images that cannot be read; raises if there are no others."""
+    if len(refused) == len(given):
+        first = next(iter(refused.values()))
+        several = f"None of the {len(given)} images can be read. " if len(given) > 1 else ""
+        raise UserError(several + first)
+    for path, reason in refused.items():
+        note(f"left out {path}: {reason}")
+
+
+def _as_json(finding: Any) -> dict[str, Any]:
+    """A finding in plain values; JSON has no NaN."""
+    values = asdict(finding)
+    numbers = {**finding.measures, "probability": finding.probability, "score": finding.score}
+    finite = {name: each if math.isfinite(each) else None for name, each in numbers.items()}
+    return {
+        **values,
+        "image": str(finding.image),
+        "probability": finite["probability"],
+        "score": finite["score"],
+        "measures": {name: finite[name] for name in finding.measures},
+    }
+
+
+def _print_measures(findings: Sequence[Any], quiet: bool) -> None:
+    from kgradcam.metrics.faithfulness import MEASURES
+
+    for name, meaning in MEASURES.items():
+        if name in findings[0].measures:
+            note(f"{name}: {meaning}", quiet)
+    print_table(
+        "Faithfulness",
+        ["image", "model", "method", "class", "probability", *findings[0].measures],
+        [
+            [
+                *(each.image.name, each.model, each.method, each.class_name),
+                *(f"{value:.3f}" for value in (each.probability, *each.measures.values())),
+            ]
+            for each in findings
+        ],
+    )

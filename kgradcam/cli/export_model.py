@@ -1,7 +1,7 @@
 """`kgradcam export-model`: writes a model and its explanations as a SavedModel."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,8 +49,8 @@ def export_model(
     size: Annotated[
         str | None,
         typer.Option(
-            help="Resize pictures to N x N pixels; any keeps their size. Default: the size of a "
-            ".keras file or model folder, else 224.",
+            help="Resize pictures to N x N pixels; any keeps their size. Default: the model's "
+            "own size, or 224.",
             metavar="N|any",
             show_default=False,
         ),
@@ -84,7 +84,7 @@ def export_model(
     from kgradcam.data.images import read_image
     from kgradcam.heatmaps.methods import find_method
     from kgradcam.models.class_targets import parse_target
-    from kgradcam.models.classifier import default_size, load_classifier
+    from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.network import require_model
     from kgradcam.serving.converted import export_converted
     from kgradcam.serving.export import export_model as export
@@ -98,8 +98,9 @@ def export_model(
         raise UsageError("--calibrate is for --format litert.")
     require_new(out)
     require_model(model)
-    side = _side(size) if size is not None else default_size(model, trust_model)
-    classifier = load_classifier(model, weights, side, preprocess, trust_model)
+    wanted = OWN if size is None else _side(size)
+    classifier = load_classifier(model, weights, wanted, preprocess, trust_model)
+    side = _own_side(classifier) if size is None else _side(size)
     cam = find_method(method)(
         classifier.model, layer_paths(layer), preprocess=classifier.preprocess
     )
@@ -130,6 +131,12 @@ def export_model(
         return
     note(f"Signatures: {', '.join(card['signatures'])}. They are described in card.md.", quiet)
     typer.echo(out)
+
+
+def _own_side(classifier: Any) -> int | None:
+    """The side of the model's own images; 224 if it is unknown, `None` if they are no squares."""
+    width, height = classifier.own_size or (224, 224)
+    return int(width) if width == height else None
 
 
 def _side(text: str) -> int | None:

@@ -16,6 +16,7 @@ def faithfulness(
         int | None, typer.Option(help="Measure at most N images, drawn at random.", min=1)
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of --limit.")] = 0,
+    imports: options.Imports = None,
     trust_model: options.TrustModel = False,
     dataset: options.MovedDataset = None,
     data_dir: options.DataDir = None,
@@ -42,8 +43,10 @@ def faithfulness(
     import_tensorflow()
     from kgradcam.evaluation.explanations import faithfulness_of_run
     from kgradcam.metrics.faithfulness import MEASURES
+    from kgradcam.models.own_layers import import_modules
     from kgradcam.runs.run import Run
 
+    import_modules(imports or ())
     result = faithfulness_of_run(
         Run(run),
         limit=limit,

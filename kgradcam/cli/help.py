@@ -11,8 +11,8 @@ from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
     "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
-    "Model": "model weights preprocess import names output trust_model image_size size calibrate "
-    "scale_pixels",
+    "Model": "model weights preprocess scale_pixels imports names output trust_model image_size "
+    "size calibrate",
     "Classes": "classes targets top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli.options import MODEL, AsJson, TrustModel
+from kgradcam.cli.options import MODEL, AsJson, Imports, Output, TrustModel
 from kgradcam.cli.output import print_json, print_table
 from kgradcam.cli.startup import import_tensorflow
 
@@ -15,6 +15,8 @@ def layers(
         str | None,
         typer.Option(help="Weights to load. Default: none, since only shapes are listed."),
     ] = None,
+    output: Output = None,
+    imports: Imports = None,
     trust_model: TrustModel = False,
     as_json: AsJson = False,
 ) -> None:
@@ -25,9 +27,11 @@ def layers(
     """
     import_tensorflow()
     from kgradcam.heatmaps.default_layer import list_layers
-    from kgradcam.models.classifier import load_classifier
+    from kgradcam.models.classifier import OWN, load_classifier
+    from kgradcam.models.own_layers import import_modules
 
-    classifier = load_classifier(model, weights, image_size=None, trusted=trust_model)
+    import_modules(imports or ())
+    classifier = load_classifier(model, weights, OWN, trusted=trust_model, output=output)
     calls, default = list_layers(classifier.model)
     if as_json:
         described = [

@@ -13,11 +13,14 @@ DATASET = (
     "dataset of tensorflow-datasets, or demo."
 )
 MODEL = (
-    "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras file, or a "
-    "model folder of train."
+    "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras or .h5 file, "
+    "or a model folder of train."
 )
-WEIGHTS = "imagenet, or a weights file. A .keras file or model folder has its own weights."
-PREPROCESS = "Preprocess as this model does; none passes RGB in 0..255. Default: the model's own."
+WEIGHTS = "imagenet, or a weights file. A model file or folder has its own weights."
+PREPROCESS = (
+    "Preprocess as this model does; none passes pixels in 0..255, and 0..1 or -1..1 scale them. "
+    "Default: the model's own, as far as its file shows it."
+)
 LAYER = (
     "Layer to explain; repeat to fuse several. Default: the last layer with spatial dimensions; "
     "`kgradcam layers` lists them."
@@ -43,6 +46,37 @@ def limit_pixels(count: int | None) -> int | None:
 
 Weights = Annotated[str, typer.Option(help=WEIGHTS, metavar="imagenet|FILE")]
 Preprocess = Annotated[str | None, typer.Option(help=PREPROCESS, metavar="NAME")]
+ScalePixels = Annotated[
+    bool,
+    typer.Option(
+        "--scale-pixels", help="For a model trained on pixels / 255: as --preprocess 0..1."
+    ),
+]
+Names = Annotated[
+    str | None,
+    typer.Option(
+        help="Names of the model's outputs: imagenet, or a file of a name a line, or JSON.",
+        metavar="imagenet|FILE",
+        show_default=False,
+    ),
+]
+Output = Annotated[
+    str | None,
+    typer.Option(
+        help="Which output of the model holds the classes, if it has several.",
+        metavar="NAME|INDEX",
+        show_default=False,
+    ),
+]
+Imports = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--import",
+        help="Import a module that defines layers of the model file; repeat for more.",
+        metavar="MODULE",
+        show_default=False,
+    ),
+]
 Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
 Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
 Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
@@ -62,7 +96,9 @@ Colormap = Annotated[
 ImageSize = Annotated[
     str,
     typer.Option(
-        help="native keeps the image's size; N resizes to N x N pixels.", metavar="native|N"
+        help="own resizes to the size that the model was trained at, or, if that is unknown, to at "
+        "most 448 pixels. native keeps the image's size.",
+        metavar="own|native|N|WxH",
     ),
 ]
 Layout = Annotated[

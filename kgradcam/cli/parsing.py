@@ -113,15 +113,25 @@ def class_mapping(path: Path | None) -> dict[str, str]:
     return mapping
 
 
-def side_length(text: str) -> int | None:
-    """Parses `--image-size`; `None` is the native size."""
+def image_size(text: str) -> int | tuple[int, ...] | None:
+    """Parses `--image-size`: N, WxH, or native, which is `None`."""
     if text == "native":
         return None
-    if text.isdecimal() and len(text) <= 5 and int(text) > 0:
-        return int(text)
-    raise UsageError(
-        f"--image-size must be native or a number of pixels, at most 99999. Received: {text!r:.80}."
-    )
+    match = re.fullmatch(r"(\d{1,5})(?:x(\d{1,5}))?", text, re.ASCII)
+    if match is None or int(match[1]) == 0 or (match[2] and int(match[2]) == 0):
+        raise UsageError(
+            "--image-size must be native, a number of pixels, or WIDTHxHEIGHT, at most 99999. "
+            f"Received: {text!r:.80}."
+        )
+    width, height = int(match[1]), int(match[2] or match[1])
+    return width if width == height else (width, height)
+
+
+def pixel_scale(preprocess: str | None, scale_pixels: bool) -> str | None:
+    """Returns the preprocessing that `--preprocess` or `--scale-pixels` names."""
+    if preprocess and scale_pixels:
+        raise UsageError("Give one of --preprocess and --scale-pixels.")
+    return "0..1" if scale_pixels else preprocess
 
 
 def output_form(**wanted: bool) -> str:

@@ -8,10 +8,11 @@ import typer
 from kgradcam.cli import options
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, print_table, report_skipped
+from kgradcam.cli.parsing import pixel_scale
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
-_BESIDE_RESUME = {"out", "resume", "data_dir", "as_json", "quiet"}
+_BESIDE_RESUME = {"imports", "out", "resume", "data_dir", "as_json", "quiet"}
 _NETWORK, _TRAINING, _AUGMENTATION = "Network", "Training", "Random variations of images"
 
 
@@ -53,6 +54,8 @@ def train(
         ),
     ] = "imagenet",
     preprocess: options.Preprocess = None,
+    scale_pixels: options.ScalePixels = False,
+    imports: options.Imports = None,
     last_layer: Annotated[
         str | None,
         typer.Option(
@@ -210,7 +213,9 @@ def train(
     import tensorflow as tf
 
     from kgradcam import training
+    from kgradcam.models.own_layers import import_modules
 
+    import_modules(imports or ())
     if not tf.config.list_physical_devices("GPU"):
         # Cheap on a CPU. On a GPU some operations have no deterministic kernel and would fail.
         tf.config.experimental.enable_op_determinism()
@@ -219,6 +224,7 @@ def train(
     else:
         chosen = options_of(context, training.TrainingConfiguration)
         chosen["classes"] = tuple(classes or ())
+        chosen["preprocess"] = pixel_scale(preprocess, scale_pixels)
         chosen["augmentation"] = training.Augmentation(scale, flip, colour, hide)
         configuration = training.TrainingConfiguration(**chosen)
     if dry_run:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.data.examples import Example
-from kgradcam.data.images import MAX_IMAGE_BYTES, read_image
+from kgradcam.data.images import MAX_IMAGE_BYTES, Size, read_image, sides
 from kgradcam.errors import UserError
 from kgradcam.files import read_bytes
 
@@ -110,7 +110,7 @@ class Dataset:
         return [*self.skipped, *((names[i], reason) for i, reason in self.damaged.items())]
 
     def batches(
-        self, examples: Sequence[Example], batch_size: int, size: int | None = None
+        self, examples: Sequence[Example], batch_size: int, size: Size | None = None
     ) -> Iterator[Batch]:
         """Decodes images in parallel, in batches of equal shape and in a fixed order.
 
@@ -121,8 +121,8 @@ class Dataset:
             examples: The images to decode, of this dataset.
             batch_size: The maximum number of images in a batch. Batches of images larger than
                 512 x 512 have fewer.
-            size: Resizes every image to `size` x `size` pixels. Default: native sizes; only images
-                of equal shape share a batch.
+            size: Resizes every image to a square of this side, or to `(width, height)`. Default:
+                native sizes; only images of equal shape share a batch.
 
         Yields:
             Batches, with each image once.
@@ -131,7 +131,8 @@ class Dataset:
         if not by_index:
             return
         # Sorted, because the incomplete batches come last, in the order of these keys.
-        shapes = [(size, size) if size else (each.height, each.width) for each in examples]
+        fixed = sides(size)[::-1] if size else None
+        shapes = [fixed or (each.height, each.width) for each in examples]
         key_by_shape = {shape: key for key, shape in enumerate(sorted(set(shapes)))}
         fitting = batch_size * _PIXELS // np.prod(list(key_by_shape), axis=1)
         counts = np.clip(fitting, 1, batch_size)
@@ -178,7 +179,7 @@ class Dataset:
             .with_options(untuned())
         )
 
-    def decoder(self, examples: Sequence[Example], size: int | None = None) -> Callable[..., Any]:
+    def decoder(self, examples: Sequence[Example], size: Size | None = None) -> Callable[..., Any]:
         """Returns a function of `(index, encoded image)` for `tf.data.Dataset.map`.
 
         It returns `(index, image, decoded)`. An image that does not decode is black, `decoded` is
@@ -192,7 +193,7 @@ class Dataset:
 
         def decode(index: int, encoded: bytes) -> tuple[npt.NDArray[np.uint8], bool]:
             example = by_index[int(index)]
-            shape = (size, size, 3) if size else (example.height, example.width, 3)
+            shape = (*(sides(size)[::-1] if size else (example.height, example.width)), 3)
             try:
                 if example.path:
                     encoded = read_bytes(example.path, MAX_IMAGE_BYTES)

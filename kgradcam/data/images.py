@@ -44,6 +44,8 @@ MAX_IMAGE_BYTES = 2**30
 GB."""
 _DRAFT = 2
 """Times the target size that a JPEG is decoded to at least."""
+Size = int | tuple[int, ...]
+"""The size that images are resized to: the side of a square, or `(width, height)`, in pixels."""
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
 # `warnings.catch_warnings` is not thread-safe: it changes filters of the whole process.
@@ -90,7 +92,7 @@ def is_turned(source: Path | bytes) -> bool:
 
 
 def read_image(
-    source: Path | bytes, size: int | None = None, upright: bool = False
+    source: Path | bytes, size: Size | None = None, upright: bool = False
 ) -> npt.NDArray[np.uint8]:
     """Decodes an image.
 
@@ -99,9 +101,10 @@ def read_image(
 
     Args:
         source: A file, or its bytes.
-        size: Resizes to `size` x `size` pixels, bicubic with antialiasing, ignoring the aspect
-            ratio. A JPEG whose sides are four times that size is decoded at 1/2, 1/4 or 1/8, to at
-            least twice the size: pixels differ by about 0.4 in the mean. Default: the native size.
+        size: Resizes to a square of this side or to `(width, height)`, bicubic with antialiasing,
+            ignoring the aspect ratio. A JPEG whose sides are four times that size is decoded at
+            1/2, 1/4 or 1/8, to at least twice the size: pixels differ by about 0.4 in the mean.
+            Default: the native size.
         upright: Applies the EXIF orientation. Default: the pixels as stored, which annotations
             refer to.
 
@@ -114,13 +117,49 @@ def read_image(
     with _open(source) as image:
         try:
             if size is not None:
-                image.draft(None, (_DRAFT * size, _DRAFT * size))
+                width, height = sides(size)
+                image.draft(None, (_DRAFT * width, _DRAFT * height))
             rgb = to_rgb(PIL.ImageOps.exif_transpose(image) if upright else image)
         except Exception as error:  # Pillow's decoders raise many kinds on damaged input
             raise UserError(f"{_name(source)} does not decode: {_reason(error)}.") from error
     if size is not None:
-        rgb = rgb.resize((size, size), PIL.Image.Resampling.BICUBIC)
+        rgb = rgb.resize(sides(size), PIL.Image.Resampling.BICUBIC)
     return np.asarray(rgb)
+
+
+def sides(size: Size) -> tuple[int, int]:
+    """Returns the width and height of a size."""
+    width, height = (size, size) if isinstance(size, int) else size
+    return width, height
+
+
+def resize(image: npt.NDArray[np.uint8], size: Size) -> npt.NDArray[np.uint8]:
+    """Resizes a decoded image as `read_image` does."""
+    if image.shape[1::-1] == sides(size):
+        return image
+    scaled = PIL.Image.fromarray(image).resize(sides(size), PIL.Image.Resampling.BICUBIC)
+    return np.asarray(scaled)
+
+
+def to_channels(images: npt.NDArray[np.uint8], channels: int | None) -> npt.NDArray[np.uint8]:
+    """Converts RGB images to the channels of a model.
+
+    Args:
+        images: uint8 `[batch, height, width, 3]`, RGB.
+        channels: The channels that the model takes. With 1 the images become grey, by the weights
+            of ITU-R 601-2 as Pillow's mode `"L"`; else they stay as they are.
+
+    Returns:
+        uint8 `[batch, height, width, 1 or 3]`.
+
+    Example:
+        >>> to_channels(np.array([[[[255, 0, 0], [9, 9, 9]]]], np.uint8), 1).ravel().tolist()
+        [76, 9]
+    """
+    if channels != 1:
+        return images
+    grey = (images @ np.array([19595, 38470, 7471]) + 0x8000) >> 16
+    return grey[..., np.newaxis].astype(np.uint8)
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:

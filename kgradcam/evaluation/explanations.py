@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam import progress
+from kgradcam.data.images import to_channels
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import Result
@@ -21,6 +22,7 @@ from kgradcam.evaluation.rows import MEAN, Row
 from kgradcam.heatmaps.explainer import Explanation
 from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.faithfulness import measure
+from kgradcam.models.class_targets import Target
 from kgradcam.runs.explaining import load_model, make_explainer
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
@@ -61,7 +63,11 @@ def faithfulness_of_run(
         UserError: The dataset, an image of the run or its model no longer exists.
     """
     made_by = replace(
-        run.info.configuration, layer=run.info.model.layer, precision="float32", trusted=trusted
+        run.info.configuration,
+        layer=run.info.model.layer,
+        precision="float32",
+        trusted=trusted,
+        names=None,  # the outputs of the classes are in run.json
     )
     opened = open_run_dataset(run, dataset, data_dir, quiet)
     explainer = make_explainer(made_by, load_model(made_by))
@@ -92,7 +98,8 @@ def faithfulness_of_run(
                 [_boxes(run, images[example.file_name], record, pictures) for record in row]
                 for example, row in zip(batch, padded, strict=True)
             ]
-            measures = measure(explainer, pictures, explanation, regions)
+            inputs = to_channels(pictures, explainer.model.input_shape[-1])
+            measures = measure(explainer, inputs, explanation, regions)
             for i, row in enumerate(heatmaps):
                 for j, record in enumerate(row):
                     values = {name: float(each[i, j]) for name, each in measures.items()}
@@ -112,9 +119,7 @@ def faithfulness_of_run(
     return Result(title, {"name": "faithfulness"}, tuple(rows), source, percent=False)
 
 
-def _explanation(
-    rows: Sequence[Sequence[ClassHeatmap]], outputs: Sequence[tuple[int, ...]]
-) -> Explanation:
+def _explanation(rows: Sequence[Sequence[ClassHeatmap]], outputs: Sequence[Target]) -> Explanation:
     return Explanation(
         heatmaps=np.array([[record.heatmap for record in row] for row in rows]),
         scores=np.array([[record.score for record in row] for row in rows], np.float32),

@@ -5,14 +5,19 @@ import re
 from collections.abc import Sequence
 
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.heatmaps.class_groups import SIDES
 from kgradcam.models import imagenet
+
+Target = tuple[int | str, ...]
+"""The outputs that together represent a class, by index; or `"negative"` alone, the class of one
+sigmoid unit below one half."""
 
 ALL = "all"
 """As a class option: every class that occurs in the split of the dataset."""
 _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 
 
-def parse_target(text: str, class_names: Sequence[str] | None, class_count: int) -> tuple[int, ...]:
+def parse_target(text: str, class_names: Sequence[str] | None, class_count: int) -> Target:
     """Parses a target: the outputs of a model that together represent one class.
 
     A text that is exactly the name of an output stands for that output, even if it could be read
@@ -38,7 +43,9 @@ def parse_target(text: str, class_names: Sequence[str] | None, class_count: int)
         (1,)
     """
     if exact := _outputs_named(text, class_names):
-        return exact
+        return _sides(exact, class_names, class_count)
+    if class_count == 1 and text.strip() in SIDES:
+        return (SIDES[1],) if text.strip() == SIDES[1] else (0,)
     indices: set[int] = set()
     for item in _split(text):
         if exact := _outputs_named(item, class_names):
@@ -56,6 +63,13 @@ def parse_target(text: str, class_names: Sequence[str] | None, class_count: int)
     if not indices or max(indices) >= class_count:
         raise _not_outputs(repr(text[:40]) if indices else "none", class_count)
     return tuple(sorted(indices))
+
+
+def _sides(found: tuple[int, ...], class_names: Sequence[str] | None, class_count: int) -> Target:
+    """Returns the target of named outputs, where one unit has a name for each of its classes."""
+    if class_count == 1 and len(class_names or ()) == len(SIDES):
+        return ((SIDES[1],), (0,))[found[0]]
+    return found
 
 
 def _outputs_named(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
@@ -90,10 +104,10 @@ def _split(text: str) -> list[str]:
 def _find_name(name: str, class_names: Sequence[str] | None) -> tuple[int, ...]:
     if class_names is None:
         raise UserError(
-            f"The class names of the model are unknown, so {name!r} has no index. Give the index, "
-            f"or --class {name}=INDEX for a class of a dataset."
+            f"The class names of the model are unknown, so {name!r} has no index. Give --names "
+            f"FILE, or the index, or --class {name}=INDEX for a class of a dataset."
         )
-    if class_names is imagenet.CLASS_NAMES:
+    if tuple(class_names) == imagenet.CLASS_NAMES:
         return imagenet.VOC_GROUPS.get(name.lower()) or (imagenet.find_class(name),)
     found = _outputs_named(name, class_names)
     if not found:
@@ -106,7 +120,7 @@ def dataset_targets(
     dataset_classes: Sequence[str],
     class_names: Sequence[str] | None,
     class_count: int,
-) -> dict[str, tuple[int, ...]]:
+) -> dict[str, Target]:
     """Parses class options: the classes of a dataset to detect, with the outputs for each.
 
     An option that is exactly the name of a class of the dataset stands for that class, even if it
@@ -129,7 +143,7 @@ def dataset_targets(
         >>> dataset_targets(["kangaroo=104"], ["kangaroo"], None, 1000)
         {'kangaroo': (104,)}
     """
-    targets: dict[str, tuple[int, ...]] = {}
+    targets: dict[str, Target] = {}
     for option in options:
         name, target = _split_option(option, dataset_classes)
         # In `--class all --class kangaroo=104` the explicit target overrides the name.
@@ -137,7 +151,7 @@ def dataset_targets(
             targets[name] = parse_target(target, class_names, class_count)
         elif name not in targets:
             # A name from a dataset is a name: class "2" is not output 2.
-            targets[name] = _find_name(name, class_names)
+            targets[name] = _sides(_find_name(name, class_names), class_names, class_count)
     return targets
 
 

@@ -1,70 +1,100 @@
 """Image classifiers: a network together with its preprocessing, input size and class names."""
 
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
 
+from kgradcam.data.images import Size, sides
 from kgradcam.devices import require_threads
-from kgradcam.errors import UserError, did_you_mean
-from kgradcam.heatmaps.inputs import own_preprocess
-from kgradcam.models import efficientnet_lite, imagenet
+from kgradcam.errors import UserError
+from kgradcam.heatmaps.scores import select_output
+from kgradcam.models import imagenet
+from kgradcam.models.class_names import read_class_names
 from kgradcam.models.model_card import read_card
-from kgradcam.models.network import (
-    EFFICIENTNET_LITE0,
-    IMAGENET,
-    is_model_folder,
-    keras_applications,
-    load_network,
-    model_names,
+from kgradcam.models.network import IMAGENET, is_model_folder, load_network, model_names
+from kgradcam.models.preprocessing import (
+    application_of,
+    describe_preprocessing,
+    find_preprocessing,
+    preprocessing_name,
 )
+
+OWN = "own"
+"""As an image size: the input of the model stays as it was built."""
+_IMAGENET_SIDE = 224
+"""Most networks of ImageNet were trained at this size; others have it in their input shape."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of RGB images.
+    """A classifier of images.
 
     Attributes:
         name: The name or path that it was loaded by.
-        model: A Keras model from images `[batch, height, width, 3]` to scores `[batch, classes]`.
-        preprocess: Maps a float32 tensor of RGB values in [0, 255] to the input of the model.
-        class_names: One name for each output, or `None` if they are unknown.
+        model: A Keras model from images `[batch, height, width, 1 or 3]` to scores `[batch,
+            classes]`.
+        preprocess: Maps a float32 tensor of pixels in [0, 255] to the input of the model.
+        class_names: One name for each output, or `None` if they are unknown. One output may have
+            two: of its classes below and above one half.
+        own_size: Width and height in pixels of the images that it was built for or trained on;
+            `None` if they are unknown.
+        pixels: The preprocessing in words.
     """
 
     name: str
     model: keras.Model
     preprocess: Callable[[Any], Any]
     class_names: tuple[str, ...] | None
+    own_size: tuple[int, int] | None = None
+    pixels: str = ""
 
     @property
-    def image_size(self) -> int | None:
-        """Side of the square input in pixels; `None` if the model takes any size."""
-        size: int | None = self.model.input_shape[1]
-        return size
+    def image_size(self) -> Size | None:
+        """Side of the square input, or its width and height; `None` if it takes any size."""
+        height, width = self.model.input_shape[1:3]
+        return height if height == width else (width, height)
+
+    @property
+    def channels(self) -> int:
+        """The channels of the images: 1 or 3."""
+        return int(self.model.input_shape[-1])
+
+    @property
+    def class_count(self) -> int:
+        """The number of outputs."""
+        return int(self.model.output_shape[-1])
 
 
 def load_classifier(
     name: str,
     weights: str | None = IMAGENET,
-    image_size: int | None = None,
+    image_size: Size | str | None = None,
     preprocess: str | None = None,
     trusted: bool = False,
+    *,
+    names: str | None = None,
+    output: str | int | None = None,
 ) -> Classifier:
     """Loads a classifier.
 
     Args:
         name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
-            (`"resnet50"`), a `.keras` file, or a model folder. The card of a folder holds its
-            preprocessing and class names (see `model_card`).
+            (`"resnet50"`), a `.keras` or `.h5` file, or a model folder. The card of a folder holds
+            its preprocessing and class names (see `model_card`).
         weights: `"imagenet"`, a weights file, or `None` for random weights; see `load_network`.
-        image_size: Side of the square input in pixels. Default: any height and width, which needs
-            a network that is convolutional up to a global pooling.
-        preprocess: Name of the network whose preprocessing to use; `"none"` passes RGB values in
-            [0, 255]. Default: that of the network itself, and `"none"` for a `.keras` file.
-        trusted: Allows a `.keras` file to run its own Python code, as `Lambda` layers do.
+        image_size: Side of the square input in pixels, or `(width, height)`; `"own"` keeps the
+            input. Default: any height and width, which needs a network that is convolutional up to
+            a global pooling.
+        preprocess: Name of the network whose preprocessing to use; `"none"` passes pixels in
+            [0, 255], `"0..1"` and `"-1..1"` scale them. Default: that of the network itself, see
+            `preprocessing_name`; `"none"` where the file does not show it.
+        trusted: Allows a model file to run its own Python code, as `Lambda` layers do.
+        names: `"imagenet"`, or a file of the names of the outputs; see `read_class_names`. Default:
+            those of the card, or of ImageNet for a network of it.
+        output: Which of several outputs holds the classes, by name or index.
 
     Returns:
         The classifier.
@@ -79,139 +109,118 @@ def load_classifier(
         (None, 'tabby')
     """
     require_threads()
-    class_names: tuple[str, ...] | None = None
-    own_preprocess = "none" if name.endswith(".keras") else name
-    if is_model_folder(name):
-        card = read_card(Path(name))
-        class_names, own_preprocess = tuple(card["classes"]), card["preprocess"]
     model, missing = load_network(name, weights, trusted)
     if missing:
         raise UserError(
             f"weights={weights!r} lack {len(missing)} layers of {name}, such as {missing[0]}. "
             "Train these layers first: kgradcam train --weights FILE."
         )
-    outputs = model.output_shape[-1]
-    if class_names is not None and len(class_names) != outputs:
-        raise UserError(
-            f"The card of {name} names {len(class_names)} classes, but the model has {outputs} "
-            "outputs."
-        )
-    model = _fit_input(model, name, image_size)
-    if class_names is None and outputs == len(imagenet.CLASS_NAMES):
-        class_names = imagenet.CLASS_NAMES
+    card = read_card(Path(name)) if is_model_folder(name) else {}
+    model = _with_one_output(model, name, output)
+    class_names = _class_names(names, model, name, card)
+    own_size = _own_size(model, name, card)
+    if image_size != OWN:
+        model = _fit_input(model, name, image_size)
+    if name in model_names():
+        preprocess = preprocess or name
+    chosen = preprocess or card.get("preprocess") or preprocessing_name(model)
     return Classifier(
         name=name,
         model=model,
-        preprocess=find_preprocessing(preprocess or own_preprocess),
+        preprocess=find_preprocessing(chosen or "none"),
         class_names=class_names,
+        own_size=own_size,
+        pixels=describe_preprocessing(chosen),
     )
 
 
-def default_size(name: str, trusted: bool = False) -> int:
-    """Returns the side of the images that a model was made for, as far as it has one; else 224.
-
-    Args:
-        name: See `load_classifier`.
-        trusted: See `load_classifier`.
-    """
-    side = None
-    if is_model_folder(name):
-        side = read_card(Path(name)).get("image_size")
-    elif name.endswith(".keras"):
-        side = load_network(name, None, trusted)[0].input_shape[1]
-    return side if isinstance(side, int) else 224
+def takes_any_size(classifier: Classifier) -> bool:
+    """Returns whether the model also takes images of other sizes than its own."""
+    try:
+        _fit_input(classifier.model, classifier.name, None)
+    except UserError:
+        return False
+    return True
 
 
-def find_preprocessing(name: str) -> Callable[[Any], Any]:
-    """Returns the preprocessing of a network.
-
-    Args:
-        name: Name of the network, or `"none"` for the identity.
-
-    Returns:
-        A function from RGB values in [0, 255] to the values that the network was trained on.
-
-    Raises:
-        UserError: There is no network of that name.
-
-    Example:
-        >>> find_preprocessing("efficientnet-lite0")(255.0)
-        1.0
-    """
-    if name == "none":
-        return _unchanged
-    if name == EFFICIENTNET_LITE0:
-        return efficientnet_lite.preprocess_input
-    applications = keras_applications()
-    if name not in applications:
-        options = ["none", *model_names()]
+def _with_one_output(model: Any, name: str, output: str | int | None) -> Any:
+    """Returns the model with only the output that holds the classes."""
+    structure = model.outputs[0] if isinstance(model, keras.Sequential) else model.output
+    several = isinstance(structure, list | tuple | dict)
+    if not several and output is None:
+        return model
+    output_names = getattr(model, "output_names", ())  # a Sequential has none
+    if isinstance(output, str) and output.lstrip("-").isdecimal() and output not in output_names:
+        output = int(output)
+    outputs = structure if several else [structure]
+    try:
+        chosen = select_output(outputs, output_names, output)
+    except UserError as error:
+        raise UserError(f"{name}: {error} On the command line: --output.") from error
+    if len(chosen.shape) != 2:
         raise UserError(
-            f"preprocess={name!r} is neither 'none' nor a known network."
-            f"{did_you_mean(name, options)}"
+            f"{name}: the model's output must be [batch, classes]. Received: "
+            f"{tuple(chosen.shape)}. Give another with --output, or in Python score= to GradCAM."
         )
-    preprocess: Callable[[Any], Any] = applications[name][1].preprocess_input
-    return preprocess
+    return keras.Model(model.inputs, chosen, name=model.name) if several else model
 
 
-def _unchanged(images: Any) -> Any:
-    return images
+def _class_names(
+    names: str | None, model: Any, name: str, card: dict[str, Any]
+) -> tuple[str, ...] | None:
+    outputs = model.output_shape[-1]
+    if names is not None:
+        return read_class_names(names, outputs)
+    if card:
+        if len(card["classes"]) != outputs:
+            raise UserError(
+                f"The card of {name} names {len(card['classes'])} classes, but the model has "
+                f"{outputs} outputs."
+            )
+        return tuple(card["classes"])
+    return imagenet_names(model)
 
 
-def preprocessing_of(model: Any) -> Callable[[Any], Any] | None:
-    """Returns the preprocessing of a model object, where it is known.
-
-    Args:
-        model: A Keras model.
-
-    Returns:
-        A function from RGB values in [0, 255] to the input of the model: the preprocessor of a
-        KerasHub task; that of a network of `keras.applications`, recognized by its name; the
-        identity for a model with a `Rescaling` or `Normalization` layer. Otherwise `None`.
-
-    Example:
-        >>> import numpy as np
-        >>> preprocess = preprocessing_of(keras.applications.MobileNetV2(weights=None))
-        >>> float(preprocess(np.float32(255)))
-        1.0
-    """
-    if (preprocessor := own_preprocess(model)) is not None:
-        return preprocessor
-    # Keras writes mobilenetv2_1.00_224, efficientnetv2-b0 and NASNet, and numbers equal names.
-    name = re.sub(r"[^a-z0-9]", "", model.name.lower())
-    for known in model_names():
-        plain = known.replace("-", "")
-        if re.fullmatch(rf"{plain}\d*", name) or (name == "nasnet" and plain.startswith(name)):
-            return find_preprocessing(known)
-    kinds = (keras.layers.Rescaling, keras.layers.Normalization)
-    return find_preprocessing("none") if any(isinstance(e, kinds) for e in _layers(model)) else None
+def imagenet_names(model: Any) -> tuple[str, ...] | None:
+    """Returns the names of ImageNet's classes for a network of it; 1,000 outputs are not enough."""
+    outputs = (getattr(model, "output_shape", None) or (None,))[-1]
+    is_known = outputs == len(imagenet.CLASS_NAMES) and application_of(model) is not None
+    return imagenet.CLASS_NAMES if is_known else None
 
 
-def _layers(model: Any) -> Iterator[Any]:
-    """All layers of a model, those of nested models too."""
-    for layer in getattr(model, "layers", ()):
-        yield layer
-        yield from _layers(layer)
+def _own_size(model: Any, name: str, card: dict[str, Any]) -> tuple[int, int] | None:
+    """Width and height: of the input, else of the card, else 224 for a network by name."""
+    height, width = model.input_shape[1:3]
+    if height and width:
+        return width, height
+    side = card.get("image_size") or (_IMAGENET_SIDE if name in model_names() else None)
+    return (side, side) if side else None
 
 
-def _fit_input(model: Any, name: str, image_size: int | None) -> Any:
+def _fit_input(model: Any, name: str, image_size: Size | str | None) -> Any:
     """Returns the model with an input of any size, or as it is if its input is `image_size`.
 
     The result shares all layers and weights with `model`.
     """
+    assert not isinstance(image_size, str)
     fixed = model.input_shape[1:3]
-    if fixed in ((None, None), (image_size, image_size)):
+    wanted = sides(image_size)[::-1] if image_size else None
+    if fixed in ((None, None), wanted):
         return model
     larger = [side and 2 * side for side in fixed]
+    channels = model.input_shape[-1]
     try:
         # A dense layer on flattened maps accepts an unknown size, but fails with another fixed one.
         for size in (larger, [None, None]):
             model = keras.models.clone_model(
-                model, keras.Input((*size, 3)), clone_function=lambda layer: layer
+                model, keras.Input((*size, channels)), clone_function=lambda layer: layer
             )
     except ValueError as error:
-        wanted = f"{image_size}x{image_size}" if image_size else "any size"
+        height, width = fixed
+        size_text = f"{wanted[1]}x{wanted[0]}" if wanted else "any size"
+        option = height if height == width else f"{width}x{height}"
         raise UserError(
-            f"{name} takes images of {fixed[0]}x{fixed[1]} only, not of {wanted}. "
-            f"Give --image-size {fixed[0]}; with detect also --scale 1."
+            f"{name} takes images of {width}x{height} only, not of {size_text}. "
+            f"Give --image-size {option}; with detect also --scale 1."
         ) from error
     return model

@@ -1,6 +1,7 @@
-"""Loads `.keras` files after a check of their contents, because such a file may hold code.
+"""Loads `.keras` and `.h5` files after a check of their contents, since they may hold code.
 
-A `.keras` file is a zip of weights and of `config.json`, which names the class of each layer. A
+A `.keras` file is a zip of weights and of `config.json`, which names the class of each layer. An
+HDF5 file of Keras 2 or 3 has the same configuration in an attribute. A
 layer may be Python code, and the safe mode of Keras does not catch all of it. Before Keras 3.9 a
 configuration could call any function (CVE-2025-1550), before 3.11 functions of Keras that write
 files or disable the safe mode (CVE-2025-8747, CVE-2025-9906), before 3.13.2 any SavedModel
@@ -10,22 +11,31 @@ barrier.
 
 import io
 import json
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import keras
 
 from kgradcam.errors import UserError
 from kgradcam.models.keras_objects import find_refused
 from kgradcam.models.weights_file import check_hdf5
 
+HDF5_SUFFIXES = (".h5", ".hdf5")
+_LONGEST_REASON = 300
 _WEIGHTS = "model.weights.h5"
 _MAX_BYTES = {"metadata.json": 2**16, "config.json": 2**26, _WEIGHTS: 2**33}
 
 
+def is_model_file(name: str) -> bool:
+    """Returns whether a path ends as files of Keras models do: in `.keras`, `.h5` or `.hdf5`."""
+    return name.endswith((".keras", *HDF5_SUFFIXES))
+
+
 def read_model(path: Path, trusted: bool = False) -> Any:
-    """Loads a `.keras` file, uncompiled.
+    """Loads a `.keras` or `.h5` file, uncompiled.
 
     Args:
         path: The file.
@@ -46,18 +56,40 @@ def read_model(path: Path, trusted: bool = False) -> Any:
     except UserError:
         raise
     except Exception as error:  # h5py, zipfile and Keras raise errors of many types
-        raise UserError(f"{path} cannot be loaded as a Keras model: {error}") from error
+        raise UserError(f"{path} cannot be loaded as a Keras model: {_reason(error)}") from error
 
 
 def _check(path: Path) -> None:
-    check_archive(path)
-    with zipfile.ZipFile(path) as file:
-        refused = find_refused(json.loads(file.read("config.json")))
+    legacy = path.suffix in HDF5_SUFFIXES
+    if legacy:
+        check_hdf5(path)
+        with h5py.File(path, "r") as file:
+            text = file.attrs.get("model_config")
+        if text is None:
+            raise ValueError(
+                "it holds weights without a model. Give the network with --model, and the file "
+                "with --weights."
+            )
+    else:
+        check_archive(path)
+        with zipfile.ZipFile(path) as archive:
+            text = archive.read("config.json")
+    refused = find_refused(json.loads(text), legacy)
     if refused is not None:
         raise UserError(
             f"{path} holds {refused}, which may run code. If you trust its author, give "
-            "--trust-model."
+            "--trust-model; for a layer of your own give --import MODULE, which defines it."
         )
+
+
+def _reason(error: Exception) -> str:
+    """The reason of a failure in one line; Keras appends whole configurations."""
+    text = str(error)
+    missing = re.search(r"(?:Could not locate (?:class|function)|Unknown [\w ]+:) '([^']+)'", text)
+    if missing:
+        return f"{missing[1]!r} is not of Keras. Give the module that defines it: --import MODULE."
+    line = next(iter(text.strip().splitlines()), type(error).__name__)
+    return line if len(line) <= _LONGEST_REASON else f"{line[:_LONGEST_REASON]} ..."
 
 
 def check_archive(path: Path) -> int:

@@ -9,6 +9,9 @@ The check is a positive list, independent of the version of Keras: layers by nam
 initializers, regularizers, constraints and the parts of a compiled model by their base class;
 activations by name. No function but an activation is admitted, and none in the place of a layer.
 Classes that this process registered by `register_keras_serializable` are trusted.
+
+Keras 2, and `.h5` files of Keras 3, name a class without its module. Keras then takes a layer of
+that name, or an initializer, a regularizer or a constraint.
 """
 
 import contextlib
@@ -87,6 +90,9 @@ _CLASSES: dict[str, frozenset[str] | type] = {
     "keras.src.ops.nn": keras.Operation,
     "keras.src.ops.numpy": keras.Operation,
 }
+_LEGACY_MODELS = frozenset({"Functional", "Model", "Sequential"})
+_LEGACY_MODULES = ("layers", "initializers", "regularizers", "constraints")
+_LEGACY_VALUES = frozenset({"__tuple__", "TensorShape"})
 _OPERATIONS_ON_FUNCTIONS = frozenset({"JVP"})
 # Values that Keras writes as dicts. A `__typespec__` names any class, and `__lambda__` holds code.
 _VALUES = frozenset(
@@ -96,12 +102,13 @@ _VALUES = frozenset(
 _DTYPE = re.compile(r"bool|string|bfloat16|(u?int|float|complex)\d{1,3}(_e\dm\d\w{0,3})?")
 
 
-def find_refused(content: Any) -> str | None:
+def find_refused(content: Any, legacy: bool = False) -> str | None:
     """Searches the configuration of a model for objects that are not on the positive list.
 
     Args:
         content: The parsed `config.json` of a `.keras` file. It will be loaded with
             `compile=False`, for which Keras drops the outermost `compile_config` unread.
+        legacy: Whether it comes from an `.h5` file, where classes have no module.
 
     Returns:
         A noun phrase for the first such object, or `None` if all are admitted.
@@ -112,7 +119,8 @@ def find_refused(content: Any) -> str | None:
     """
     if isinstance(content, dict):
         content = {key: value for key, value in content.items() if key != "compile_config"}
-    return next(filter(None, map(_refusal, _descriptions(content))), None)
+    refusals = (_refusal(each, legacy) for each in _descriptions(content))
+    return next(filter(None, refusals), None)
 
 
 def _descriptions(content: Any) -> Iterator[dict[str, Any]]:
@@ -132,10 +140,12 @@ def _descriptions(content: Any) -> Iterator[dict[str, Any]]:
                 remaining.append(json.loads(part))
 
 
-def _refusal(description: dict[str, Any]) -> str | None:
+def _refusal(description: dict[str, Any], legacy: bool) -> str | None:
     """Returns what the described object is if it is not admitted, else `None`."""
     name, module = str(description["class_name"]), str(description.get("module"))
     nodes = description.get("inbound_nodes")
+    if legacy and "module" not in description:
+        return _legacy_refusal(name, nodes)
     if name in _VALUES:
         return _value_refusal(description.get("config"))
     if name == "function":
@@ -147,11 +157,22 @@ def _refusal(description: dict[str, Any]) -> str | None:
         return f"the function {module}.{function}"
     found = _find_class(name, module, description.get("registered_name", name))
     if found is None:
-        is_layer = module == "keras.layers" or name == "__lambda__"
-        return f"a {name.strip('_')} layer" if is_layer else f"{module}.{name}"
+        if module == "keras.layers" or name == "__lambda__":
+            return f"a {name.strip('_')} layer"
+        return f"the class {name}" if module == "None" else f"{module}.{name}"
     if nodes is not None and not (issubclass(found, keras.Operation) and _have_inputs(nodes)):
         return f"a call of {module}.{name} without an input"
     return None
+
+
+def _legacy_refusal(name: str, nodes: Any) -> str | None:
+    """As `_refusal`, for a class that is named without its module."""
+    if not (nodes is None or (isinstance(nodes, list) and all(nodes))):
+        return f"a call of {name} without an input"
+    if name in _LEGACY_MODELS | _LEGACY_VALUES:
+        return None
+    known = (_find_class(name, f"keras.{module}", name) for module in _LEGACY_MODULES)
+    return None if any(known) else f"a {name.strip('_')} layer"
 
 
 def _value_refusal(value: Any) -> str | None:

@@ -50,7 +50,8 @@ def read_card(folder: Path) -> dict[str, Any]:
         folder: The model folder.
 
     Returns:
-        The fields above. `classes` and `preprocess` are checked, the others are not.
+        The fields above. `classes`, `preprocess` and `image_size`, which may be missing, are
+        checked, the others are not.
 
     Raises:
         UserError: It is not a model folder, its training is not finished, or the card is damaged.
@@ -61,16 +62,24 @@ def read_card(folder: Path) -> dict[str, Any]:
             raise UserError(
                 f"The training of {folder} is not finished: kgradcam train --resume --out {folder}."
             )
+        if (folder / "saved_model.pb").is_file():
+            raise UserError(
+                f"{folder} is a SavedModel, whose layers cannot be reached. Save the model again "
+                "from Python: model.save('model.keras'), or in Keras 2 model.save('model.h5')."
+            )
         raise UserError(f"{folder} is not a model folder: it has no {CARD_FILE}.")
     card: dict[str, Any] = read_json(path)
-    try:
-        classes, preprocess = card["classes"], card["preprocess"]
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{path} is not a readable model card: {error!r}.") from error
+    if not isinstance(card, dict):
+        raise UserError(f"{path} is not a readable model card: it must be a JSON object.")
+    if missing := [name for name in ("classes", "preprocess") if name not in card]:
+        raise UserError(f"{path} is not a readable model card: it lacks {missing[0]!r}.")
+    classes, preprocess, size = card["classes"], card["preprocess"], card.get("image_size")
     if card.get("schema") != SCHEMA:
         raise UserError(f"{path} has schema {card.get('schema')!r}. Expected: {SCHEMA}.")
     if not isinstance(preprocess, str) or not _are_names(classes):
         raise UserError(f"{path}: classes must be a list of strings, and preprocess a string.")
+    if size is not None and not (type(size) is int and 0 < size < 2**16):
+        raise UserError(f"{path}: image_size must be a number of pixels. Received: {size!r}.")
     return card
 
 

@@ -12,7 +12,7 @@ import keras
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.efficientnet_lite import EfficientNetLite0
-from kgradcam.models.keras_file import check_archive, read_model
+from kgradcam.models.keras_file import check_archive, is_model_file, read_model
 from kgradcam.models.model_card import MODEL_FILE, read_card
 from kgradcam.models.weights_file import check_hdf5, read_arrays
 from kgradcam.progress import redirect_stdout
@@ -53,8 +53,8 @@ def is_model_folder(name: str) -> bool:
 
 
 def is_model(name: str) -> bool:
-    """Returns whether `name` is a known network, a `.keras` path, or an existing folder."""
-    return name in model_names() or name.endswith(".keras") or Path(name).is_dir()
+    """Returns whether `name` is a known network, a model file, or an existing folder."""
+    return name in model_names() or is_model_file(name) or Path(name).is_dir()
 
 
 def require_model(name: str) -> None:
@@ -64,13 +64,13 @@ def require_model(name: str) -> None:
         name: See `load_network`.
 
     Raises:
-        UserError: It is neither a known network, nor a `.keras` path, nor an existing folder.
+        UserError: It is neither a known network, nor a model file, nor an existing folder.
     """
     if not is_model(name):
         raise UserError(
-            f"model={name!r} is neither a .keras file, nor a model folder, nor a known network."
-            f"{did_you_mean(name, model_names())} Known are {EFFICIENTNET_LITE0} and the networks "
-            "of keras.applications in lower case, such as resnet50."
+            f"model={name!r} is neither a .keras or .h5 file, nor a model folder, nor a known "
+            f"network.{did_you_mean(name, model_names())} Known are {EFFICIENTNET_LITE0} and the "
+            "networks of keras.applications in lower case, such as resnet50."
         )
 
 
@@ -81,11 +81,11 @@ def load_network(
 
     Args:
         name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
-            (`"resnet50"`), a `.keras` file, or a model folder (see `model_card`).
+            (`"resnet50"`), a `.keras` or `.h5` file, or a model folder (see `model_card`).
         weights: `"imagenet"`; a `.h5` or `.keras` file of Keras' weights; a `.npz` file of arrays
             by variable path (`"conv1_conv/kernel"`), which may be incomplete; or `None` for random
-            weights. `.keras` files and folders ignore it, since they contain their weights.
-        trusted: Allows a `.keras` file to run its own Python code, as `Lambda` layers do.
+            weights. Model files and folders ignore it, since they contain their weights.
+        trusted: Allows a model file to run its own Python code, as `Lambda` layers do.
 
     Returns:
         The Keras model, and the names of the layers that a `.npz` file lacks, in the order of the
@@ -104,7 +104,7 @@ def load_network(
     if is_model_folder(name):
         read_card(Path(name))  # raises if the training of this folder is not finished
         return _load_file(Path(name) / MODEL_FILE, trusted), []
-    if name.endswith(".keras"):
+    if is_model_file(name):
         return _load_file(Path(name), trusted), []
     if name == EFFICIENTNET_LITE0:
         return _build(name, EfficientNetLite0, weights)
@@ -112,11 +112,34 @@ def load_network(
 
 
 def _load_file(path: Path, trusted: bool) -> Any:
-    model = read_model(path, trusted)
-    shape = getattr(model, "input_shape", None)
-    if not isinstance(shape, tuple) or len(shape) != 4 or shape[-1] != 3:
-        raise UserError(f"{path} must take one batch of RGB images. Its input shape is {shape}.")
+    model = _as_graph(read_model(path, trusted))
+    shape = getattr(model, "input_shape", None)  # a subclassed model has none
+    if not isinstance(shape, tuple) or len(shape) != 4:
+        raise UserError(
+            f"{path} must take one batch of images [batch, height, width, channels]. Its input "
+            f"shape is {shape}. In Python GradCAM explains other inputs too."
+        )
+    if shape[1] in (1, 3) and shape[-1] not in (1, 3):
+        raise UserError(
+            f"{path} takes images with the channels first, {shape}. In Python GradCAM explains it."
+        )
+    if shape[-1] not in (1, 3):
+        raise UserError(
+            f"{path} takes images of {shape[-1]} channels, and image files have 1 or 3. In Python "
+            "GradCAM explains arrays of any number of channels."
+        )
     return model
+
+
+def _as_graph(model: Any) -> Any:
+    """Returns a subclassed model as a functional one, if its file holds its input shape."""
+    if hasattr(model, "operations") or isinstance(model, keras.Sequential):
+        return model
+    shape = (model.get_build_config() or {}).get("input_shape")
+    if not isinstance(shape, list | tuple) or len(shape) != 4:
+        return model
+    inputs = keras.Input(shape[1:])
+    return keras.Model(inputs, model(inputs, training=False), name=f"{model.name}_graph")
 
 
 def _build(

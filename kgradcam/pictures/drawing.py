@@ -1,7 +1,9 @@
 """Draws heatmaps and boxes on images, with matplotlib."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,23 +101,55 @@ def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) 
 
 
 def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
-    """Draws each image beside its heatmaps.
+    """Draws each image beside its heatmaps, several images in a row where there are many.
 
     Args:
         rows: The images, at least one, all with the same number of heatmaps.
 
     Returns:
-        A figure; see `figures.save`.
+        A figure that is about square; see `figures.save`.
     """
-    shapes = [[row.image.shape] * (1 + len(row.heatmaps)) for row in rows]
-    grid = _Grid(shapes, header=False)
-    for i, row in enumerate(rows):
-        grid.axes(i, 0, row.image)
-        grid.title(i, 0, row.title)
-        for j, heatmap in enumerate(row.heatmaps, start=1):
-            grid.axes(i, j, overlay(row.image, heatmap))
-            grid.title(i, j, row.heatmap_titles[j - 1])
+    cells = [
+        [
+            (row.image, row.title),
+            *(
+                (overlay(row.image, heatmap), title)
+                for heatmap, title in zip(row.heatmaps, row.heatmap_titles, strict=True)
+            ),
+        ]
+        for row in rows
+    ]
+    size = np.mean([_picture_size(row.image.shape) for row in rows], axis=0)
+    across = _cells_across(len(rows), len(cells[0]), size)
+    together = max(1, across // len(cells[0]))
+    groups = [list(chain(*cells[i : i + together])) for i in range(0, len(cells), together)]
+    lines = [group[i : i + across] for group in groups for i in range(0, len(group), across)]
+    grid = _Grid([[picture.shape for picture, _ in line] for line in lines], header=False)
+    for i, line in enumerate(lines):
+        for j, (picture, title) in enumerate(line):
+            grid.axes(i, j, picture)
+            grid.title(i, j, title)
     return grid.figure
+
+
+def _cells_across(rows: int, each: int, size: Sequence[float]) -> int:
+    """The number of pictures side by side with which a figure is closest to a square.
+
+    Args:
+        rows: The number of images.
+        each: The pictures of an image. They stay together, in one line if they are up to four.
+        size: The mean width and height of a picture in inches.
+    """
+
+    def elongation(across: int) -> float:
+        lines = math.ceil(each / across) * math.ceil(rows / max(1, across // each))
+        width = across * (_PICTURE_INCHES + _MARGIN_INCHES)
+        height = lines * (size[1] + _TITLE_INCHES + _MARGIN_INCHES)
+        return abs(math.log(width / height))
+
+    choices = [each * count for count in range(1, rows + 1)]
+    choices += range(min(each, 4), each)
+    return min(choices, key=elongation)
 
 
 class _Grid:

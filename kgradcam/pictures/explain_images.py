@@ -4,30 +4,34 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
 
 from kgradcam.boxes.normalization import Heatmap
-from kgradcam.data.images import read_image
+from kgradcam.data.images import Size, resize, to_channels
 from kgradcam.errors import UserError
-from kgradcam.heatmaps.class_groups import ClassTarget
+from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
+from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models.class_targets import parse_target
-from kgradcam.models.classifier import Classifier
-from kgradcam.pictures.drawing import ExplanationRow, draw_explanations
+from kgradcam.models.classifier import OWN, Classifier
+from kgradcam.pictures.blending import Picture
+from kgradcam.pictures.drawing import ExplanationRow
 from kgradcam.pictures.picture_explanation import visible_heatmap
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+LARGEST_SIDE = 448
+"""The longer side in pixels of images for a model whose own size is unknown."""
+_LARGEST_DRAWN = 1024  # a panel has 448 pixels
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One heatmap of the figure that `explain_images` draws.
+    """One heatmap that `ImageExplainer` makes.
 
     Attributes:
         image: The image file.
@@ -37,6 +41,9 @@ class Finding:
         probability: The model's probability of the class, in [0, 1]; NaN for a regression.
         score: The explained score; the predicted value of a regression.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
+        size: Width and height in pixels of the image as the model saw it.
+        pixels: Its preprocessing, in words.
+        layer: The explained layer, or layers.
         measures: Faithfulness by name, empty unless measured; see `metrics.faithfulness.MEASURES`.
     """
 
@@ -47,6 +54,9 @@ class Finding:
     probability: float
     score: float
     precision: str
+    size: tuple[int, int]
+    pixels: str
+    layer: str | tuple[str, ...] | None
     measures: dict[str, float]
 
     @property
@@ -56,96 +66,169 @@ class Finding:
             return f"{self.score:.4g}"
         return f"{self.probability:.1%}"
 
+    @property
+    def conditions(self) -> str:
+        """The conditions of the forward pass in one line."""
+        layers = [self.layer] if isinstance(self.layer, str) else self.layer or ()
+        size = "x".join(map(str, self.size))
+        return (
+            f"{Path(self.model).name}: images at {size}, {self.pixels}, layer {', '.join(layers)}, "
+            f"{self.precision}."
+        )
 
-def explain_images(
-    paths: Sequence[Path],
-    classifiers: Sequence[Classifier],
-    classes: Sequence[str] = (),
-    layer: str | Sequence[str] | None = None,
-    image_size: int | None = None,
-    methods: Sequence[str] = ("gradcam",),
-    measured: bool = False,
-    precision: str = "float32",
-) -> tuple["Figure", list[Finding]]:
-    """Draws each image beside its heatmaps: one for each model, method and class.
+
+@dataclass(frozen=True)
+class ExplainedImage:
+    """An image with its heatmaps.
+
+    Attributes:
+        row: For `draw_explanations`.
+        findings: The heatmaps, in the order of the row.
+    """
+
+    row: ExplanationRow
+    findings: list[Finding]
+
+
+class ImageExplainer:
+    """Explains images by some models and methods: one heatmap for each, and for each class.
 
     Args:
-        paths: Image files.
         classifiers: The models to explain.
         classes: The classes to explain, each in a form that `parse_target` accepts. Default: the
             top class of each image by the first model.
         layer: The layer to explain, or several. Default: see `GradCAM`.
-        image_size: Side in pixels of the squares that images are resized to; `None` keeps their
-            own size.
+        image_size: The size that images are resized to; `None` keeps their own size. `"own"` is
+            the size that each model was trained at, or, if it is unknown, that of the image, at
+            most `LARGEST_SIDE` pixels.
         methods: Names of methods, keys of `heatmaps.methods.METHODS`.
         measured: Also measures how faithful each heatmap is.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
 
-    Returns:
-        A figure with a row for each image, and its heatmaps in reading order.
-
     Raises:
-        UserError: An image cannot be read, a class is unknown, or `classes` is empty while the
-            models have different numbers of outputs.
+        UserError: A method or layer is unknown, or `classes` is empty while the models have
+            different numbers of outputs.
     """
-    if not classes and len({each.model.output_shape[-1] for each in classifiers}) > 1:
-        raise UserError(
-            "Models with different outputs have no top class in common: give --class. Received: "
-            + ", ".join(f"{each.name} of {each.model.output_shape[-1]}" for each in classifiers)
-        )
-    precision = choose_precision(precision)
-    explainers = []
-    for each in classifiers:
-        for name in methods:
-            live = find_method(name)(each.model, layer, preprocess=each.preprocess)
-            if precision != "float32" and live.layer is None:
-                # A model without known inputs cannot be frozen before its first call.
-                live(read_image(paths[0], image_size, upright=True)[np.newaxis])
-            fast = live if precision == "float32" else freeze_if_possible(live, precision)
-            explainers.append((each, name, live, fast))
-    rows, findings = [], []
-    for path in paths:
-        photograph = read_image(path, upright=True)
-        seen = photograph if image_size is None else read_image(path, image_size, upright=True)
-        seen = seen[np.newaxis]
-        names = list(classes)
+
+    def __init__(
+        self,
+        classifiers: Sequence[Classifier],
+        classes: Sequence[str] = (),
+        layer: str | Sequence[str] | None = None,
+        image_size: Size | str | None = OWN,
+        methods: Sequence[str] = ("gradcam",),
+        measured: bool = False,
+        precision: str = "float32",
+    ) -> None:
+        if not classes and len({each.class_count for each in classifiers}) > 1:
+            counts = ", ".join(f"{each.name} of {each.class_count}" for each in classifiers)
+            raise UserError(
+                "Models with different outputs have no top class in common: give --class. "
+                f"Received: {counts}"
+            )
+        self._classes = classes
+        self._size = image_size
+        self._measured = measured
+        self._precision = choose_precision(precision)
+        self._several = (len(classifiers) > 1, len(methods) > 1)
+        self._live = [
+            (each, name, find_method(name)(each.model, layer, preprocess=each.preprocess))
+            for each in classifiers
+            for name in methods
+        ]
+        self._fast: list[Explainer] = []
+
+    def __call__(self, path: Path, photograph: Picture) -> ExplainedImage:
+        """Explains one image.
+
+        Args:
+            path: Its file.
+            photograph: uint8 `[height, width, 3]`, RGB, upright.
+
+        Returns:
+            The image with its heatmaps.
+
+        Raises:
+            UserError: A class is unknown, or a model does not take images of this size.
+        """
+        names = list(self._classes)
         top: list[ClassTarget] = []
         heatmaps: list[Heatmap] = []
-        in_row: list[Finding] = []
-        for classifier, method, live, explainer in explainers:
-            count = classifier.model.output_shape[-1]
-            targets = [parse_target(text, classifier.class_names, count) for text in classes]
-            explanation = explainer(seen, classes=targets or top or None)
+        findings: list[Finding] = []
+        drawn = resize(photograph, _bounded(photograph, _LARGEST_DRAWN))
+        for i, (classifier, method, live) in enumerate(self._live):
+            seen = self._seen(photograph, classifier)
+            targets = [
+                parse_target(text, classifier.class_names, classifier.class_count)
+                for text in self._classes
+            ]
+            try:
+                explainer = self._explainer(i, seen)
+                explanation = explainer(seen, classes=targets or top or None)
+            except tf.errors.InvalidArgumentError as error:
+                height, width = seen.shape[1:3]
+                raise UserError(
+                    f"The model does not take images of {width}x{height}; give --image-size. "
+                    f"TensorFlow reports: {error.message.splitlines()[0]}"
+                ) from error
             if not names:
                 top = explanation.classes[0]  # the other models and methods explain it too
                 names = [_class_name(classifier, top[0])]
             # Measures shuffle weights, and only the live explainer follows them.
-            measures = measure(live, seen, explanation) if measured else {}
+            measures = measure(live, seen, explanation) if self._measured else {}
             for j, name in enumerate(names):
+                heatmap = explanation.heatmaps[0, j]
                 heatmaps.append(
                     visible_heatmap(
-                        explanation.heatmaps[0, j],
-                        photograph.shape[1::-1],
-                        seen.shape[1:3],
-                        explanation.extent,
+                        heatmap, drawn.shape[1::-1], seen.shape[1:3], explanation.extent
                     )
                 )
-                in_row.append(
+                findings.append(
                     Finding(
-                        path,
-                        classifier.name,
-                        method,
-                        name,
-                        float(explanation.probabilities[0, j]),
-                        float(explanation.scores[0, j]),
-                        explainer.precision,
-                        {key: float(values[0, j]) for key, values in measures.items()},
+                        image=path,
+                        model=classifier.name,
+                        method=method,
+                        class_name=name,
+                        probability=float(explanation.probabilities[0, j]),
+                        score=float(explanation.scores[0, j]),
+                        precision=explainer.precision,
+                        size=(seen.shape[2], seen.shape[1]),
+                        pixels=classifier.pixels,
+                        layer=explainer.layer,
+                        measures={key: float(values[0, j]) for key, values in measures.items()},
                     )
                 )
-        titles = [_title(each, len(classifiers) > 1, len(methods) > 1) for each in in_row]
-        rows.append(ExplanationRow(photograph, path.name, np.stack(heatmaps), titles))
-        findings += in_row
-    return draw_explanations(rows), findings
+        titles = [_title(each, *self._several) for each in findings]
+        return ExplainedImage(
+            ExplanationRow(drawn, path.name, np.stack(heatmaps), titles), findings
+        )
+
+    def _seen(self, photograph: Picture, classifier: Classifier) -> npt.NDArray[np.uint8]:
+        """The image as a batch of one, as a model takes it."""
+        size = self._size
+        if size == OWN:
+            size = classifier.own_size or _bounded(photograph, LARGEST_SIDE)
+        assert not isinstance(size, str)
+        seen = photograph if size is None else resize(photograph, size)
+        return to_channels(seen[np.newaxis], classifier.channels)
+
+    def _explainer(self, index: int, seen: npt.NDArray[np.uint8]) -> Explainer:
+        """The explainer in the chosen precision, made at the first image."""
+        live = self._live[index][2]
+        if self._precision == "float32":
+            return live
+        if len(self._fast) == index:
+            if live.layer is None:  # a model without known inputs cannot be frozen before a call
+                live(seen)
+            self._fast.append(freeze_if_possible(live, self._precision))
+        return self._fast[index]
+
+
+def _bounded(photograph: Picture, side: int) -> tuple[int, int]:
+    """Width and height of an image with its longer side at most `side`."""
+    height, width = photograph.shape[:2]
+    factor = min(1.0, side / max(height, width))
+    return max(1, round(factor * width)), max(1, round(factor * height))
 
 
 def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
@@ -156,9 +239,16 @@ def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
     return f"{'  '.join(parts)}  {finding.certainty}  {finding.class_name}"
 
 
-def _class_name(classifier: Classifier, class_index: object) -> str:
-    if isinstance(class_index, str):
-        return class_index
-    if classifier.class_names is None or not isinstance(class_index, int):
-        return f"class {class_index}"
-    return classifier.class_names[class_index]
+def _class_name(classifier: Classifier, target: ClassTarget) -> str:
+    """The name of a top class: of an output, or of a side of one unit."""
+    names = classifier.class_names
+    if target in SIDES and isinstance(target, str):
+        if names is None:
+            return target
+        positive = target == SIDES[0]
+        if len(names) == len(SIDES):
+            return names[positive]
+        return names[0] if positive else f"not {names[0]}"
+    if names is None or not isinstance(target, int):
+        return f"class {target}"
+    return names[target]

@@ -23,13 +23,8 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.explainer import Explainer, Explanation
 from kgradcam.heatmaps.methods import find_method
-from kgradcam.models import imagenet
-from kgradcam.models.classifier import (
-    Classifier,
-    find_preprocessing,
-    load_classifier,
-    preprocessing_of,
-)
+from kgradcam.models.classifier import OWN, Classifier, imagenet_names, load_classifier
+from kgradcam.models.preprocessing import find_preprocessing, preprocessing_of
 from kgradcam.pictures.blending import OPACITY, Picture, as_picture, overlay
 from kgradcam.pictures.drawing import Boxes, ExplanationRow, draw_explanations
 from kgradcam.pictures.figures import encode, save
@@ -156,7 +151,7 @@ def explain(
             the name of a network of `keras.applications`, or `"none"`. Default: that of the model,
             see `preprocessing_of`.
         class_names: The name of each output. One sigmoid unit has two, that of 0 first. Default:
-            from the model's card, and those of ImageNet for 1,000 outputs.
+            from the model's card, and those of ImageNet for a network of it.
         size: Side, or height and width, of the model's input in pixels. Pictures are resized to it
             without regard to their aspect ratio. Default: the model's own, or 224 if it takes any.
         **options: Further arguments of `GradCAM`: `layer`, `score`, `refine` and others.
@@ -176,8 +171,9 @@ def explain(
         ((1, 2, 7, 7), (60, 80, 3), 'tiger cat')
     """
     if isinstance(model, str | Path):
-        model = load_classifier(str(model))
+        model = load_classifier(str(model), image_size=OWN)
     if isinstance(model, Classifier):
+        size = size or (model.own_size and model.own_size[::-1])
         preprocess = preprocess or model.preprocess
         class_names, model = class_names or model.class_names, model.model
     if isinstance(preprocess, str):
@@ -189,8 +185,7 @@ def explain(
             "of RGB images in [0, 255], the name of a network such as 'resnet50', or 'none'."
         )
     shape = getattr(model, "output_shape", None)
-    if class_names is None and shape == (None, len(imagenet.CLASS_NAMES)):
-        class_names = imagenet.CLASS_NAMES
+    class_names = class_names or imagenet_names(model)
     named = list(_as_pictures(images))
     if not named:
         raise UserError("images must hold a picture. Received: none.")

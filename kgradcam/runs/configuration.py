@@ -26,8 +26,10 @@ class Configuration:
         precision: The precision of the forward pass; see `GradCAM`. `"auto"` is float32 for short
             runs. `run.json` stores the precision that was used.
         jit_compile: Whether to compile with XLA. Default: see `GradCAM`.
-        image_size: Side in pixels of the squares that images are resized to; `None` keeps their
-            own size.
+        names: The names of the model's outputs; see `load_classifier`.
+        output: Which of several outputs holds the classes; see `load_classifier`.
+        image_size: Side in pixels of the squares that images are resized to, or `(width, height)`;
+            `None` keeps their own size.
         scales: Factors of the image size whose heatmaps are averaged; see `GradCAM`.
         score_scales: Factors at which classes are scored instead; see `GradCAM`.
         refine: Whether to spread heat between similar cells; see `GradCAM`.
@@ -66,7 +68,9 @@ class Configuration:
     layer: str | tuple[str, ...] | None = None
     precision: str = "float32"
     jit_compile: bool | None = None
-    image_size: int | None = 448
+    names: str | None = None
+    output: str | None = None
+    image_size: int | tuple[int, ...] | None = 448
     scales: tuple[float, ...] = (1.0,)
     score_scales: tuple[float, ...] = (0.5,)
     refine: bool = True

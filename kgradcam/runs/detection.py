@@ -16,6 +16,7 @@ import tensorflow as tf
 from kgradcam import __version__, progress
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
+from kgradcam.data.images import Size
 from kgradcam.data.sources import open_dataset
 from kgradcam.errors import DataWarning, UserError
 from kgradcam.heatmaps.explainer import Explainer
@@ -199,7 +200,7 @@ def _choose_examples(
     return examples
 
 
-def _warn_of_large_images(examples: Sequence[Example], image_size: int | None) -> None:
+def _warn_of_large_images(examples: Sequence[Example], image_size: Size | None) -> None:
     """Warns of images at native size that may take more memory than the machine has."""
     if image_size is not None or not examples:
         return

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +11,22 @@ import tensorflow as tf
 from kgradcam.boxes.normalization import WHOLE, fit
 from kgradcam.data.dataset import Batch
 from kgradcam.data.examples import Example
+from kgradcam.data.images import Size, sides, to_channels
 from kgradcam.devices import all_gpus
+from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
-from kgradcam.models.classifier import Classifier, load_classifier
+from kgradcam.models.class_targets import Target
+from kgradcam.models.classifier import OWN, Classifier, load_classifier, takes_any_size
+from kgradcam.models.keras_file import is_model_file
+from kgradcam.models.model_card import read_card
+from kgradcam.models.network import is_model_folder
 from kgradcam.runs.configuration import PREDICTED, Configuration
 from kgradcam.runs.heatmap_files import ClassHeatmap
 
-Targets = Mapping[str, tuple[int, ...]]
+Targets = Mapping[str, Target]
 """For each class, in the order of the run's categories, the model's outputs that stand for it."""
 
 _FEW_CLASSES = 8
@@ -40,7 +47,44 @@ def load_model(configuration: Configuration) -> Classifier:
             one_size,
             configuration.preprocess,
             configuration.trusted,
+            names=configuration.names,
+            output=configuration.output,
         )
+
+
+def default_size(
+    model: str, limit: int, output: str | None = None, trusted: bool = False
+) -> tuple[Size, float | None]:
+    """Returns the size for heatmaps, and the factor of it at which classes are scored.
+
+    Heatmaps are finer at twice the size that a model was trained at, and classes surer at that
+    size itself.
+
+    Args:
+        model: The model; see `load_classifier`.
+        limit: The maximum side in pixels, unless the model was trained at a larger one. It is the
+            size for a model whose own size is unknown, and for networks of ImageNet.
+        output: See `load_classifier`.
+        trusted: See `load_classifier`.
+
+    Returns:
+        The size, and the factor; `None` if the model takes this size only.
+    """
+    own: tuple[int, int] | None = None
+    if is_model_folder(model):
+        side = read_card(Path(model)).get("image_size")
+        own = (side, side) if side else None
+    elif is_model_file(model):
+        classifier = load_classifier(model, None, OWN, trusted=trusted, output=output)
+        own = classifier.own_size
+        if own and not takes_any_size(classifier):
+            return own if own[0] != own[1] else own[0], None
+    if own is None:
+        return limit, 0.5
+    factor = max(1.0, min(2.0, limit / max(own)))
+    width, height = (round(factor * side) for side in own)
+    size = width if width == height else (width, height)
+    return size, max(own) / max(width, height)
 
 
 def make_explainer(
@@ -60,8 +104,8 @@ def make_explainer(
     if not freeze and precision == "float32":
         return explainer
     if explainer.layer is None:  # the model's inputs are known after its first call
-        side = configuration.image_size or 224
-        explainer(np.zeros((1, side, side, 3), np.uint8))
+        width, height = sides(configuration.image_size or 224)
+        explainer(np.zeros((1, height, width, classifier.channels), np.uint8))
     return freeze_if_possible(explainer, precision)
 
 
@@ -113,12 +157,13 @@ def explain_batch(
         return found
     names = [classes_to_explain(each, targets, configuration) for each in batch.examples]
     try:
+        images = to_channels(batch.images, explainer.model.input_shape[-1])
         if configuration.presence == PREDICTED and len(targets) > _FEW_CLASSES:
-            names = _predicted(explainer, batch, targets, configuration.presence_threshold)
+            names = _predicted(explainer, images, targets, configuration.presence_threshold)
             if not any(names):
                 found.explained.extend(batch.examples)
                 return found
-        explanation = explainer(batch.images, classes_per_image=_padded(names, targets))
+        explanation = explainer(images, classes_per_image=_padded(names, targets))
     except tf.errors.InvalidArgumentError as error:
         height, width = batch.images.shape[1:3]
         reason = (
@@ -128,6 +173,12 @@ def explain_batch(
         )
         found.skipped.extend((example, reason) for example in batch.examples)
         return found
+    if np.isnan(explanation.probabilities).all() and np.isfinite(explanation.scores).all():
+        raise UserError(
+            f"{configuration.model} has no class probabilities: its output is one number without "
+            "an activation, as of a regression. detect needs a classifier; `kgradcam explain` "
+            "explains a regression."
+        )
     lowest = configuration.presence_threshold if configuration.presence == PREDICTED else 0.0
     category_ids = {name: i for i, name in enumerate(targets, start=1)}
     for i, example in enumerate(batch.examples):
@@ -163,10 +214,10 @@ def _on_whole_image(
 
 
 def _predicted(
-    explainer: Explainer, batch: Batch, targets: Targets, lowest: float
+    explainer: Explainer, images: npt.NDArray[np.uint8], targets: Targets, lowest: float
 ) -> list[list[str]]:
     """The classes that the model predicts on each image; the others need no heatmap."""
-    _, probabilities = explainer.predict(batch.images, list(targets.values()))
+    _, probabilities = explainer.predict(images, list(targets.values()))
     # A NaN counts as predicted, so that it reaches the check of what can be stored.
     return [
         [name for name, each in zip(targets, row, strict=True) if not each < lowest]
@@ -174,7 +225,7 @@ def _predicted(
     ]
 
 
-def _padded(names: Sequence[Sequence[str]], targets: Targets) -> list[list[tuple[int, ...]]]:
+def _padded(names: Sequence[Sequence[str]], targets: Targets) -> list[list[Target]]:
     """The targets of each image; the last one is repeated until all have the same number."""
     most = max(map(len, names))
     anything = next(iter(targets))  # for an image without any class, whose heatmap is not stored

@@ -47,7 +47,7 @@ class ModelInfo:
         parameters: The number of parameters.
         architecture: A hash of the layers and their connections.
         digest: A hash of the weights.
-        outputs: For each class the indices of the model's outputs that stand for it.
+        outputs: For each class the model's outputs that stand for it; see `Target`.
     """
 
     name: str
@@ -55,7 +55,12 @@ class ModelInfo:
     parameters: int
     architecture: str
     digest: str
-    outputs: dict[str, tuple[int, ...]]
+    outputs: dict[str, tuple[int | str, ...]]
+
+    def __post_init__(self) -> None:
+        for name, target in self.outputs.items():
+            if any(isinstance(each, str) for each in target) and target != ("negative",):
+                raise TypeError(f"run.json.model.outputs.{name} must be int; it is {target!r}")
 
 
 @dataclass(frozen=True)

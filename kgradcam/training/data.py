@@ -13,8 +13,9 @@ from kgradcam.data.names import DEMO
 from kgradcam.data.sources import open_dataset, split_names
 from kgradcam.data.split_names import WHOLE_FOLDER
 from kgradcam.errors import UserError, did_you_mean
-from kgradcam.models.classifier import find_preprocessing
+from kgradcam.models.keras_file import is_model_file
 from kgradcam.models.model_card import read_card
+from kgradcam.models.preprocessing import find_preprocessing
 from kgradcam.training.batches import LabelledImages, image_labels
 from kgradcam.training.configuration import TrainingConfiguration
 
@@ -128,7 +129,7 @@ def preprocessing_name(configuration: TrainingConfiguration) -> str:
         return configuration.preprocess
     if Path(configuration.model).is_dir():
         return str(read_card(Path(configuration.model))["preprocess"])
-    return "none" if configuration.model.endswith(".keras") else configuration.model
+    return "none" if is_model_file(configuration.model) else configuration.model
 
 
 def _choose_classes(

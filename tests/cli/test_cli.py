@@ -304,7 +304,10 @@ def test_explain_names_the_top_class(pets, tiny_model: Path, kgradcam, tmp_path:
     lines = result.err.splitlines()
     assert lines[0].startswith(f"{pictures[0]}: class 2 ")
     assert lines[1].startswith(f"{pictures[1]}: class 2 ")
-    assert lines[2] == "Computed in float32."
+    assert lines[2] == (
+        "tiny.keras: images at 40x30, pixels in 0..255 (if it was trained on 0..1: "
+        "--scale-pixels), layer maps, float32."
+    )
     assert out.is_file()
 
 
@@ -319,8 +322,11 @@ def test_explain_compares_methods_classes_and_models(
         "--compare", "layercam", "--compare", other,
     )  # fmt: skip
     assert (result.code, result.out) == (0, f"{out}\n"), result.err
-    *lines, precision = result.err.splitlines()
-    assert precision == "Computed in float32."
+    *lines, first, second = result.err.splitlines()
+    assert (first[:28], second[:29]) == (
+        "tiny.keras: images at 40x30,",
+        "other.keras: images at 40x30,",
+    )
     assert [line.removeprefix(f"{picture}: ").split(" ")[:3] for line in lines] == [
         [str(model), method, name]
         for model in (tiny_model, other)
@@ -328,7 +334,8 @@ def test_explain_compares_methods_classes_and_models(
         for name in ("0", "2")
     ]
     with PIL.Image.open(out) as image:
-        assert image.width > 9 * 400  # the photograph and eight heatmaps
+        assert image.width * image.height > 9 * 400 * 300  # the photograph and eight heatmaps
+        assert 0.6 < image.width / image.height < 1.7
 
 
 def test_explain_measures(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:
@@ -395,7 +402,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (["detect"], 2, "Give either --out RUN for a new run, or --resume RUN"),
         (["dtect"], 2, "No such command 'dtect'"),
         (["detect", "--out", "x", "--threshold", "2"], 2, "Invalid value for '--threshold'"),
-        (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native or"),
+        (["detect", "--out", "x", "--image-size", "big"], 2, "--image-size must be native, a"),
         (
             ["detect", "--out", "x", "--score", "loud"],
             2,

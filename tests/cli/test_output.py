@@ -14,7 +14,7 @@ import typer
 
 from kgradcam.cli.commands import app
 from kgradcam.cli.output import print_result, require_absent
-from kgradcam.cli.parsing import expand_home, side_length
+from kgradcam.cli.parsing import expand_home, image_size
 from kgradcam.errors import UserError
 from kgradcam.evaluation.tables import markdown
 
@@ -205,10 +205,10 @@ def test_numbers_are_finite_and_of_int32_in_every_option(kgradcam, value: str) -
 
 
 def test_image_sizes_have_a_limit() -> None:
-    assert (side_length("native"), side_length("448")) == (None, 448)
-    for text in ("0", "-1", "100000", "9" * 5000, "nan", "\N{SUPERSCRIPT TWO}"):
-        with pytest.raises(UserError, match="--image-size must be native or a number of pixels"):
-            side_length(text)
+    assert [image_size(text) for text in ("native", "448", "32x24")] == [None, 448, (32, 24)]
+    for text in ("0", "-1", "100000", "9" * 5000, "nan", "\N{SUPERSCRIPT TWO}", "3x0", "x3"):
+        with pytest.raises(UserError, match="--image-size must be native, a number of pixels"):
+            image_size(text)
 
 
 def test_half_of_a_surrogate_pair_is_escaped(kgradcam, goats: list[str], tmp_path: Path) -> None:

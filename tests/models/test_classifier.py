@@ -113,7 +113,7 @@ def test_unknown_names_and_files_are_refused(tmp_path: Path, mobilenet_weights: 
 
 def test_a_model_of_something_else_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((7,)), keras.layers.Dense(2)]).save(tmp_path / "vector.keras")
-    with pytest.raises(UserError, match=r"RGB images. Its input shape is \(None, 7\)"):
+    with pytest.raises(UserError, match=r"batch of images .* shape is \(None, 7\)"):
         load_classifier(str(tmp_path / "vector.keras"))
 
 
@@ -139,7 +139,7 @@ def test_a_folder_has_class_names_and_preprocessing(folder: Path) -> None:
     [
         ("{", "is no readable JSON"),
         ("[]", "not a readable model card"),
-        ('{"schema": 1, "classes": ["a"]}', "not a readable model card: KeyError"),
+        ('{"schema": 1, "classes": ["a"]}', "not a readable model card: it lacks .preprocess."),
         ('{"schema": 2, "classes": ["a"], "preprocess": "none"}', "has schema 2. Expected: 1"),
         ('{"schema": 1, "classes": "abc", "preprocess": "none"}', "must be a list of strings"),
         ('{"schema": 1, "classes": ["a"], "preprocess": "none"}', "names 1 classes, .* 3 outputs"),
@@ -161,7 +161,7 @@ def test_a_folder_without_a_card_is_refused(tmp_path: Path) -> None:
     [
         ("", "is no readable JSON"),
         ("[" * 100_000, "is no readable JSON: maximum recursion"),
-        ("[]", "is not a readable model card: TypeError"),
+        ("[]", "it must be a JSON object"),
         (
             '{"classes": ["a"], "preprocess": "none", "schema": 1e999}',
             "has schema inf. Expected: 1",

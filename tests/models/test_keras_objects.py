@@ -244,9 +244,9 @@ ATTACKS: dict[str, tuple[Change, str]] = {
     ),
     "a Lambda layer of Keras 2, without a module": (
         layer({"class_name": "Lambda", "config": {"function": ["4wEAAAA=", None, None]}}),
-        "None.Lambda",
+        "the class Lambda",
     ),
-    "any layer without a module": (layer({"class_name": "Dense", "config": {}}), "None.Dense"),
+    "any layer without a module": (layer({"class_name": "Dense", "config": {}}), "the class Dense"),
     "a lambda without its layer": (
         option("activation", {"class_name": "__lambda__", "config": {"value": "4wEAAAA="}}),
         "a lambda layer",

@@ -15,7 +15,7 @@ import tensorflow as tf
 import kgradcam
 from kgradcam.errors import UserError
 from kgradcam.models import load_network, model_names
-from kgradcam.models.classifier import find_preprocessing, preprocessing_of
+from kgradcam.models.preprocessing import find_preprocessing, preprocessing_of
 from kgradcam.pictures import picture_explanation
 
 KERNEL = np.array([[1.0, -1.0], [0.0, 2.0], [0.0, 0.0]], np.float32)

@@ -1,0 +1,82 @@
+"""The image files that `explain` reads, and the files that it writes."""
+
+import glob
+from collections.abc import Sequence
+from pathlib import Path
+
+from kgradcam.cli.output import require_absent
+from kgradcam.errors import UserError
+from kgradcam.files import is_stream
+
+SHEET = "contact-sheet.png"
+EXPLAINED = Path("explained")
+
+
+def find_images(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
+    """Returns the files that arguments stand for: files, folders of images, or globs.
+
+    Args:
+        arguments: Paths. A folder stands for its own images, sorted by name; a pattern such as
+            `photos/**/*.jpg` for the files that match. Each file counts once.
+        suffixes: The suffixes of images in a folder, lower case.
+
+    Raises:
+        UserError: A folder holds no image, or a pattern matches no file.
+    """
+    found: list[Path] = []
+    for argument in arguments:
+        path = Path(argument).expanduser()
+        if path.is_dir():
+            matches = [each for each in path.iterdir() if each.suffix.lower() in suffixes]
+            if not matches:
+                raise UserError(
+                    f"{argument} is a folder without images ({' '.join(suffixes[:3])})."
+                )
+        elif not path.exists() and glob.has_magic(argument):
+            matches = [Path(each) for each in glob.glob(str(path), recursive=True)]
+            matches = [each for each in matches if not each.is_dir()]
+            if not matches:
+                raise UserError(f"{argument} matches no file.")
+        else:
+            matches = [path]
+        found += sorted(matches)
+    return list(dict.fromkeys(found))
+
+
+def output_files(
+    out: str | None,
+    images: Sequence[Path],
+    force: bool,
+    inputs: Sequence[Path | str | None],
+    suffixes: Sequence[str],
+) -> tuple[list[Path], Path | None]:
+    """Returns the file for each image, if each has its own, and the file that shows all images.
+
+    Args:
+        out: A file for all images; or a folder, which exists or has no suffix, for a file each and
+            a contact sheet of several. Default: the folder `explained`.
+        images: The images.
+        force: Whether existing files may be replaced.
+        inputs: Files that the command reads, which are never replaced.
+        suffixes: The suffixes of the formats of pictures, lower case.
+
+    Raises:
+        UserError: A file exists already, is an input, or has another suffix.
+    """
+    path = EXPLAINED if out is None else Path(out).expanduser()
+    is_folder = path.is_dir() or str(out).endswith(("/", "\\")) or not path.suffix
+    if is_stream(path) or not is_folder:
+        require_absent(path, force, *images, *inputs, suffixes=suffixes)
+        return [], path
+    names: list[str] = []
+    for image in images:
+        name, count = image.stem, 1
+        while name in names or f"{name}.png" == SHEET:
+            count += 1
+            name = f"{image.stem}-{count}"
+        names.append(name)
+    files = [path / f"{name}.png" for name in names]
+    sheet = path / SHEET if len(images) > 1 else None
+    for each in (*files, sheet):
+        require_absent(each, force, *images, *inputs, suffixes=suffixes)
+    return files, sheet
