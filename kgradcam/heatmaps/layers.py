@@ -180,7 +180,9 @@ def record_calls(
     graph = tf.compat.v1.get_default_graph()
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if threading.get_ident() != thread:
+        if threading.get_ident() != thread or not (
+            isinstance(layer, keras.Layer) or _is_node(layer, stack)
+        ):
             return original(layer, *args, **kwargs)
         callers.add(len(stack))
         stack.append(layer)
@@ -209,6 +211,15 @@ def record_calls(
         finally:
             keras.Operation.__call__ = original
             tf.config.run_functions_eagerly(eager)
+
+
+def _is_node(operation: Any, callers: Sequence[Any]) -> bool:
+    """Whether an operation is a node of a functional model, and so has a name of its own.
+
+    Functions of `keras.ops` make new operations, with new names, at each call.
+    """
+    nodes = getattr(callers[-1], "operations", ()) if callers else ()
+    return any(operation is each for each in nodes)
 
 
 def keep_losses(function: Callable[[], Any]) -> Any:

@@ -25,7 +25,8 @@ def channels_first(tensor: Any) -> bool:
         if operation.type in PRODUCTS:
             axis = -1
             break
-        if "data_format" in operation.node_def.attr:
+        # Keras guesses that of a BiasAdd by sizes, also where height or width equals the channels.
+        if "data_format" in operation.node_def.attr and operation.type != "BiasAdd":
             axis = 1 if operation.get_attr("data_format").startswith(b"NC") else -1
             break
         if operation.type == "Transpose":
@@ -105,7 +106,8 @@ def find_token_grid(flow: Dataflow, tokens: Any) -> TokenGrid | None:
         if _joins_tokens(operation):
             joined.append(operation)
         axes = _flattened(operation) if operation.type == "Reshape" else None
-        if axes is None:
+        # The heads of attention are no grid, though their sizes may look like one.
+        if axes is None or operation.inputs[0].op.name in flow.per_head:
             continue
         patches = operation.inputs[0]
         count = _product(patches.shape[axis] for axis in axes)
