@@ -41,12 +41,13 @@ package: $(STAMP)  ## the wheel, installed in an empty environment, runs the dem
 	build/empty/bin/pip install --quiet "$$(ls build/wheel/*.whl)[demo]"
 	cd build && empty/bin/kgradcam demo --out demo
 
-bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost
+bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost, in benchmarks/results/bench.md
 	$(VENV)/bin/python benchmarks/throughput.py --quick
 	$(VENV)/bin/python benchmarks/end_to_end.py --quick
 	$(VENV)/bin/python benchmarks/memory.py --quick
 	$(VENV)/bin/python benchmarks/localization.py
 	$(VENV)/bin/python benchmarks/grid.py
+	$(VENV)/bin/python benchmarks/report.py
 
 lint: $(STAMP)  ## style, format and types
 	$(VENV)/bin/ruff check .

@@ -8,7 +8,6 @@ are fewer at high thresholds and more at low ones, the work for each is the same
 """
 
 import argparse
-import platform
 import resource
 import tempfile
 import time
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from report import processor
+from report import RESULTS, save
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS
 from kgradcam.evaluation.grid import evaluate_run
@@ -77,9 +76,10 @@ def main() -> None:
         seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     boxes = sum(row.counts["detections"] for row in result.rows) // len(IOUS)
-    print(f"{processor()}, {cv2.getNumThreads()} threads, Python {platform.python_version()}")
-    print(f"{images} images, {len(result.rows)} measurements, {boxes:,} boxes")
-    print(f"{seconds:.1f} s, peak memory {peak:.0f} MB ({before:.0f} before)")
+    line = [str(images), str(len(result.rows)), f"{boxes:,}", f"{seconds:.1f}", f"{peak:.0f} MB"]
+    header = ["images", "measurements", "boxes", "seconds", "peak"]
+    content = {"seconds": seconds, "peak MB": peak, "MB before": before}
+    save(RESULTS, "grid", content, {"Grid of options, single threshold": (header, [line])})
 
 
 if __name__ == "__main__":

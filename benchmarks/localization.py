@@ -15,8 +15,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import PIL.Image
-import tensorflow as tf
-from report import processor
+from report import RESULTS, quartiles, save, spread
 
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.options import DEFAULT_OPTIONS, DEFAULT_THRESHOLDS
@@ -86,22 +85,20 @@ def main() -> None:
     for _ in range(options.repeats):
         for name, localize in ways.items():
             seconds[name].append(localize(pictures))
-    print(
-        f"efficientnet-lite0, batch {options.batch}, {options.repeats} repeats; TensorFlow "
-        f"{tf.__version__}, {processor()}, {os.cpu_count()} cores\n"
-    )
-    print("| | resize | heatmaps | boxes | ms a picture | quartiles | ratio |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     baseline = np.median([each["all"] for each in seconds["single threshold"]])
+    lines = []
     for name, rows in seconds.items():
-        cells = [
-            f"{1000 * np.median([each[stage] for each in rows]) / options.batch:.1f}"
+        stages = {
+            stage: quartiles([1000 * each[stage] / options.batch for each in rows])
             for stage in ("resize", "heatmaps", "boxes", "all")
-        ]
-        values = np.array([each["all"] for each in rows])
-        low, high = 1000 * np.percentile(values, [25, 75]) / options.batch
-        ratio = np.median(values) / baseline
-        print(f"| {name} | {' | '.join(cells)} | {low:.1f} to {high:.1f} | {ratio:.2f} |")
+        }
+        low, middle, high = stages["all"]
+        ratio = middle * options.batch / 1000 / baseline
+        cells = [f"{value:.1f}" for _, value, _ in stages.values()]
+        lines.append([name, *cells, spread(low, high), f"{ratio:.2f}"])
+    header = ["", "resize", "heatmaps", "boxes", "ms a picture", "quartiles", "ratio"]
+    title = f"Boxes, EfficientNet-Lite0, batch {options.batch}, {options.repeats} repeats"
+    save(RESULTS, "localization", {"seconds": seconds}, {title: (header, lines)})
 
 
 if __name__ == "__main__":

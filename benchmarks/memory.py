@@ -1,4 +1,4 @@
-"""How much memory `detect` takes, for ten times the photographs, and for a large one.
+"""How much memory commands take, for ten times the images, and `detect` for a large photograph.
 
     python benchmarks/memory.py [--quick] [--images 300] [--out FOLDER]
 
@@ -11,6 +11,7 @@ import argparse
 import multiprocessing
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from grid import random_run
 from photographs import CLASS, VOC_SIZE, make_folder
 from report import RESULTS, draw, save
 
@@ -53,6 +55,33 @@ def measure(options: dict[str, Any], folder: Path) -> float | str:
             return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
+COMMANDS = {
+    "evaluate": ["--bootstrap", "200"],
+    "tune": ["--thresholds", "0.05,0.1,0.2", "--radii", "0,20", "--out", "OUT"],
+    "coco": [],
+    "wsol": [],
+}
+"""Commands that measure a run, and their options."""
+
+
+_PROGRAM = """
+import atexit, sys
+from pathlib import Path
+from kgradcam.cli import main
+# Not `ru_maxrss`, which starts with the memory of the process that this one was started by.
+atexit.register(lambda: print(Path("/proc/self/status").read_text(), file=sys.stderr))
+main()
+"""
+
+
+def peak_of_command(name: str, run: Path) -> float:
+    """Runs a command on a run, and returns the peak of its process in MB; on Linux."""
+    options = [str(run.with_name(f"{run.name}.json")) if x == "OUT" else x for x in COMMANDS[name]]
+    command = [sys.executable, "-c", _PROGRAM, name, str(run), *options, "--quiet"]
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    return int(finished.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="a tenth of the images")
@@ -84,8 +113,20 @@ def main() -> None:
     ]
     if growth is not None:
         lines.append(["growth with ten times the images", f"{growth:+.1%}"])
-    table = (["", "peak"], lines)
-    save(options.out, "memory", {"peaks": peaks, "growth": growth}, {"Memory of detect": table})
+    commands = []
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = [Path(scratch) / "some", Path(scratch) / "many"]
+        for folder, images in zip(folders, (100, 1000), strict=True):
+            random_run(folder, images)
+        for name in COMMANDS:
+            some_images, many_images = (peak_of_command(name, folder) for folder in folders)
+            cells = (f"{some_images:,.0f} MB", f"{many_images:,.0f} MB")
+            commands.append([name, *cells, f"{many_images / some_images - 1:+.1%}"])
+    tables = {
+        "Memory of detect": (["", "peak"], lines),
+        "Memory of measures": (["", "100 images", "1,000 images", "growth"], commands),
+    }
+    save(options.out, "memory", {"peaks": peaks, "growth": growth, "commands": commands}, tables)
     known = {name: peak for name, peak in peaks.items() if isinstance(peak, float)}
     draw(options.out / "memory.png", {"memory of detect": known}, "MB")
 

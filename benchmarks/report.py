@@ -1,4 +1,9 @@
-"""What the benchmarks report alike: the machine, quartiles, tables, and the files they leave."""
+"""What the benchmarks report alike: the machine, quartiles, tables, and the files they leave.
+
+    python benchmarks/report.py
+
+joins the tables of all benchmarks that have run into one page, `benchmarks/results/bench.md`.
+"""
 
 import json
 import os
@@ -76,3 +81,15 @@ def draw(path: Path, tables: dict[str, dict[str, float]], unit: str) -> None:
     figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
+
+
+def join(folder: Path = RESULTS) -> str:
+    """Returns the tables of all benchmarks in a folder, below one description of the machine."""
+    pages = [path.read_text() for path in sorted(folder.glob("*.md")) if path.stem != "bench"]
+    heads, tables = zip(*(page.split("\n## ", 1) for page in pages), strict=True)
+    return "\n## ".join([heads[0], *tables])
+
+
+if __name__ == "__main__":
+    (RESULTS / "bench.md").write_text(join())
+    print(join())
