@@ -10,17 +10,19 @@ from typing_extensions import override
 from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
-    "Input": "dataset split clip data_dir max_pixels limit seed strict layout images list",
+    "Input": "dataset split clip data_dir max_pixels limit seed strict layout images listed "
+    "labelled",
     "Model": "model weights preprocess scale_pixels imports names output trust_model image_size "
     "size calibrate",
-    "Classes": "classes targets top against presence presence_threshold",
+    "Classes": "classes class_map targets top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",
-    "Boxes": "boxes threshold radius score rows box_options max_boxes",
+    "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision",
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size colormap overlay_only",
     "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",
-    "Output": "out form resume force dry_run config as_json as_csv as_markdown as_latex quiet",
+    "Output": "out form sort prefix heatmaps resume force dry_run config as_json as_csv "
+    "as_markdown as_latex quiet",
 }
 _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names.split()}
 

@@ -214,7 +214,20 @@ GivenDetections = Annotated[
 ]
 GivenTruth = Annotated[
     Path | None,
-    typer.Option("--ground-truth", help="Their ground truth: COCO JSON or a folder in VOC layout."),
+    typer.Option(
+        "--ground-truth",
+        help="Ground truth, COCO JSON or a folder in VOC layout: of --detections; or of RUN, "
+        "matched by file name.",
+    ),
+]
+CorrectedTruth = Annotated[
+    Path | None,
+    typer.Option(
+        "--ground-truth",
+        help="Corrected boxes: COCO JSON or a folder in VOC layout; images match by file name.",
+        metavar="FILE",
+        show_default=False,
+    ),
 ]
 GivenSplit = Annotated[
     str | None,

@@ -43,7 +43,8 @@ def yolo_splits(root: Path) -> dict[str, list[Path]]:
     }
     if not splits:
         splits = {WHOLE_FOLDER: [_locate(path.parent, base, "images")]}
-    return splits | {WHOLE_FOLDER: [place for places in splits.values() for place in places]}
+    places = dict.fromkeys(place for places in splits.values() for place in places)
+    return splits | {WHOLE_FOLDER: list(places)}
 
 
 def read_yolo(place: Place, split: str, quiet: bool, clip: bool) -> Reading:

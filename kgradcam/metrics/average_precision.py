@@ -32,6 +32,7 @@ class ClassResult:
             recall of the first n are `hits[:n].mean()` and `hits[:n].sum() / ground_truths`.
         hit_images: int64 `[ranked]`, the image id of each.
         truth_images: int64 `[ground_truths]`, the image id of each object that counts.
+        scores: float64 `[ranked]`, the score of each.
     """
 
     class_name: str
@@ -43,6 +44,7 @@ class ClassResult:
     hits: npt.NDArray[np.bool_] = field(repr=False)
     hit_images: npt.NDArray[np.int64] = field(repr=False)
     truth_images: npt.NDArray[np.int64] = field(repr=False)
+    scores: npt.NDArray[np.float64] = field(repr=False)
 
 
 def average_precision(
@@ -154,6 +156,7 @@ def evaluate(
                     hits=hits,
                     hit_images=detections.image_ids[ranked][valid],
                     truth_images=ground_truth.image_ids[counted],
+                    scores=detections.scores[ranked][valid],
                 )
             )
     return results
