@@ -15,7 +15,7 @@ from kgradcam.cli.output import note, print_json, print_table
 from kgradcam.cli.parsing import image_size as parse_size
 from kgradcam.cli.parsing import layer_paths, pixel_scale
 from kgradcam.cli.startup import import_tensorflow
-from kgradcam.errors import UserError, did_you_mean
+from kgradcam.errors import UsageError, UserError, did_you_mean
 
 _ON_A_SHEET = 60
 
@@ -51,6 +51,14 @@ def explain(
             show_default=False,
         ),
     ] = None,
+    against: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Why --class and not this one: evidence that both share cancels; repeat for more.",
+            metavar="NAME|INDEX",
+            show_default=False,
+        ),
+    ] = None,
     layer: options.Layer = None,
     image_size: options.ImageSize = "own",
     method: options.Method = "gradcam",
@@ -78,6 +86,8 @@ def explain(
     Example:
         kgradcam explain cat.jpg --model efficientnet-lite0 --class tabby --out overlay.png
     """
+    if against and metrics:
+        raise UsageError("--metrics measures the score of a class, not a difference. Omit one.")
     import_tensorflow()
     import tensorflow as tf
 
@@ -126,6 +136,7 @@ def explain(
         [method, *(name for name in compare or () if name in METHODS)],
         metrics,
         precision,
+        against or (),
     )
     rows, findings, written = [], [], []
     with progress.bar("images", len(paths), "images", quiet or len(paths) == 1, True) as advance:

@@ -20,8 +20,9 @@ _SECTIONS = {
     "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision",
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size colormap overlay_only",
-    "Measures": "iou protocol metric baselines bootstrap fail_under ignore_difficult metrics",
-    "Output": "out form sort prefix heatmaps resume force dry_run config as_json as_csv "
+    "Measures": "iou protocol metric baselines bootstrap ignore_difficult metrics "
+    "fail_under fail_over per_class baseline tolerance",
+    "Output": "out junit form sort prefix heatmaps resume force dry_run config as_json as_csv "
     "as_markdown as_latex quiet",
 }
 _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names.split()}

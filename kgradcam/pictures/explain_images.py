@@ -1,9 +1,10 @@
 """Draws images beside the heatmaps of some classes, for `kgradcam explain`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +18,7 @@ from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
+from kgradcam.heatmaps.targets import difference
 from kgradcam.metrics.faithfulness import measure
 from kgradcam.models.class_targets import parse_target
 from kgradcam.models.classifier import OWN, Classifier
@@ -104,6 +106,7 @@ class ImageExplainer:
         methods: Names of methods, keys of `heatmaps.methods.METHODS`.
         measured: Also measures how faithful each heatmap is.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
+        against: Classes that each of `classes` is compared with; see `targets.difference`.
 
     Raises:
         UserError: A method or layer is unknown, or `classes` is empty while the models have
@@ -119,6 +122,7 @@ class ImageExplainer:
         methods: Sequence[str] = ("gradcam",),
         measured: bool = False,
         precision: str = "float32",
+        against: Sequence[str] = (),
     ) -> None:
         if not classes and len({each.class_count for each in classifiers}) > 1:
             counts = ", ".join(f"{each.name} of {each.class_count}" for each in classifiers)
@@ -126,14 +130,19 @@ class ImageExplainer:
                 "Models with different outputs have no top class in common: give --class. "
                 f"Received: {counts}"
             )
-        self._classes = classes
+        self._classes, self._against = classes, against
         self._size = image_size
         self._measured = measured
         self._precision = choose_precision(precision)
         self._several = (len(classifiers) > 1, len(methods) > 1)
+        scores = [_differences(each, classes, against) if against else None for each in classifiers]
         self._live = [
-            (each, name, find_method(name)(each.model, layer, preprocess=each.preprocess))
-            for each in classifiers
+            (
+                each,
+                name,
+                find_method(name)(each.model, layer, preprocess=each.preprocess, score=score),
+            )
+            for each, score in zip(classifiers, scores, strict=True)
             for name in methods
         ]
         self._fast: list[Explainer] = []
@@ -151,7 +160,7 @@ class ImageExplainer:
         Raises:
             UserError: A class is unknown, or a model does not take images of this size.
         """
-        names = list(self._classes)
+        names = [" not ".join([each, *self._against]) for each in self._classes]
         top: list[ClassTarget] = []
         heatmaps: list[Heatmap] = []
         findings: list[Finding] = []
@@ -164,7 +173,8 @@ class ImageExplainer:
             ]
             try:
                 explainer = self._explainer(i, seen)
-                explanation = explainer(seen, classes=targets or top or None)
+                chosen = None if self._against else targets or top or None
+                explanation = explainer(seen, classes=chosen)
             except tf.errors.InvalidArgumentError as error:
                 height, width = seen.shape[1:3]
                 raise UserError(
@@ -229,6 +239,25 @@ def _bounded(photograph: Picture, side: int) -> tuple[int, int]:
     height, width = photograph.shape[:2]
     factor = min(1.0, side / max(height, width))
     return max(1, round(factor * width)), max(1, round(factor * height))
+
+
+def _differences(
+    classifier: Classifier, classes: Sequence[str], against: Sequence[str]
+) -> Callable[[Any], Any]:
+    """Returns the score of each class less that of others, as a function of the outputs."""
+
+    def indices(text: str) -> list[int]:
+        found = parse_target(text, classifier.class_names, classifier.class_count)
+        return [each for each in found if isinstance(each, int)]  # not a side of one unit
+
+    if not classes or any(len(indices(text)) != 1 for text in classes):
+        raise UserError(
+            "--against compares classes of one output each: give --class. Received: "
+            f"{', '.join(classes) or 'no class'}."
+        )
+    others = [index for text in against for index in indices(text)]
+    scores = [difference(indices(text)[0], others) for text in classes]
+    return lambda outputs: tf.stack([score(outputs) for score in scores], axis=-1)
 
 
 def _title(finding: Finding, with_model: bool, with_method: bool) -> str:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -336,6 +337,30 @@ def test_explain_compares_methods_classes_and_models(
     with PIL.Image.open(out) as image:
         assert image.width * image.height > 9 * 400 * 300  # the photograph and eight heatmaps
         assert 0.6 < image.width / image.height < 1.7
+
+
+def test_explain_shows_why_this_class_and_not_that_one(
+    pets, tiny_model: Path, kgradcam, tmp_path: Path
+) -> None:
+    """The logits are 1, -1 and 2 times the mean brightness, so 2 less 1 is three times it."""
+    picture, model = pets.root / "JPEGImages/a.jpg", ["--model", tiny_model]
+    out = ["--out", tmp_path / "x.png"]
+    result = kgradcam("explain", picture, *model, "--class", 2, "--against", 1, "--json", *out)
+    assert result.code == 0, result.err
+    (found,) = json.loads(result.out)["findings"]
+    with PIL.Image.open(picture) as image:
+        brightness = np.asarray(image, np.float64).mean() / 255
+    assert found["class_name"] == "2 not 1"
+    assert found["score"] == pytest.approx(3 * brightness, rel=1e-4)
+    for options, code, message in (
+        (["--against", 1], 1, "give --class. Received: no class"),
+        (["--class", "0-1", "--against", 2], 1, "one output each"),
+        (["--class", 2, "--against", 2], 1, "other classes than class_index=2"),
+        (["--class", 2, "--against", 1, "--metrics"], 2, "not a difference"),
+    ):
+        result = kgradcam("explain", picture, *model, *options, "--out", tmp_path / "y.png")
+        assert result.code == code
+        assert message in " ".join(result.err.split())
 
 
 def test_explain_measures(pets, tiny_model: Path, kgradcam, tmp_path: Path) -> None:
