@@ -5,6 +5,7 @@ from .coco_files import write_ground_truth as write_ground_truth
 from .configuration import Configuration as Configuration
 from .detection import detect as detect
 from .heatmap_files import ClassHeatmap as ClassHeatmap
+from .run import ImageResult as ImageResult
 from .run import Run as Run
 from .tables import Detections as Detections
 from .tables import GroundTruth as GroundTruth

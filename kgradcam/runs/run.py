@@ -9,11 +9,18 @@
 ==========================  =======================================================================
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
+from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import check_size
 from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import read_json
@@ -22,14 +29,33 @@ from kgradcam.runs.coco_files import read_detections, read_ground_truth
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap, read_heatmaps
 from kgradcam.runs.run_info import RunInfo
-from kgradcam.runs.tables import Detections, GroundTruth
+from kgradcam.runs.tables import Detections, GroundTruth, Image, join
 from kgradcam.runs.whole_run import require_complete, require_unchanged
 
 _MAX_INFO_BYTES = 2**28  # of run.json, with the reasons for some million skipped images
 
 
+@dataclass(frozen=True)
+class ImageResult:
+    """The boxes and heatmaps of one image.
+
+    Attributes:
+        image: The image.
+        class_names: The class of each box.
+        boxes: float64 `[boxes, 4]`, xyxy in pixels from 0, half-open.
+        scores: float64 `[boxes]`.
+        heatmaps: float32 `[height, width]` at the layer's resolution, by class.
+    """
+
+    image: Image
+    class_names: tuple[str, ...]
+    boxes: Boxes
+    scores: npt.NDArray[np.float64]
+    heatmaps: dict[str, npt.NDArray[np.float32]]
+
+
 class Run:
-    """A finished run.
+    """A finished run; iterating over it yields an `ImageResult` for each image.
 
     The folder may come from anyone: reading it executes nothing, opens no file outside it, and
     takes memory in proportion to its size.
@@ -101,6 +127,67 @@ class Run:
                 yield record
                 count += 1
         self._require_count("heatmaps", count)
+
+    def __iter__(self) -> Iterator[ImageResult]:
+        """Yields the boxes and heatmaps of each image, at the highest threshold of the run.
+
+        Images come in the order in which they were explained; those without a heatmap last.
+
+        Raises:
+            UserError: See `heatmaps`.
+        """
+        table = self._boxes(None)
+        images = {image.id: image for image in self.ground_truth.images}
+        starts = np.searchsorted(table.image_ids, list(images), "left")
+        rows = dict(zip(images, starts.tolist(), strict=True))
+        names = self.ground_truth.categories
+
+        def result(image: Image, heatmaps: dict[str, npt.NDArray[np.float32]]) -> ImageResult:
+            end = np.searchsorted(table.image_ids, image.id, "right")
+            part = table.select(np.arange(rows[image.id], end))
+            classes = tuple(names[i - 1] for i in part.category_ids)
+            return ImageResult(image, classes, part.boxes, part.scores, heatmaps)
+
+        # The heatmaps of an image are stored one after another.
+        for image_id, records in itertools.groupby(self.heatmaps(), lambda each: each.image_id):
+            heatmaps = {names[each.category_id - 1]: each.heatmap for each in records}
+            yield result(images.pop(image_id), heatmaps)
+        for image in images.values():
+            yield result(image, {})
+
+    def to_dataframe(self, threshold: float | None = None) -> Any:
+        """Returns the boxes as a pandas `DataFrame`, a row for each.
+
+        Args:
+            threshold: A threshold of the run. Default: its highest.
+
+        Returns:
+            Columns `file_name`, `class_name`; `xmin`, `ymin`, `xmax`, `ymax` in pixels; `score`.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise UserError("A DataFrame needs pandas: pip install pandas") from None
+        table = self._boxes(threshold)
+        files = {image.id: image.file_name for image in self.ground_truth.images}
+        names = self.ground_truth.categories
+        corners = dict(zip(("xmin", "ymin", "xmax", "ymax"), table.boxes.T, strict=True))
+        return pandas.DataFrame(
+            {
+                "file_name": [files[i] for i in table.image_ids.tolist()],
+                "class_name": [names[i - 1] for i in table.category_ids.tolist()],
+                **corners,
+                "score": table.scores,
+            }
+        )
+
+    def _boxes(self, threshold: float | None) -> Detections:
+        threshold = max(self.thresholds) if threshold is None else threshold
+        (found,) = self.detections([threshold]).values()
+        return join([found])  # ordered by image
 
     def default_thresholds(self, options: BoxOptions) -> list[float]:
         """Returns the run's thresholds if `options` has the same rules, else their defaults."""
