@@ -1,6 +1,7 @@
 """Files that appear whole or not at all."""
 
 import ctypes
+import errno
 import hashlib
 import io
 import json
@@ -8,6 +9,7 @@ import os
 import secrets
 import stat
 import sys
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ MAX_BYTES = 2**30
 """The default limit of a file that is read; the largest files of COCO have half of it."""
 
 
+_READER_SECONDS = 10
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
@@ -25,7 +28,7 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
     """Writes a file so that a reader finds either the old content or all of the new content.
 
     The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`. A stream,
-    such as `/dev/null` or a pipe, is written to and never replaced.
+    such as `/dev/null` or a pipe with a reader, is written to and never replaced.
 
     Args:
         path: The file; its folder must exist.
@@ -37,7 +40,7 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
     """
     pieces: Iterable[bytes | str] = [data] if isinstance(data, bytes | str) else data
     if is_stream(path):
-        with path.open("wb") as file:
+        with _open_stream(path) as file:
             file.writelines(_encoded(pieces))
         return
     partial = partial_path(path)
@@ -64,6 +67,23 @@ def _encoded(pieces: Iterable[bytes | str]) -> Iterator[bytes]:
         piece.encode("utf-8", "backslashreplace") if isinstance(piece, str) else piece
         for piece in pieces
     )
+
+
+def _open_stream(path: Path) -> io.BufferedWriter:
+    """Opens a stream for writing; a pipe that nobody reads within seconds is an error."""
+    if not stat.S_ISFIFO(path.stat().st_mode):
+        return path.open("wb")
+    for _ in range(_READER_SECONDS * 20):
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            time.sleep(0.05)
+            continue
+        os.set_blocking(descriptor, True)
+        return os.fdopen(descriptor, "wb")
+    raise UserError(f"{path} is a pipe that nothing reads.")
 
 
 def is_stream(path: Path) -> bool:

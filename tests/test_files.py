@@ -84,6 +84,15 @@ def test_a_pipe_is_written_to_and_stays(tmp_path: Path) -> None:
     assert stat.S_ISFIFO(pipe.stat().st_mode)
 
 
+def test_a_pipe_without_a_reader_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is a pipe that nothing reads"):
+        write_atomically(tmp_path / "pipe", "a")
+
+
 def test_devices_are_streams_and_files_are_not(tmp_path: Path) -> None:
     assert is_stream(Path(os.devnull))
     (tmp_path / "file").touch()

@@ -13,6 +13,7 @@ from kgradcam.boxes import levels
 from kgradcam.boxes.find import find_boxes
 from kgradcam.data.examples import files_digest
 from kgradcam.data.images import image_size, read_image
+from kgradcam.data.sources import open_dataset
 from kgradcam.data.voc import parse_annotation
 from kgradcam.data.voc_folder import VocFolder, read_folder
 from kgradcam.errors import UserError
@@ -45,6 +46,15 @@ def test_pipes_devices_and_folders_are_refused_at_once(
     for path in (pipe, Path("/dev/zero"), tmp_path):
         with pytest.raises(UserError, match=f"{path} is (not a regular file|a folder)"):
             read(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_prepared_dataset_with_a_pipe_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "voc/2007/5.0.0"
+    folder.mkdir(parents=True)
+    os.mkfifo(folder / "dataset_info.json")
+    with pytest.raises(UserError, match="dataset_info.json is not a regular file"):
+        open_dataset("voc/2007", "test", tmp_path)
 
 
 def test_names_that_no_file_can_have() -> None:

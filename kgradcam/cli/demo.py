@@ -1,7 +1,8 @@
 """`kgradcam demo`: detects, evaluates and draws, without a download."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,10 +35,20 @@ def demo(
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect
+    from kgradcam.runs.partial_run import is_interrupted
+    from kgradcam.runs.run import Run
 
     out.mkdir(parents=True, exist_ok=True)
     configuration = Configuration(dataset=DEMO, classes=(CLASS_NAME,), model=EFFICIENTNET_LITE0)
-    run = detect(configuration, out / "run", data_dir=data_dir, force=force, quiet=quiet)
+    folder = out / "run"
+    # A demo that was killed goes on where it was.
+    if not force and (folder / "run.json").is_file() and _is_ours(Run(folder), configuration):
+        run = Run(folder)
+    else:
+        resume = not force and is_interrupted(folder)
+        run = detect(
+            configuration, folder, data_dir=data_dir, force=force, resume=resume, quiet=quiet
+        )
     evaluation = evaluate_run(run, None, (0.3, 0.4, 0.5), find_protocol("voc2010"), quiet=quiet)
     save(visualize_run(run, data_dir=data_dir), picture)
     if as_json:
@@ -45,3 +56,8 @@ def demo(
         return
     print_result_table(evaluation)
     typer.echo(picture)
+
+
+def _is_ours(run: Any, configuration: Any) -> bool:
+    made_by = run.info.configuration
+    return bool(replace(made_by, precision=configuration.precision) == configuration)

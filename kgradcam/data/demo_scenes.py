@@ -195,7 +195,10 @@ def write_demo_dataset(folder: Path, seed: int = 0, scenes: int = 48) -> None:
         ):
             listed = "".join(f"{name}\n" for name in part_of)
             (partial / "ImageSets/Main" / f"{split}.txt").write_text(listed, encoding="utf-8")
-        partial.rename(folder)
-    except BaseException:
+        try:
+            partial.rename(folder)
+        except OSError:
+            if not folder.is_dir():  # else another process has written the same dataset
+                raise
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise

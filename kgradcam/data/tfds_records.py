@@ -25,6 +25,7 @@ from kgradcam.data.examples import NO_OBJECTS, Example, Objects, boxed
 from kgradcam.data.images import image_size
 from kgradcam.data.names import is_name
 from kgradcam.errors import UserError, did_you_mean
+from kgradcam.files import open_regular
 
 _MIRROR_TIMEOUT_SECONDS = 10
 _Annotate = Callable[[Mapping[str, Any], tuple[int, int]], Objects]
@@ -202,6 +203,9 @@ def _prepared_builder(name: str, data_dir: Path) -> Any:
             f"dataset={name!r} is not in tensorflow-datasets, which has {', '.join(voc_names())}."
         )
     with _damage_named(name, data_dir / name):
+        for path in (data_dir / name).rglob("*"):
+            if not path.is_dir():
+                open_regular(path, 2**40).close()  # tensorflow-datasets would wait for a pipe
         builder = tfds.builder(name, data_dir=data_dir)
         is_prepared = builder.is_prepared()
         if is_prepared and not builder.info.splits:

@@ -60,7 +60,7 @@ def load_checkpoint(
         # Opened here, because numpy leaves a damaged file open.
         with open_regular(path, 2**36) as opened, np.load(opened, allow_pickle=False) as file:
             for place, variable in enumerate(variables):
-                variable.assign(file[str(place)])
+                _assign(variable, file[str(place)])
             state = json.loads(str(file["state"]))
             history = [
                 {name: kind(row[name]) for name, kind in _OF_EPOCH.items()}
@@ -75,3 +75,13 @@ def load_checkpoint(
         raise UserError(
             f"{path} is damaged or belongs to another training ({error}). Start again with --force."
         ) from error
+
+
+def _assign(variable: Any, values: Any) -> None:
+    known = np.asarray(variable)
+    if (values.shape, values.dtype) != (known.shape, known.dtype):
+        raise ValueError(
+            f"a variable must be {known.dtype} of {known.shape}. "
+            f"Received: {values.dtype} of {values.shape}"
+        )
+    variable.assign(values)

@@ -114,7 +114,7 @@ class _Training:
         self.history: list[dict[str, Any]] = []
         self._plan, self._files, self._quiet, self._report = plan, files, quiet, report
         self._begin = begin
-        if files.checkpoint.is_file():
+        if files.checkpoint.exists():
             # The last epochs need the best weights, so damage must show before the first ones.
             load_checkpoint(files.best, plan.network.trained.weights)
             self.history, seconds = load_checkpoint(files.checkpoint)

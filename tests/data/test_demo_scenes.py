@@ -2,6 +2,7 @@
 
 import functools
 import operator
+import shutil
 import sys
 from pathlib import Path
 
@@ -138,3 +139,19 @@ def test_a_folder_is_not_overwritten_and_a_failure_leaves_nothing(
     with pytest.raises(RuntimeError, match="no more"):
         write_demo_dataset(tmp_path / "new")
     assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+
+
+def test_two_processes_write_one_dataset(
+    folder: VocFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one is the first to finish."""
+    rename = Path.rename
+
+    def after_the_other(path: Path, target: Path) -> Path:
+        shutil.copytree(folder.root, target)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", after_the_other)
+    write_demo_dataset(tmp_path / "demo")
+    assert [path.name for path in tmp_path.iterdir()] == ["demo"]
+    assert len(VocFolder(tmp_path / "demo").image_ids("all")) == 48
