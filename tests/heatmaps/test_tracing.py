@@ -11,6 +11,7 @@ import tensorflow as tf
 from networks import pictures
 
 from kgradcam.errors import UserError
+from kgradcam.heatmaps import tracing
 from kgradcam.heatmaps.default_layer import list_layers
 from kgradcam.heatmaps.gradcam import GradCAM
 
@@ -94,6 +95,40 @@ class Forgetful(keras.Model):
 def test_a_trace_that_computes_something_else_is_an_error() -> None:
     with pytest.raises(UserError, match=r"differ from those of the model .* by 100\.0%"):
         GradCAM(Forgetful())(pictures(), classes=[0])
+
+
+def test_images_too_large_for_the_check_leave_it_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An eager call keeps all feature maps: 12 megapixels took 18 GB in ResNet50."""
+    images, calls = pictures(3), []
+    values = images[0].size
+    original = tracing.LiveTraces._call_model
+
+    def counted(self: Any, batch: Any) -> Any:
+        calls.append(len(batch))
+        return original(self, batch)
+
+    monkeypatch.setattr(tracing.LiveTraces, "_call_model", counted)
+    expected = {values - 1: [], values: [1], 2 * values - 1: [1], 2 * values: [2], 2**21: [2]}
+    for most, wanted in expected.items():
+        monkeypatch.setattr(tracing, "_CHECKED_VALUES", most)
+        calls.clear()
+        network = keras.Sequential(
+            [
+                keras.Input(images.shape[1:]),
+                keras.layers.Conv2D(2, 3),
+                keras.layers.GlobalAveragePooling2D(),
+                keras.layers.Dense(2),
+            ]
+        )
+        cam = GradCAM(network)
+        cam(images, classes=[0])
+        assert calls == wanted
+        if not wanted:
+            monkeypatch.setattr(tracing, "_CHECKED_VALUES", values)
+            cam(images, classes=[0])
+            assert calls == [1]
 
 
 def test_outputs_that_depend_on_the_batch_are_no_difference() -> None:
