@@ -1,5 +1,6 @@
 """What live and frozen explainers share: the call, its checks, and its result."""
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,6 +17,10 @@ from kgradcam.heatmaps.batches import Chosen, each_batch, joined
 from kgradcam.heatmaps.class_groups import ClassTarget, list_targets, make_groups, names_of_outputs
 from kgradcam.heatmaps.computation import Computation, TraceRecord
 from kgradcam.heatmaps.geometry import WHOLE
+
+_log = logging.getLogger(__name__)
+
+_SATURATED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Explainer(ABC):
         self.precision = precision
         self._computation = computation
         self._traces: list[TraceRecord] = []
+        self._has_warned = False
 
     @property
     def layer(self) -> str | tuple[str, ...] | None:
@@ -133,6 +139,7 @@ class Explainer(ABC):
                 f"{tuple(heatmaps.shape)} and scores of the shape {tuple(scores.shape)}. reshape= "
                 "must keep the number of images."
             )
+        self._warn_of_saturation(probabilities.numpy())
         if not targets and self._computation.score.function is None:
             targets = [[self._class_of(int(index))] for index in top.numpy()]
         # The images of a batch have one size, so they share an extent.
@@ -190,6 +197,19 @@ class Explainer(ABC):
         record = self._traces[0]
         groups = make_groups(rows or [[]], record.class_count, self._names)
         return inputs, tf.constant(groups), targets
+
+    def _warn_of_saturation(self, probabilities: Any) -> None:
+        """Logs once that gradients of probabilities near 0 or 1 vanish, where no logit is known."""
+        if self._traces[0].head != "outputs" or self._has_warned:
+            return
+        if np.abs(probabilities - 0.5).max(initial=0) > 0.5 - _SATURATED:
+            self._has_warned = True
+            _log.warning(
+                "%s has no logits that its trace proves, so its probabilities are explained. One "
+                "is within %g of 0 or 1, where gradients vanish: its heatmap is faint or noise. "
+                "score= of values before the last activation avoids it.",
+                *(self.model.name, _SATURATED),
+            )
 
     @property
     def _names(self) -> Sequence[str]:

@@ -230,7 +230,16 @@ class _Trace(NamedTuple):
 def _choose(trace: _Trace, layers: Sequence[str] | None) -> list[LayerCall]:
     if layers is None:
         return [default_call(trace.recorded, trace.flow, trace.outputs)]
-    return [find_call(trace.recorded, path, trace.hidden) for path in layers]
+    calls = [find_call(trace.recorded, path, trace.hidden) for path in layers]
+    for call in calls:
+        if call.feature_maps in trace.flow and call.feature_maps.op.name in trace.flow.read_in_part:
+            _log.warning(
+                "The score reads single places of layer=%r only, as that of a class token; all "
+                "other places have a gradient of 0. The default layer, or one before the last "
+                "attention, is read as a whole.",
+                call.path,
+            )
+    return calls
 
 
 def _trace_in_place(*arguments: Any, from_inputs: bool = False) -> _Trace:

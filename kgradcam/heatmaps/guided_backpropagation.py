@@ -1,8 +1,9 @@
 """Guided backpropagation (Springenberg et al., ICLR workshops 2015): gradients through ReLUs.
 
-Each ReLU passes a gradient back only where the gradient is positive and the ReLU was active. ReLUs
-occur anywhere in a model, also in functions that are no Keras layers, so the gradient is replaced
-by operation type. TensorFlow has one way to do so, `gradient_override_map` of a graph, and only
+Each ReLU passes a gradient back only where the gradient is positive and the ReLU was active. Those
+that are parts of other activations have their ordinary gradient. ReLUs occur anywhere in a model,
+also in functions that are no Keras layers, so the gradient is replaced by operation type.
+TensorFlow has one way to do so, `gradient_override_map` of a graph, and only
 `tf.compat.v1.gradients` heeds it without side effects: tapes ignore it, and `tf.gradients` ties
 operations to devices by name, across replicas. `test_guided_grad_cam_by_hand` in
 `tests/heatmaps/test_guided_backpropagation.py` fails if a TensorFlow release changes this.
@@ -10,6 +11,7 @@ operations to devices by name, across replicas. `test_guided_grad_cam_by_hand` i
 
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kgradcam.errors import UserError
@@ -21,7 +23,32 @@ _GRADIENT = "KgradcamGuidedRelu"
 
 
 def _guided_relu(operation: Any, gradient: Any) -> Any:
-    return tf.where((gradient > 0) & (operation.outputs[0] > 0), gradient, 0.0)
+    output = operation.outputs[0]
+    passes = output > 0
+    if _is_a_relu(operation):
+        passes &= gradient > 0
+    elif operation.type == "Relu6":
+        passes &= output < 6
+    return tf.where(passes, gradient, 0.0)
+
+
+def _is_a_relu(operation: Any) -> bool:
+    """Whether a ReLU is an activation itself, and no part of a hard sigmoid, hard swish or PReLU.
+
+    Those are `relu6(x + 3) / 6`, that times x, and `relu(x) - alpha relu(-x)`.
+    """
+    if operation.type not in _RELUS:
+        return False
+    source = operation.inputs[0]
+    if source.op.type in ("AddV2", "Add"):
+        shifts = [tf.get_static_value(each) for each in source.op.inputs]
+        if operation.type == "Relu6" and any(np.size(e) == 1 and e == 3 for e in shifts):
+            return False
+    if source.op.type == "Neg":
+        source = source.op.inputs[0]
+        return not any(each.type in _RELUS for each in source.consumers())
+    negated = [each.outputs[0] for each in source.consumers() if each.type == "Neg"]
+    return not any(user.type in _RELUS for each in negated for user in each.consumers())
 
 
 tf.RegisterGradient(_GRADIENT)(_guided_relu)
@@ -49,10 +76,10 @@ def guided_gradients(forward: ForwardPass) -> Any:
         graph = tf.compat.v1.get_default_graph()
         with graph.gradient_override_map(dict.fromkeys(_RELUS, _GRADIENT)):
             scored = forward.rescore()
-        if not any(operation.type in _RELUS for operation in graph.get_operations()):
+        if not any(map(_is_a_relu, graph.get_operations())):
             raise UserError(
-                "Guided Grad-CAM needs ReLUs to guide, and this model has none. Other methods "
-                "explain it."
+                "Guided Grad-CAM needs ReLUs to guide, and this model has none (those inside a "
+                "PReLU, hard sigmoid or hard swish do not count). Other methods explain it."
             )
         slope = forward.scored.slope(place)
         (gradients,) = tf.compat.v1.gradients(scored.start, forward.inputs, grad_ys=slope)

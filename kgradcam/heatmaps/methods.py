@@ -140,7 +140,7 @@ def eigen_cam(forward: ForwardPass) -> Any:
     The feature maps, one row a place, minus their mean, are projected onto the first right singular
     vector. The paper does not subtract the mean; other packages do. The map uses no class and no
     gradient, so all classes share it. The sign of a component is arbitrary; the one that correlates
-    with activity is chosen.
+    with activity is chosen, or without correlation the one whose largest value is positive.
     """
     shape = tf.shape(forward.feature_maps)
     rows = tf.reshape(forward.feature_maps, [shape[0], -1, shape[-1]])
@@ -150,11 +150,22 @@ def eigen_cam(forward: ForwardPass) -> Any:
         lambda: _from_places(centred),
         lambda: _from_channels(centred),
     )
-    activity = tf.reduce_sum(rows, axis=-1)
-    agreement = tf.reduce_sum(projected * activity, axis=1, keepdims=True)
-    projected *= tf.where(agreement < 0, -1.0, 1.0)
+    projected *= _sign(projected, tf.reduce_sum(centred, axis=-1))
     heatmap = tf.reshape(projected, shape[:-1])
     return tf.repeat(heatmap[tf.newaxis], tf.shape(forward.scored.scores)[1], axis=0)
+
+
+def _sign(projected: Any, activity: Any) -> Any:
+    """The sign, `[batch, 1]`, for which a component correlates with activity; both centred."""
+    agreement = tf.reduce_sum(projected * activity, axis=1, keepdims=True)
+    sizes = tf.norm(projected, axis=1, keepdims=True) * tf.norm(activity, axis=1, keepdims=True)
+    strength = tf.abs(projected)
+    # The first of those that are equal up to rounding.
+    is_largest = strength >= 0.999 * tf.reduce_max(strength, axis=1, keepdims=True)
+    first = tf.argmax(tf.cast(is_largest, tf.int32), axis=1)
+    largest = tf.gather(projected, first[:, tf.newaxis], batch_dims=1)
+    decisive = tf.where(tf.abs(agreement) > 1e-4 * sizes, agreement, largest)
+    return tf.where(decisive < 0, -1.0, 1.0)
 
 
 def _from_places(rows: Any) -> Any:

@@ -11,6 +11,7 @@ from kgradcam.heatmaps.affinity import affinities, propagate
 from kgradcam.heatmaps.forward import ForwardPass, as_grid
 from kgradcam.heatmaps.fusion import at_most_cells, scaled_to_one
 from kgradcam.heatmaps.geometry import WHOLE, extent_of, resample
+from kgradcam.heatmaps.inputs import channels_first
 from kgradcam.heatmaps.layers import LayerCall, finer_calls
 from kgradcam.heatmaps.scores import Scored
 
@@ -63,7 +64,7 @@ def combine_scales(
 
     Args:
         view_of: Maps inputs and class masks to the view of one forward pass.
-        inputs: Symbolic images, `[batch, height, width, channels]`.
+        inputs: Symbolic images, with channels last or first.
         groups: See `Score`. If none are given, the first scale selects the top class.
         scales: Factors on the image size.
         score_scales: Factors at which the classes are scored, instead of at `scales`.
@@ -77,13 +78,9 @@ def combine_scales(
     """
     if not tf.is_tensor(inputs) or inputs.shape.rank != 4:
         raise UserError("scales and refine need a model of one image, and one layer.")
-    size = tf.cast(tf.shape(inputs)[1:3], tf.float32)
     views: list[View] = []
     for scale in (*scales, *score_scales):
-        scaled = inputs
-        if scale != 1:
-            scaled = tf.image.resize(inputs, tf.cast(tf.round(scale * size), tf.int32))
-            scaled = tf.cast(scaled, inputs.dtype)
+        scaled = inputs if scale == 1 else _resized(inputs, scale)
         views.append(view_of(scaled, views[0].scored.groups if views else groups))
     if len(views[0].passes) > 1:
         raise UserError("scales and refine need a model of one image, and one layer.")
@@ -102,6 +99,15 @@ def combine_scales(
     )
     heatmaps = tf.einsum("bhwc->cbhw", scaled_to_one(total))
     return View(heatmaps, scored, views[0].passes, calls, tf.constant(WHOLE))
+
+
+def _resized(images: Any, scale: float) -> Any:
+    """Images at another size, in their own layout and dtype."""
+    first = channels_first(images)
+    last = tf.transpose(images, [0, 2, 3, 1]) if first else images
+    size = tf.cast(tf.round(scale * tf.cast(tf.shape(last)[1:3], tf.float32)), tf.int32)
+    resized = tf.cast(tf.image.resize(last, size), images.dtype)
+    return tf.transpose(resized, [0, 3, 1, 2]) if first else resized
 
 
 def _mean(tensors: Sequence[Any]) -> Any:

@@ -237,7 +237,7 @@ def vision_transformer() -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(3, activation="softmax")(mixed[:, 0]))
 
 
-def test_a_transformer_through_reshape() -> None:
+def test_a_transformer_through_reshape(caplog) -> None:
     """Tokens to a grid: pytorch-grad-cam #124 #257."""
     model, images = vision_transformer(), pictures(2, 16, 12, 3)
     tokens = GradCAM(model, layer="last_norm", reshape=tf.identity)(images, classes=[0])
@@ -253,6 +253,10 @@ def test_a_transformer_through_reshape() -> None:
     )(images, classes=[0]).heatmaps
     np.testing.assert_allclose(hires_grid, hires[:, :, 1:].reshape(2, 1, 4, 3), atol=1e-7)
     assert hires_grid.max() > 0
+    caplog.clear()
+    zeros = GradCAM(model, layer="mix")(images, classes=[0]).heatmaps
+    assert zeros.max() == 0
+    assert "single places of layer='mix/" in caplog.text
     # Without reshape= the grid is that of the patch embedding.
     by_default = HiResCAM(model, layer="last_norm")(images, classes=[0]).heatmaps
     np.testing.assert_array_equal(by_default, hires_grid)

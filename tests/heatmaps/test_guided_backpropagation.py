@@ -74,3 +74,41 @@ def test_guided_grad_cam_has_the_resolution_of_the_image() -> None:
     )
     with pytest.raises(UserError, match="needs ReLUs to guide, and this model has none"):
         GuidedGradCAM(smooth)
+
+
+@pytest.mark.parametrize(
+    "activation",
+    ["hard_swish", "hard_sigmoid", keras.layers.PReLU(alpha_initializer="ones"), "swish"],
+)
+def test_relus_inside_other_activations_do_not_count(activation) -> None:
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((6, 6, 2))
+    maps = keras.layers.Conv2D(4, 3, name="maps")(inputs)
+    is_layer = isinstance(activation, keras.layers.Layer)
+    maps = activation(maps) if is_layer else keras.layers.Activation(activation)(maps)
+    scores = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(maps))
+    with pytest.raises(UserError, match="none .those inside a PReLU, hard sigmoid or hard swish"):
+        GuidedGradCAM(keras.Model(inputs, scores))
+
+
+def test_other_activations_keep_their_gradient_beside_relus() -> None:
+    """A ReLU network whose features a hard sigmoid gates: the gate's own gradient is ordinary."""
+    keras.utils.set_random_seed(3)
+    inputs = keras.Input((5, 5, 2))
+    conv = keras.layers.Conv2D(3, 1, activation="relu", use_bias=False, name="first")
+    maps = keras.layers.Activation("hard_sigmoid")(conv(inputs))
+    positive = keras.initializers.RandomUniform(0.1, 1.0, seed=1)
+    head = keras.layers.Dense(2, use_bias=False, kernel_initializer=positive)
+    model = keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(maps)))
+    images = np.random.default_rng(0).normal(size=(2, 5, 5, 2)).astype(np.float32)
+    first, last = conv.kernel.numpy()[0, 0], head.kernel.numpy()
+    hidden = np.maximum(images @ first, 0)
+    gate, largest = np.clip(hidden / 6 + 0.5, 0, 1), []
+    for c in (0, 1):
+        g = np.broadcast_to(last[:, c] / 25, hidden.shape) * (gate < 1) / 6
+        g = np.where((g > 0) & (hidden > 0), g, 0) @ first.T
+        expected = np.maximum(gate @ last[:, c] / 25, 0) * np.abs(g).max(axis=-1)
+        found = GuidedGradCAM(model)(images, classes=[c]).heatmaps[:, 0]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
+        largest.append(found.max())
+    assert max(largest) > 0

@@ -323,3 +323,19 @@ def test_a_mirrored_image_has_a_mirrored_heatmap(name: str) -> None:
     heatmaps = cam(images, classes=CLASSES).heatmaps
     mirrored = cam(images[:, :, ::-1], classes=CLASSES).heatmaps
     np.testing.assert_allclose(mirrored[..., ::-1], heatmaps, atol=1e-4 * heatmaps.max())
+
+
+def test_the_sign_of_eigen_cam_does_not_hang_on_rounding() -> None:
+    """Two channels that cancel: activity has no variance, so the largest value decides."""
+    inputs = keras.Input((4, 4, 2))
+    maps = keras.layers.Conv2D(2, 1, use_bias=False, name="maps")
+    pooled = keras.layers.GlobalAveragePooling2D()(maps(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(pooled))
+    maps.kernel.assign(np.eye(2).reshape(1, 1, 2, 2))
+    one = np.random.default_rng(0).normal(size=(1, 4, 4)).astype(np.float32)
+    images = np.stack([one, -one], axis=-1)
+    cam = EigenCAM(model, relu=False)
+    found = cam(images, classes=[0]).heatmaps[0, 0]
+    swapped = cam(images[..., ::-1], classes=[0]).heatmaps[0, 0]
+    np.testing.assert_allclose(found, swapped, atol=1e-5)
+    assert found.flat[np.abs(found).argmax()] > 0

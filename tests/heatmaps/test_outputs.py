@@ -112,3 +112,18 @@ def test_a_missing_gradient_is_told_with_its_layer() -> None:
         UserError, match=r"layer='backbone/last' has no gradient of the score: .*stop_gradient"
     ):
         GradCAM(model, layer="backbone/last")
+
+
+def test_probabilities_without_logits_are_said_to_saturate_once(caplog) -> None:
+    keras.utils.set_random_seed(0)
+    image = keras.Input((8, 8, 3))
+    pooled = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(4, 3)(image))
+    sure = [keras.layers.Dense(2, "softmax", bias_initializer=_sure)(pooled) for _ in range(2)]
+    cam = GradCAM(keras.Model(image, keras.layers.Average()(sure)))
+    for _ in range(2):
+        cam(np.zeros((1, 8, 8, 3)), classes=[0])
+    assert caplog.text.count("gradients vanish") == 1
+
+
+def _sure(shape, dtype=None):
+    return keras.ops.convert_to_tensor([20.0, 0.0])

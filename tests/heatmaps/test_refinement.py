@@ -134,3 +134,29 @@ def test_what_cannot_be_combined_is_told() -> None:
             GradCAM(strided_model(), scales=scales)
     with pytest.raises(UserError, match="one layer"):
         GradCAM(strided_model(), ("two", "four"), refine=True)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scales": (2.0,)}, {"scales": (1.0, 0.5)}, {"refine": True}], ids=str
+)
+def test_channels_first_make_no_difference(options) -> None:
+    def build(data_format: str) -> keras.Model:
+        keras.utils.set_random_seed(1)
+        first = data_format == "channels_first"
+        conv = {"padding": "same", "activation": "relu", "strides": 2, "data_format": data_format}
+        return keras.Sequential(
+            [
+                keras.Input((3, 32, 24) if first else (32, 24, 3)),
+                keras.layers.Conv2D(8, 3, **conv),
+                keras.layers.Conv2D(8, 3, **conv),
+                keras.layers.GlobalAveragePooling2D(data_format=data_format),
+                keras.layers.Dense(3),
+            ]
+        )
+
+    images = np.random.default_rng(0).normal(size=(2, 32, 24, 3)).astype(np.float32)
+    expected = GradCAM(build("channels_last"), **options)(images, classes=[0]).heatmaps
+    model = build("channels_first")
+    found = GradCAM(model, **options)(images.transpose(0, 3, 1, 2), classes=[0]).heatmaps
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert expected.max() > 0
