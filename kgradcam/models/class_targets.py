@@ -87,8 +87,10 @@ def _to_index(digits: str, class_count: int) -> int:
 
 
 def _not_outputs(received: str, class_count: int) -> UserError:
+    other = f" One unit also has the class {SIDES[1]!r}." if class_count == 1 else ""
     return UserError(
-        f"class must name outputs of the model, 0 to {class_count - 1}. Received: {received}."
+        f"class must name outputs of the model, 0 to {class_count - 1}.{other} "
+        f"Received: {received}."
     )
 
 
