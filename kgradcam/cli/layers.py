@@ -1,6 +1,7 @@
 """`kgradcam layers`: lists the layers that can be explained."""
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
@@ -15,6 +16,9 @@ def layers(
         str | None,
         typer.Option(help="Weights to load. Default: none, since only shapes are listed."),
     ] = None,
+    every: Annotated[
+        bool, typer.Option("--all", help="All layers, not only the last one of each stride.")
+    ] = False,
     output: Output = None,
     imports: Imports = None,
     trust_model: TrustModel = False,
@@ -45,6 +49,7 @@ def layers(
         ]
         print_json({"model": model, "layers": described})
         return
+    shown = calls if every else _last_of_each_stride(calls, default)
     lines = [
         [
             call.path,
@@ -52,6 +57,22 @@ def layers(
             " x ".join(str(size or "any") for size in call.shape),
             "default" if call is default else "",
         ]
-        for call in calls
+        for call in shown
     ]
-    print_table(f"Layers of {model}", ["layer", "type", "height x width x channels", ""], lines)
+    some = "" if len(shown) == len(calls) else f", the last of each stride; --all: all {len(calls)}"
+    print_table(
+        f"Layers of {model}{some}", ["layer", "type", "height x width x channels", ""], lines
+    )
+
+
+def _last_of_each_stride(calls: Sequence[Any], default: Any) -> list[Any]:
+    """The calls most people choose from, in order of execution, and the default one."""
+    from kgradcam.heatmaps.geometry import stride
+    from kgradcam.heatmaps.layers import PASSIVE
+
+    last = {}
+    for call in calls:
+        maps = call.feature_maps
+        if not isinstance(call.layer, PASSIVE):
+            last[stride(maps) if maps.shape.rank == 4 else tuple(call.shape[:-1])] = call
+    return [call for call in calls if call is default or call in last.values()]

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import PIL.Image
 import pytest
@@ -394,6 +395,30 @@ def test_layers_marks_the_default(tiny_model: Path, kgradcam) -> None:
     assert "Conv2D" in line
     assert "any x any x 2" in line
     assert "default" in line
+
+
+def test_layers_lists_the_last_of_each_stride_or_all(kgradcam, tmp_path: Path) -> None:
+    layers = keras.layers
+    model = keras.Sequential(
+        [
+            keras.Input((16, 12, 3)),
+            layers.Conv2D(2, 3, padding="same", name="first"),
+            layers.Conv2D(2, 3, padding="same", name="second"),
+            layers.MaxPooling2D(name="pool"),
+            layers.Conv2D(2, 3, padding="same", name="third"),
+            layers.GlobalAveragePooling2D(),
+            layers.Dense(3),
+        ]
+    )
+    model.save(tmp_path / "m.keras")
+
+    def listed(*options: str) -> list[list[str]]:
+        result = kgradcam("layers", tmp_path / "m.keras", *options)
+        rows = [re.split(r"\s{2,}", line.strip()) for line in result.out.splitlines()]
+        return [row[:1] + row[2:] for row in rows if row[0] in "first second pool third".split()]
+
+    assert listed() == [["second", "16 x 12 x 2"], ["third", "8 x 6 x 2", "default"]]
+    assert [row[0] for row in listed("--all")] == ["first", "second", "pool", "third"]
 
 
 def test_env_names_what_a_bug_report_needs(kgradcam, tmp_path: Path, monkeypatch) -> None:
