@@ -1,6 +1,5 @@
 """The help of a command: its options in sections by purpose, in two columns."""
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,9 +39,9 @@ class Command(typer.core.TyperCommand):
         parameters: list[Any] = self.get_params(ctx)
         for parameter in parameters:
             for number in _numbers_in(ctx.params.get(parameter.name)):
-                if not math.isfinite(number) or abs(number) > LARGEST_NUMBER:
+                if not -LARGEST_NUMBER <= number <= LARGEST_NUMBER:  # a NaN fails too
                     raise typer.BadParameter(
-                        f"{number} is not a number up to {LARGEST_NUMBER:,}.", ctx, parameter
+                        f"{number!s:.80} is not a number up to {LARGEST_NUMBER:,}.", ctx, parameter
                     )
         return rest
 

@@ -1,9 +1,9 @@
 """Draws the boxes of many heatmaps, for many options, on all cores."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 
 import cv2
@@ -56,7 +56,7 @@ def draw_boxes(
         return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
 
     remaining = iter(heatmaps)
-    with ThreadPoolExecutor(os.cpu_count()) as pool, _single_threaded_opencv():
+    with ThreadPoolExecutor(os.cpu_count()) as pool, _SINGLE_THREADED_OPENCV:
         while block := list(islice(remaining, _BLOCK)):
             for found in pool.map(draw, block):
                 for pair, row in zip(pairs, found, strict=True):
@@ -65,15 +65,31 @@ def draw_boxes(
     return {pair: _to_table(rows[pair]) for pair in pairs}
 
 
-@contextmanager
-def _single_threaded_opencv() -> Iterator[None]:
-    """Turns off OpenCV's own threads, which compete with the pool and double the time."""
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(threads)
+class _SingleThreadedOpenCV:
+    """Turns off OpenCV's own threads, which compete with the pool and double the time.
+
+    The setting belongs to the process: the last of the blocks that overlap restores it.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._blocks = self._threads = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._blocks:
+                self._threads = cv2.getNumThreads()
+                cv2.setNumThreads(1)
+            self._blocks += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._blocks -= 1
+            if not self._blocks:
+                cv2.setNumThreads(self._threads)
+
+
+_SINGLE_THREADED_OPENCV = _SingleThreadedOpenCV()
 
 
 def _to_table(rows: list[_Row]) -> Detections:

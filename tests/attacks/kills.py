@@ -47,7 +47,8 @@ def kill_command(place: Path, seed: int) -> Counter[str]:
         if name not in _expected:
             shutil.copytree(place, whole := Path(folder, "whole"), symlinks=True)
             started = time.monotonic()
-            assert _run(command, whole) == (0, ""), command
+            code, err = _run(command, whole)
+            assert code == 0, (command, err[-2000:])
             _seconds[name], _expected[name] = time.monotonic() - started, _output(whole)
         shutil.copytree(place, work := Path(folder, "work"), symlinks=True)
         for _ in range(chance.randint(1, 2)):

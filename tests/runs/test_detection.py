@@ -1,9 +1,11 @@
 """From a dataset to a run, with a model whose heatmaps are known."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -18,7 +20,7 @@ from kgradcam.errors import DataWarning, UsageError, UserError
 from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.heatmaps.graph_rewriting import CannotFreezeError
 from kgradcam.heatmaps.precision import choose_precision
-from kgradcam.runs import detection
+from kgradcam.runs import detection, drawn_boxes
 from kgradcam.runs.coco_files import read_detections
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
@@ -419,3 +421,15 @@ def test_the_batch_size_moves_heatmaps_of_photographs_within_the_stated_bound(
     assert "differ by less than 1e-4 of their highest value" in one.info.determinism
     for mine, others in zip(one.heatmaps(), other.heatmaps(), strict=True):
         assert np.abs(mine.heatmap - others.heatmap).max() < 1e-4 * mine.heatmap.max()
+
+
+def test_overlapping_threads_leave_opencv_as_it_was() -> None:
+    threads, block = cv2.getNumThreads(), drawn_boxes._SINGLE_THREADED_OPENCV
+    cv2.setNumThreads(2)
+    with block:
+        second = ExitStack()
+        second.enter_context(block)
+    assert cv2.getNumThreads() == 1
+    second.close()
+    assert cv2.getNumThreads() == 2
+    cv2.setNumThreads(threads)

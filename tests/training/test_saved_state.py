@@ -1,5 +1,7 @@
 """Checkpoint files: exact values, and damage."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -58,3 +60,22 @@ def test_every_truncation_and_many_changed_bytes_are_noticed(tmp_path) -> None:
             for found, expected in zip(restored, variables(1), strict=True):
                 np.testing.assert_array_equal(found, expected)
     assert noticed > 300
+
+
+def test_values_of_another_kind_are_rejected(tmp_path) -> None:
+    """TensorFlow's own error would be a traceback."""
+    variable = keras.Variable(np.zeros(2, np.float32))
+    save_checkpoint(tmp_path / "good.npz", [variable], [], 1.0)
+    with np.load(tmp_path / "good.npz") as file:
+        state = file["state"]
+    for values in (np.array(["a", "b"]), np.zeros(2), np.zeros(3, np.float32)):
+        np.savez(tmp_path / "bad.npz", state=state, **{"0": values})
+        with pytest.raises(UserError, match="bad.npz is damaged .*a variable must be float32 of"):
+            load_checkpoint(tmp_path / "bad.npz", [variable])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without named pipes")
+def test_a_pipe_is_rejected(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.npz")
+    with pytest.raises(UserError, match="is not a regular file"):
+        load_checkpoint(tmp_path / "pipe.npz")
