@@ -1,6 +1,9 @@
 """Every Python snippet of the documentation runs, in its page's order."""
 
 import ast
+import base64
+import io
+import json
 import re
 from pathlib import Path
 
@@ -25,6 +28,30 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     namespace: dict[str, object] = {}
     for snippet in snippets(page):
         exec(compile(snippet, page.name, "exec"), namespace)
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.name
+)
+def test_a_notebook(path: Path) -> None:
+    """Each cell gives the output that is stored with it: nearly the same picture, or the text."""
+    notebook, namespace = json.loads(path.read_text("utf-8")), {}
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert cells
+    for cell in cells:
+        *statements, last = ast.parse("".join(cell["source"])).body
+        assert isinstance(last, ast.Expr)
+        exec(compile(ast.Module(statements, []), path.name, "exec"), namespace)
+        value = eval(compile(ast.Expression(last.value), path.name, "eval"), namespace)
+        (stored,) = cell["outputs"]
+        if "image/jpeg" in stored["data"]:
+            content = base64.b64decode(stored["data"]["image/jpeg"])
+            with PIL.Image.open(io.BytesIO(content)) as old:
+                with PIL.Image.open(io.BytesIO(value._repr_png_())) as new:
+                    found = np.asarray(new.convert("RGB").resize(old.size), np.float64)
+                assert np.abs(np.asarray(old, np.float64) - found).mean() < 4
+        else:
+            assert stored["data"]["text/plain"] == [repr(value)]
 
 
 def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
