@@ -22,17 +22,9 @@ def export_model(
         typer.Option(
             "--format",
             help="saved-model; or, where Grad-CAM needs no gradients, litert or onnx: no boxes.",
-            metavar="saved-model|litert|onnx",
+            metavar="saved-model|litert|litert-int8|onnx",
         ),
     ] = "saved-model",
-    calibrate: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A picture to measure ranges on; repeat for many. litert then computes in int8.",
-            metavar="IMAGE",
-            show_default=False,
-        ),
-    ] = None,
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
     classes: Annotated[
@@ -81,7 +73,6 @@ def export_model(
         kgradcam export-model efficientnet-lite0 --out models/lite0/1
     """
     import_tensorflow()
-    from kgradcam.data.images import read_image
     from kgradcam.heatmaps.methods import find_method
     from kgradcam.models.class_targets import parse_target
     from kgradcam.models.classifier import OWN, load_classifier
@@ -90,12 +81,10 @@ def export_model(
     from kgradcam.serving.export import export_model as export
     from kgradcam.serving.requirements import require_new
 
-    if form not in (known := ("saved-model", "litert", "onnx")):
+    if form not in (known := ("saved-model", "litert", "litert-int8", "onnx")):
         raise UsageError(
             f"--format must be {', '.join(known)}. Received: {form!r}.{did_you_mean(form, known)}"
         )
-    if calibrate and form != "litert":
-        raise UsageError("--calibrate is for --format litert.")
     require_new(out)
     require_model(model)
     wanted = OWN if size is None else _side(size)
@@ -107,8 +96,7 @@ def export_model(
     if form != "saved-model":
         if classes or precision != "float32":
             raise UsageError("--class and --precision are for --format saved-model.")
-        samples = [read_image(path, side, upright=True) for path in calibrate or ()]
-        export_converted(cam, out, form, top=top, size=side, calibration=samples or None)
+        export_converted(cam, out, form, top=top, size=side)
         print_json({"file": str(out), "format": form}) if as_json else typer.echo(out)
         return
     count = classifier.model.output_shape[-1]

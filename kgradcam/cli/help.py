@@ -12,7 +12,7 @@ _SECTIONS = {
     "Input": "dataset split clip data_dir max_pixels limit seed strict layout images listed "
     "labelled",
     "Model": "model weights preprocess scale_pixels imports names output trust_model image_size "
-    "size calibrate",
+    "size",
     "Classes": "classes class_map targets top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",

@@ -31,9 +31,20 @@ def test_a_model_file_is_exported(kgradcam: Callable, tiny_model: Path, tmp_path
     assert "is already there" in again.err
 
 
+def test_a_model_file_becomes_a_litert_file(
+    kgradcam: Callable, tiny_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "net.tflite"
+    result = kgradcam("export-model", tiny_model, "--format", "litert", "--size", 16, "--out", out)
+    assert (result.code, result.out) == (0, f"{out}\n")
+    assert out.read_bytes()[4:8] == b"TFL3"
+
+
 @pytest.mark.parametrize(
     ("given", "code", "message"),
     [
+        (("--format", "lite"), 2, "Did you mean 'litert'"),
+        (("--format", "litert", "--class", "1"), 2, "are for --format saved-model"),
         (("--size", "0"), 2, "--size must be any, or 1 to 4096"),
         (("--class", "9"), 1, "class must name outputs of the model, 0 to 2"),
         (("--method", "gradcan"), 2, "Did you mean 'gradcam'"),

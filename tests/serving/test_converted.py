@@ -13,11 +13,13 @@ from kgradcam import GradCAM, HiResCAM, UserError
 from kgradcam.serving import export_converted
 
 
-def network(size: int | None = None, hidden: bool = False) -> keras.Model:
+def network(
+    size: int | None = None, hidden: bool = False, filters: tuple[int, ...] = (8, 16)
+) -> keras.Model:
     keras.utils.set_random_seed(3)
     model = keras.Sequential([keras.Input((size, size, 3))])
-    for filters in (8, 16):
-        model.add(keras.layers.Conv2D(filters, 3, strides=2, activation="relu", padding="same"))
+    for count in filters:
+        model.add(keras.layers.Conv2D(count, 3, strides=2, activation="relu", padding="same"))
     model.add(keras.layers.GlobalAveragePooling2D())
     if hidden:
         model.add(keras.layers.Dense(8, activation="relu"))
@@ -53,16 +55,16 @@ def test_litert_equals_the_live_explainer(tmp_path: Path) -> None:
 
 
 def test_int8_is_close_and_small(tmp_path: Path) -> None:
-    cam = GradCAM(network(32), preprocess=scaled)
-    samples = pictures(20)
-    export_converted(cam, tmp_path / "net.tflite", "litert", top=5, calibration=samples)
-    content = (tmp_path / "net.tflite").read_bytes()
-    found = run(content, samples[:1])
-    live = cam(samples[:1], classes_per_image=found["classes"].tolist())
-    # 8 bits of the largest feature map; measured: 0.005.
+    cam = GradCAM(network(32, filters=(32, 64)), preprocess=scaled)
+    for form in ("litert", "litert-int8"):
+        export_converted(cam, tmp_path / form, form, top=5)
+    content, images = (tmp_path / "litert-int8").read_bytes(), pictures(1)
+    assert len(content) < 0.6 * (tmp_path / "litert").stat().st_size
+    found = run(content, images)
+    live = cam(images, classes_per_image=found["classes"].tolist())
+    # Weights have 7 bits and a sign: 1 part in 254 of the largest, and some of them add up.
     np.testing.assert_allclose(found["probabilities"], live.probabilities, atol=0.02)
-    for ours, theirs in zip(found["heatmaps"][0], live.heatmaps[0], strict=True):
-        assert np.abs(ours - theirs).max() <= 0.1 * live.heatmaps.max()
+    np.testing.assert_allclose(found["heatmaps"], live.heatmaps, atol=0.03 * live.heatmaps.max())
 
 
 def test_onnx_equals_the_live_explainer(tmp_path: Path) -> None:
@@ -87,7 +89,6 @@ def test_onnx_equals_the_live_explainer(tmp_path: Path) -> None:
         (lambda: HiResCAM(network(32)), {}, "litert has no gradients"),
         (lambda: GradCAM(network()), {}, "Give size="),
         (lambda: GradCAM(network(32)), {"form": "lite"}, "Did you mean 'litert'"),
-        (lambda: GradCAM(network(32)), {"calibration": np.zeros((2, 8, 8, 3))}, "calibration must"),
     ],
 )
 def test_what_does_not_convert(cam: Any, arguments: dict, message: str, tmp_path: Path) -> None:
