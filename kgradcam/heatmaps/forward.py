@@ -190,7 +190,7 @@ def run_forward(
     calls = _choose(trace, layers)
     if any(trace.tape_of(call) is None for call in calls):
         # Only now it is known where the tape has to start.
-        paths = [call.path for call in calls]
+        paths = None if calls[0].layer is None else [call.path for call in calls]  # an input
         written = any(not isinstance(call.layer, keras.Operation) for call in calls)
         trace = _trace_in_place(model, inputs, paths, score, groups, from_inputs=written)
         calls = _choose(trace, paths)

@@ -256,6 +256,11 @@ def series(make: Any, pool: Any) -> Parts:
     return source, maps, K.Dense(3)(pool(maps))
 
 
+def maps_as_input() -> Parts:
+    maps = Input((5, 4, 16))
+    return maps, maps, top(maps)
+
+
 def volume() -> Parts:
     source = Input((4, 5, 6, 1))
     maps = K.Conv3D(4, 3, padding="same", activation="relu")(source)
@@ -282,6 +287,7 @@ KINDS: dict[str, Callable[[], Parts]] = {
     "Mixer": lambda: tokens(0, [mixer, mixer], "mean", -1),
     "ViT, grid": lambda: tokens(0, [attention], "grid", -1),
     "tokens back to a grid": recurrent_grid,
+    "maps as the input": maps_as_input,
     "an auxiliary head behind": auxiliary_head,
     "a mask beside": unused_map,
 }
