@@ -7,7 +7,7 @@ import typer
 
 from kgradcam.cli import options
 from kgradcam.cli.output import note, print_json
-from kgradcam.cli.parsing import layer_paths
+from kgradcam.cli.parsing import layer_paths, pixel_scale
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError, did_you_mean
 
@@ -27,6 +27,10 @@ def export_model(
     ] = "saved-model",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
+    scale_pixels: options.ScalePixels = False,
+    names: options.Names = None,
+    output: options.Output = None,
+    imports: options.Imports = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,6 +81,7 @@ def export_model(
     from kgradcam.models.class_targets import parse_target
     from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.network import require_model
+    from kgradcam.models.own_layers import import_modules
     from kgradcam.serving.converted import export_converted
     from kgradcam.serving.export import export_model as export
     from kgradcam.serving.requirements import require_new
@@ -88,7 +93,11 @@ def export_model(
     require_new(out)
     require_model(model)
     wanted = OWN if size is None else _side(size)
-    classifier = load_classifier(model, weights, wanted, preprocess, trust_model)
+    import_modules(imports or ())
+    scaled = pixel_scale(preprocess, scale_pixels)
+    classifier = load_classifier(
+        model, weights, wanted, scaled, trust_model, names=names, output=output
+    )
     side = _own_side(classifier) if size is None else _side(size)
     cam = find_method(method)(
         classifier.model, layer_paths(layer), preprocess=classifier.preprocess

@@ -287,3 +287,22 @@ def test_detect_takes_twice_the_size_of_the_model(kgradcam, pets, tmp_path, monk
         assert result.code == 0, result.err
         chosen = json.loads(Path(model[:4], "run.json").read_text())["configuration"]
         assert (chosen["image_size"], chosen["score_scales"]) == (size, scales)
+
+
+def test_a_subclassed_model_is_read_as_a_graph(found, tmp_path: Path) -> None:
+    @keras.saving.register_keras_serializable("kgradcam_tests")
+    class Subclassed(keras.Model):
+        def __init__(self, **options):
+            super().__init__(**options)
+            self.maps, self.head = layers.Conv2D(2, 3, name="maps"), layers.Dense(3, name="head")
+
+        def call(self, x):
+            return self.head(keras.ops.mean(self.maps(x), (1, 2)))
+
+    model = Subclassed()
+    model(np.zeros((1, 20, 24, 3)))
+    model.head.bias.assign([0, 0, 1e4])
+    model.save(tmp_path / "sub.keras")
+    finding = found("sub.keras")
+    assert (finding["class_name"], finding["size"]) == ("class 2", [24, 20])
+    assert finding["layer"].endswith("maps")
