@@ -64,11 +64,11 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
         ...     keras.layers.Dense(2),
         ... ])
         >>> model.compile("sgd", "mse")
-        >>> images = np.ones((4, 8, 8, 3))
-        >>> heatmaps = HeatmapCallback(images, "logs", classes=[0, 1, 0, 1])
-        >>> _ = model.fit(images, np.eye(2)[[0, 1, 0, 1]], verbose=0, callbacks=[heatmaps])
-        >>> [record["epoch"] for record in heatmaps.history]
-        [0, 1]
+        >>> images, labels = np.ones((4, 8, 8, 3)), np.ones((4, 2))
+        >>> heatmaps = HeatmapCallback(images, "logs", classes=(0, 1, 0, 1))
+        >>> _ = model.fit(images, labels, verbose=0, callbacks=[heatmaps])
+        >>> len(heatmaps.history)
+        2
     """
 
     def __init__(
