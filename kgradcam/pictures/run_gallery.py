@@ -49,6 +49,8 @@ def visualize_run(
     """
     threshold = max(run.thresholds) if threshold is None else threshold
     chosen = _choose_heatmaps(run, count, seed)
+    if not chosen:
+        raise UserError(f"{run.folder} has no heatmap to draw: no class was found on any image.")
     truth, found = run.ground_truth, next(iter(run.detections([threshold]).values()))
     images = {image.id: image for image in truth.images}
     names = [images[i].file_name for i in chosen]

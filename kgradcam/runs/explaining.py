@@ -159,7 +159,7 @@ def explain_batch(
     try:
         images = to_channels(batch.images, explainer.model.input_shape[-1])
         if configuration.presence == PREDICTED and len(targets) > _FEW_CLASSES:
-            names = _predicted(explainer, images, targets, configuration.presence_threshold)
+            names = _predicted(explainer, images, targets, configuration)
             if not any(names):
                 found.explained.extend(batch.examples)
                 return found
@@ -214,14 +214,29 @@ def _on_whole_image(
 
 
 def _predicted(
-    explainer: Explainer, images: npt.NDArray[np.uint8], targets: Targets, lowest: float
+    explainer: Explainer,
+    images: npt.NDArray[np.uint8],
+    targets: Targets,
+    configuration: Configuration,
 ) -> list[list[str]]:
-    """The classes that the model predicts on each image; the others need no heatmap."""
-    _, probabilities = explainer.predict(images, list(targets.values()))
+    """The classes that the model predicts on each image; the others need no heatmap.
+
+    At the scale of the scores, where the probabilities of heatmaps come from.
+    """
+    factors = configuration.score_scales or configuration.scales
+    height, width = images.shape[1:3]
+    found = []
+    for factor in factors:
+        size = (max(1, round(height * factor)), max(1, round(width * factor)))
+        scaled = images
+        if size != (height, width):
+            scaled = tf.image.resize(images, size).numpy().round().astype(images.dtype)
+        found.append(explainer.predict(scaled, list(targets.values()))[1])
     # A NaN counts as predicted, so that it reaches the check of what can be stored.
+    lowest = configuration.presence_threshold
     return [
         [name for name, each in zip(targets, row, strict=True) if not each < lowest]
-        for row in probabilities
+        for row in np.mean(found, axis=0)
     ]
 
 

@@ -134,6 +134,7 @@ def test_of_many_classes_only_predicted_ones_are_explained(
         split=None,
         classes=("all",),
         presence_threshold=0.42,
+        score_scales=(0.5,),
         thresholds=(0.5,),
     )
     slow = detect(options, tmp_path / "slow")
@@ -143,3 +144,12 @@ def test_of_many_classes_only_predicted_ones_are_explained(
     assert fast.info.counts == slow.info.counts
     strict = replace(options, presence_threshold=1.0)
     assert detect(strict, tmp_path / "none").info.counts.heatmaps == 0
+
+
+def test_a_run_without_any_heatmap_is_not_drawn(
+    kgradcam, pets: TinyVoc, configuration: Configuration, tmp_path: Path
+) -> None:
+    options = replace(configuration, presence="predicted", presence_threshold=1.0)
+    run = detect(options, tmp_path / "run")
+    result = kgradcam("visualize", run.folder, "--out", tmp_path / "x.png")
+    assert (result.code, "no heatmap to draw" in result.err) == (1, True)
