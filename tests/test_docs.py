@@ -30,6 +30,7 @@ def test_a_page(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         exec(compile(snippet, page.name, "exec"), namespace)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "docs").glob("*.ipynb")), ids=lambda path: path.name
 )

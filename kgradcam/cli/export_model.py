@@ -71,7 +71,9 @@ def export_model(
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Export a model with its heatmaps and boxes, for TensorFlow Serving and others.
+    """Export a model with its heatmaps and boxes.
+
+    For TensorFlow Serving and others.
 
     Example:
         kgradcam export-model efficientnet-lite0 --out models/lite0/1
