@@ -20,6 +20,10 @@ class UsageError(UserError):
     """A wrong option or argument; the command line exits with 2."""
 
 
+class BatchError(UserError):
+    """A model does not take images of the size or number in this batch; it may take others."""
+
+
 class DataWarning(UserWarning):
     """Data that can be read, but may be meant otherwise; the command line prints one line."""
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from kgradcam.devices import require_threads
-from kgradcam.errors import UserError
+from kgradcam.errors import BatchError, UserError
 from kgradcam.heatmaps.batches import Chosen, each_batch, joined
 from kgradcam.heatmaps.class_groups import ClassTarget, list_targets, make_groups, names_of_outputs
 from kgradcam.heatmaps.computation import Computation, TraceRecord
@@ -230,6 +230,6 @@ def _batch_errors() -> Iterator[None]:
     except tf.errors.InvalidArgumentError as error:
         lines = [line.strip() for line in str(error.message).splitlines()]
         reason = next((line for line in lines if "{{" in line or ": " in line), lines[-1])
-        raise UserError(
+        raise BatchError(
             f"The model, preprocess= or reshape= fails on images of this size or number: {reason}"
         ) from error

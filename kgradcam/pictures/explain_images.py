@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kgradcam.boxes.normalization import Heatmap
 from kgradcam.data.images import Size, resize, to_channels
-from kgradcam.errors import UserError
+from kgradcam.errors import BatchError, UserError
 from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
@@ -175,11 +175,11 @@ class ImageExplainer:
                 explainer = self._explainer(i, seen)
                 chosen = None if self._against else targets or top or None
                 explanation = explainer(seen, classes=chosen)
-            except tf.errors.InvalidArgumentError as error:
+            except BatchError as error:
                 height, width = seen.shape[1:3]
                 raise UserError(
                     f"The model does not take images of {width}x{height}; give --image-size. "
-                    f"TensorFlow reports: {error.message.splitlines()[0]}"
+                    f"{error}"
                 ) from error
             if not names:
                 top = explanation.classes[0]  # the other models and methods explain it too

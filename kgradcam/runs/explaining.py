@@ -13,7 +13,7 @@ from kgradcam.data.dataset import Batch
 from kgradcam.data.examples import Example
 from kgradcam.data.images import Size, sides, to_channels
 from kgradcam.devices import all_gpus
-from kgradcam.errors import UserError
+from kgradcam.errors import BatchError, UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
@@ -164,12 +164,11 @@ def explain_batch(
                 found.explained.extend(batch.examples)
                 return found
         explanation = explainer(images, classes_per_image=_padded(names, targets))
-    except tf.errors.InvalidArgumentError as error:
+    except BatchError as error:
         height, width = batch.images.shape[1:3]
         reason = (
             f"The model does not take images of {width}x{height} at these scales; give "
-            "--image-size, --scale or --score-scale. TensorFlow reports: "
-            f"{error.message.splitlines()[0]}"
+            f"--image-size, --scale or --score-scale. {error}"
         )
         found.skipped.extend((example, reason) for example in batch.examples)
         return found

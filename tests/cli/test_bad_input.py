@@ -375,10 +375,10 @@ def test_where_nothing_is_usable_the_first_reason_is_told(pets) -> None:
 def test_a_picture_that_goes_during_the_run_is_named(
     configuration: Configuration, pets, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def load(*arguments: object) -> object:
+    def load(*arguments: object, **options: object) -> object:
         (pets.root / "JPEGImages/e.jpg").unlink()
         (pets.root / "JPEGImages/a.jpg").write_bytes(encoded(photograph(7, 7)))
-        return original(*arguments)
+        return original(*arguments, **options)
 
     from kgradcam.runs import explaining
 
