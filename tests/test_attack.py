@@ -16,7 +16,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_commands_end_in_order(place: Path, kind: str) -> None:
-    assert attack(kind, place, 6, seed=0).total() >= 6
+    assert attack(kind, place, 15, seed=0).total() >= 15
 
 
 @pytest.mark.slow
