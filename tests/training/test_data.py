@@ -1,5 +1,6 @@
 """Splits, classes and labels of a training, and mistakes in them."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -85,3 +86,17 @@ def test_mistakes_are_reported_before_the_training(
     with pytest.raises(UserError, match=message):
         train(replace(configuration, **changes), tmp_path / "model")
     assert not (tmp_path / "model").exists()
+
+
+def test_a_folder_for_each_class_is_learned(
+    configuration: TrainingConfiguration, squares: Path, tmp_path: Path
+) -> None:
+    for i in range(8):
+        place = tmp_path / "classes" / ("small" if i % 2 else "large") / f"{i}.jpg"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(squares / "JPEGImages" / f"{i:02d}.jpg", place)
+    data = plan_training(replace(configuration, dataset=str(tmp_path / "classes"))).data
+    assert data.class_names == ("large", "small")
+    labels = np.concatenate([data.training.labels, data.validation.labels])
+    assert labels.sum(axis=0).tolist() == [4, 4]
+    assert labels.sum(axis=1).tolist() == [1] * 8
