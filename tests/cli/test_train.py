@@ -156,7 +156,7 @@ def test_damaged_files_of_a_training_are_one_line_on_stderr(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(train_module, "log_epoch", interrupt)
+        patched.setattr(train_module, "write_scalars", interrupt)
         code, _, err = kgradcam("train", *options, "--quiet")
     assert code == 130
     assert "Continue with `kgradcam train --resume --out mine`." in err
