@@ -259,6 +259,8 @@ def test_ctrl_c_during_the_import_of_the_command(tmp_path: Path, module: str) ->
     """The interrupt comes when Python looks for the module."""
     source = (
         "import os, signal, sys\n"
+        # A shell starts background jobs with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Finder:\n"
         "    def find_spec(name, *_):\n"
         f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"

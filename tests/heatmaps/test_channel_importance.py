@@ -36,10 +36,14 @@ def test_alphas_are_the_weights_of_the_head_over_the_places(model: keras.Model) 
 
 
 def test_the_alphas_of_a_group_are_mixed_by_softmax(model: keras.Model) -> None:
-    """The gradient of a log-sum-exp weighs each logit's by its softmax."""
+    """The gradient of a log-sum-exp weighs each logit's by its softmax within the group."""
     image = np.random.default_rng(0).normal(size=(6, 5, 3)).astype(np.float32)
     shares = model(image[None]).numpy()[0]
-    found = neuron_importance(model, image, [0, 1])
+    head = keras.layers.Dense(3, activation="softmax")
+    three = keras.Sequential([*model.layers[:2], head])
+    three.build((None, 6, 5, 3))
+    head.kernel.assign(np.concatenate([WEIGHTS, np.ones((4, 1), np.float32)], axis=1))
+    found = neuron_importance(three, image, [0, 1])
     np.testing.assert_allclose(found.alphas, WEIGHTS @ shares / 30, atol=1e-7)
 
 
