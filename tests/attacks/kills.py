@@ -54,8 +54,8 @@ def kill_command(place: Path, seed: int) -> Counter[str]:
         shutil.copytree(place, work := Path(folder, "work"), symlinks=True)
         for _ in range(chance.randint(1, 2)):
             number = chance.choice([signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-            if name == "prepare" and (work / mark).exists():
-                break  # it never replaces a dataset
+            if (work / mark).exists() and "--force" not in command:
+                break  # a finished output is not replaced
             code, err = _run(_again(command, work), work, number, chance.random() * _seconds[name])
             assert "Traceback" not in err or code == -number, err[-2000:]
             assert code in (0, 130, -number), (code, err[-2000:])
