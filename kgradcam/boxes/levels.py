@@ -50,10 +50,8 @@ def level_boxes(
     Yields:
         For each radius and, within it, each threshold: boxes `[boxes, 4]`, best first, and scores.
     """
+    canvas, scale = level_canvas(heatmap, size, extent)
     shrink = min(1.0, CANVAS / max(size))
-    small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
-    canvas = normalize(heatmap, small, extent)
-    scale = np.array([size[0] / canvas.shape[1], size[1] / canvas.shape[0]] * 2)
     for radius in radii:
         smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas
         boxes, levels = _boxes_at_levels(smoothed, thresholds)
@@ -66,6 +64,26 @@ def level_boxes(
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
             kept = suppress(rows, boxes, scores, overlaps, options)
             yield boxes[kept] * scale, scores[kept]
+
+
+def level_canvas(
+    heatmap: npt.ArrayLike, size: tuple[int, int], extent: Sequence[float] = WHOLE
+) -> tuple[Heatmap, npt.NDArray[np.float64]]:
+    """Returns the map that boxes are drawn on, and the factors from its pixels to the image's.
+
+    Args:
+        heatmap: `[height, width]`, at any resolution, not negative.
+        size: `(width, height)` of the image in pixels.
+        extent: The part of the image that the cells of the heatmap tile; see `normalize`.
+
+    Returns:
+        float32 `[height, width]` in [0, 1], the longer side at most `CANVAS`; and float64 `[4]`,
+        one factor for each side of a box.
+    """
+    shrink = min(1.0, CANVAS / max(size))
+    small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
+    scale = np.array([size[0] / small[0], size[1] / small[1]] * 2)
+    return normalize(heatmap, small, extent), scale
 
 
 def _smooth(canvas: Heatmap, width: float) -> Heatmap:

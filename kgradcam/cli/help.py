@@ -13,12 +13,12 @@ _SECTIONS = {
     "labelled",
     "Model": "model weights preprocess scale_pixels imports names output trust_model image_size "
     "size",
-    "Classes": "classes class_map targets top against presence presence_threshold",
+    "Classes": "classes class_map top against presence presence_threshold",
     "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",
     "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision",
     "Detections of other programs": "detections ground_truth",
-    "Picture": "count picture_size colormap overlay_only",
+    "Picture": "count picture_size colormap",
     "Measures": "iou protocol metric baselines bootstrap ignore_difficult metrics "
     "fail_under fail_over per_class baseline tolerance",
     "Output": "out junit form sort prefix heatmaps resume force dry_run config as_json as_csv "

@@ -18,7 +18,7 @@ import PIL.ImageOps
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
-from kgradcam.data.images import read_image, to_rgb
+from kgradcam.data.images import read_image, resize, to_channels, to_rgb
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.class_groups import ClassTarget
 from kgradcam.heatmaps.explainer import Explainer, Explanation
@@ -191,7 +191,7 @@ def explain(
         raise UserError("images must hold a picture. Received: none.")
     height, width = _input_size(model, size)
     channels = _input_shape(model)[-1]
-    inputs = np.stack([_resized(each, (width, height), channels) for _, each in named])
+    inputs = to_channels(np.stack([resize(each, (width, height)) for _, each in named]), channels)
     names = tuple(class_names or ())
     settings = {"preprocess": preprocess, "class_names": names, **options}
     explainer = _explainer(method, model, tuple(sorted(_hashable(settings).items())))
@@ -272,9 +272,3 @@ def _input_size(model: Any, size: int | tuple[int, int] | None) -> tuple[int, in
         return int(wanted[0]), int(wanted[1])
     _, height, width, _ = _input_shape(model)
     return height or _DEFAULT_SIZE, width or _DEFAULT_SIZE
-
-
-def _resized(picture: Picture, size: tuple[int, int], channels: int | None) -> Picture:
-    """A picture at `(width, height)`; grey for a model of one channel."""
-    image = PIL.Image.fromarray(picture).resize(size, PIL.Image.Resampling.BICUBIC)
-    return np.asarray(image.convert("L"))[..., np.newaxis] if channels == 1 else np.asarray(image)

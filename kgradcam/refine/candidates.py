@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.find import find_boxes
-from kgradcam.boxes.normalization import Heatmap, normalize
+from kgradcam.boxes.levels import level_canvas
+from kgradcam.boxes.normalization import Heatmap
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores
@@ -22,7 +23,6 @@ _EVERY_REGION = BoxOptions(iou_threshold=1.0, min_relative_score=0.0)
 MOST = 60
 """The number of candidates of a heatmap, at most: those of the highest score."""
 
-_CANVAS = 128  # pixels of the longer side, on which heat is measured
 _CELLS = 7
 _CONTEXT = 2.0  # cells cover the box and half of its size on each side
 _OUTSIDE = -0.25  # the heat of cells beyond the image, which no pixel inside has
@@ -62,10 +62,7 @@ def find_candidates(
     """
     boxes, scores = find_boxes(heatmap, size, probability, _LOWEST_LEVEL, _EVERY_REGION)
     boxes, scores = boxes[:MOST], scores[:MOST]
-    shrink = min(1.0, _CANVAS / max(size))
-    small = (max(1, round(size[0] * shrink)), max(1, round(size[1] * shrink)))
-    canvas = normalize(heatmap, small)
-    scale = np.array([size[0] / small[0], size[1] / small[1]] * 2)
+    canvas, scale = level_canvas(heatmap, size)
     return Candidates(boxes, scores, describe(canvas, boxes / scale, scores, probability))
 
 
