@@ -121,9 +121,13 @@ def kgradcam(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Callable[..., Result]:
     """Runs a command in this process, with TensorFlow's options as in a new one."""
+    import PIL.Image
+
     from kgradcam.cli import main
 
     monkeypatch.setenv("COLUMNS", "200")
+    # --max-pixels sets it for the process; the next test has it as it was.
+    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)
 
     def run(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["kgradcam", *map(str, arguments)])

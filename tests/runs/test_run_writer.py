@@ -573,10 +573,7 @@ def test_resume_on_the_command_line(
     assert (result.code, "It is finished." in result.err) == (1, True)
 
 
-def test_the_limit_of_pixels_is_kept(
-    kgradcam, stopped: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(PIL.Image, "MAX_IMAGE_PIXELS", PIL.Image.MAX_IMAGE_PIXELS)
+def test_the_limit_of_pixels_is_kept(kgradcam, stopped: Path) -> None:
     path = stopped.with_name(".run.partial") / "start.json"
     content = json.loads(path.read_text())
     content["info"]["configuration"]["max_pixels"] = 2000
