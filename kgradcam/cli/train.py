@@ -12,7 +12,7 @@ from kgradcam.cli.parsing import pixel_scale
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 
-_BESIDE_RESUME = {"imports", "out", "resume", "data_dir", "as_json", "quiet"}
+_BESIDE_RESUME = {"imports", "out", "resume", "heatmaps", "data_dir", "as_json", "quiet"}
 _NETWORK, _TRAINING, _AUGMENTATION = "Network", "Training", "Random variations of images"
 
 
@@ -184,6 +184,15 @@ def train(
     seed: Annotated[
         int, typer.Option(help="Random seed of weights, image order and variations.", min=0)
     ] = 0,
+    heatmaps: Annotated[
+        int,
+        typer.Option(
+            help="Log heatmaps of 16 validation images every N epochs, for TensorBoard. 0 logs "
+            "none.",
+            min=0,
+            metavar="N",
+        ),
+    ] = 0,
     layout: options.Layout = None,
     images: options.Images = None,
     clip: options.Clip = False,
@@ -238,6 +247,7 @@ def train(
             data_dir=data_dir,
             force=force,
             resume=resume,
+            heatmaps=heatmaps,
             quiet=quiet,
             report=lambda line: note(line, quiet),
         )

@@ -1,11 +1,12 @@
 """The images of a training: opens the splits and derives the classes and the labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
@@ -21,6 +22,20 @@ from kgradcam.training.configuration import TrainingConfiguration
 
 HELD_OUT = "0.2"
 """Fraction of the training images to validate on if the dataset has no validation split."""
+
+
+class FixedPictures(NamedTuple):
+    """Validation images to look at again and again during a training.
+
+    Attributes:
+        images: float32 `[images, size, size, 3]`, RGB in [0, 255].
+        classes: The index of a class that each image shows.
+        boxes: Its objects of that class, `[objects, 4]`, xyxy in pixels of the resized image.
+    """
+
+    images: npt.NDArray[np.float32]
+    classes: list[int]
+    boxes: list[npt.NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
@@ -57,6 +72,36 @@ class TrainingData:
             }
             for name, images in self.parts.items()
         }
+
+    def fixed_pictures(self, limit: int = 16) -> FixedPictures:
+        """Reads the first validation images of each class, in their order in the split."""
+        part, seen = self.validation, [0] * len(self.class_names)
+        turns = []
+        for row, labels in enumerate(part.labels == 1):
+            if labels.any():
+                column = int(labels.argmax())
+                turns.append((seen[column], column, row))
+                seen[column] += 1
+        # Of all classes in turn; batches have the order of the split.
+        chosen = sorted((row, column) for _, column, row in sorted(turns)[:limit])
+        rows, columns = [row for row, _ in chosen], [column for _, column in chosen]
+        examples = [part.examples[row] for row in rows]
+        pixels = replace(
+            part,
+            examples=examples,
+            labels=part.labels[rows],
+            preprocess=find_preprocessing("none"),
+        )
+        boxes = []
+        for example, column in zip(examples, columns, strict=True):
+            names = np.array(example.objects.names, dtype=object)
+            scale = part.size / np.array([example.width, example.height] * 2)
+            boxes.append(example.objects.boxes[names == self.class_names[column]] * scale)
+        return FixedPictures(
+            np.concatenate([images for images, _ in pixels.batches().as_numpy_iterator()]),
+            columns,
+            boxes,
+        )
 
     def digests(self) -> dict[str, Any]:
         """Returns what a resumed training compares: classes, and digests of images and labels.

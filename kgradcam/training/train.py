@@ -27,6 +27,7 @@ from kgradcam.training.curves import draw_history
 from kgradcam.training.data import preprocessing_name
 from kgradcam.training.event_log import write_scalars
 from kgradcam.training.folder import CURVES_FILE, TrainingFolder, open_folder
+from kgradcam.training.heatmap_callback import HeatmapCallback
 from kgradcam.training.network import copy_network, learning_rates, set_trainable
 from kgradcam.training.optimization import LayerwiseAdamW, MaskedCrossentropy, balanced_weights
 from kgradcam.training.plan import Plan, Stage, plan_training
@@ -40,6 +41,7 @@ def train(
     data_dir: Path | None = None,
     force: bool = False,
     resume: bool = False,
+    heatmaps: int = 0,
     quiet: bool = True,
     report: Callable[[str], None] = lambda line: None,
 ) -> dict[str, Any]:
@@ -56,6 +58,8 @@ def train(
         data_dir: Folder of tensorflow-datasets.
         force: Whether to replace an existing model folder.
         resume: Whether to continue an interrupted training with the same configuration.
+        heatmaps: Every how many epochs the heatmaps of 16 validation images are logged, see
+            `HeatmapCallback`. 0 logs none. The weights do not depend on it.
         quiet: Whether to hide the progress bar on stderr.
         report: Called with a line of text after each epoch.
 
@@ -73,7 +77,7 @@ def train(
             files.require_same({"configuration": asdict(configuration)})
         plan = plan_training(configuration, data_dir)
         files.begin(configuration, plan.inputs())
-        training = _Training(plan, files, begin, quiet, report)
+        training = _Training(plan, files, begin, heatmaps, quiet, report)
         training.run()
         return _finish(plan, files, training)
 
@@ -95,6 +99,7 @@ class _Training:
         plan: Data, network and stages.
         files: The model folder.
         begin: The `time.monotonic()` of the start.
+        heatmaps: Every how many epochs heatmaps are logged; 0 logs none.
         quiet: Whether to hide progress bars.
         report: Called with a line of text after each epoch.
 
@@ -108,12 +113,14 @@ class _Training:
         plan: Plan,
         files: TrainingFolder,
         begin: float,
+        heatmaps: int,
         quiet: bool,
         report: Callable[[str], None],
     ) -> None:
         self.history: list[dict[str, Any]] = []
         self._plan, self._files, self._quiet, self._report = plan, files, quiet, report
-        self._begin = begin
+        self._begin, self._every = begin, heatmaps
+        self._heatmaps: HeatmapCallback | None = None
         if files.checkpoint.exists():
             # The last epochs need the best weights, so damage must show before the first ones.
             load_checkpoint(files.best, plan.network.trained.weights)
@@ -129,6 +136,8 @@ class _Training:
         plan = self._plan
         self._batches, self._validation = _sources(plan, self._files.features, self._quiet)
         self._log = tf.summary.create_file_writer(str(self._files.logs))
+        if self._every:
+            self._heatmaps = _heatmap_log(plan, self._files.logs, self._every)
         epochs = sum(stage.epochs for stage in plan.stages) - len(self.history)
         batch_size = plan.data.training.batch_size
         images = epochs * plan.steps * batch_size
@@ -154,6 +163,8 @@ class _Training:
         for epoch in range(first + done, first + stage.epochs):
             if is_last and _is_over(self.history, first, patience):
                 break
+            if self._heatmaps:
+                self._heatmaps.on_epoch_begin(epoch)
             row = self._run_epoch(epoch, stage, bar)
             # The best weights first: after a kill in between, the epoch is repeated exactly.
             if row["map"] > max((each["map"] for each in self.history), default=-1.0):
@@ -162,6 +173,8 @@ class _Training:
             save_checkpoint(self._files.checkpoint, variables, self.history, self.seconds)
             logged = {name: row[name] for name in ("loss", "map", "learning_rate")}
             write_scalars(self._log, logged, row["epoch"])
+            if self._heatmaps:
+                self._heatmaps.on_epoch_end(epoch)
             self._report(
                 f"epoch {row['epoch']} ({stage.name}): loss {row['loss']:.4f}, "
                 f"validation mAP {100 * row['map']:.1f}"
@@ -230,6 +243,22 @@ def _sources(
         features = cache_features(data.training, trunk, views, cache / "training", advance)
         validation = cache_features(data.validation, trunk, 1, cache / "validation", advance)
     return features.batches, validation.in_order
+
+
+def _heatmap_log(plan: Plan, folder: Path, every: int) -> HeatmapCallback:
+    """A callback of the whole network, because the trained part may begin at cached features."""
+    pictures = plan.data.fixed_pictures()
+    callback = HeatmapCallback(
+        pictures.images,
+        folder,
+        classes=pictures.classes,
+        boxes=pictures.boxes,
+        every=every,
+        preprocess=plan.data.validation.preprocess,
+    )
+    callback.set_model(plan.network.whole)
+    callback.on_train_begin()
+    return callback
 
 
 def _finish(plan: Plan, files: TrainingFolder, training: _Training) -> dict[str, Any]:

@@ -30,6 +30,22 @@ def test_images_with_difficult_objects_only_have_unknown_labels(
     }
 
 
+def test_fixed_pictures_show_all_classes_in_turn(configuration: TrainingConfiguration) -> None:
+    data = plan_training(configuration).data
+    images, classes, boxes = data.fixed_pictures()
+    assert classes == [1, 0, 1, 0]  # validation images 16, 18, 20 and 22
+    large, small = [1.6, 32 / 15, 28.8, 448 / 15], [6.4, 64 / 15, 11.2, 32 / 3]
+    for found, expected in zip(boxes, [small, large] * 2, strict=True):
+        np.testing.assert_allclose(found, [expected])
+    assert images.shape == (4, 32, 32, 3)
+    # Bright inside its box, dark outside, in the pixels of the files.
+    np.testing.assert_allclose(images[1, 8:24, 8:24], 220, atol=3)
+    np.testing.assert_allclose(images[0, 16:, 16:], 40, atol=3)
+    fewer = data.fixed_pictures(limit=3)
+    assert fewer.classes == [1, 0, 0]  # two of the first class, one of the second
+    np.testing.assert_array_equal(fewer.images, images[[0, 1, 3]])
+
+
 def test_labels_of_chosen_classes(configuration: TrainingConfiguration) -> None:
     examples = plan_training(configuration).data.training.examples[:1]
     assert image_labels(examples, ("large", "small", "other")).tolist() == [[0, 1, 0]]

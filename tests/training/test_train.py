@@ -5,14 +5,17 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from kgradcam import GradCAM, normalize
 from kgradcam.errors import UserError
 from kgradcam.metrics.classification import classification_ap
+from kgradcam.metrics.pointing_game import energy_inside
 from kgradcam.models.classifier import load_classifier
 from kgradcam.training import Augmentation, TrainingConfiguration, plan_training, train
 
@@ -39,14 +42,7 @@ def test_a_training_writes_a_model_folder(
     ]
     written = json.loads((tmp_path / "model" / "card.json").read_text("utf-8"))
     assert TrainingConfiguration.from_dict(written["training"]) == configuration
-    logged = [
-        (value.tag, event.step, float(tf.make_ndarray(value.tensor)))
-        for file in (tmp_path / "model" / "logs").iterdir()
-        for record in tf.data.TFRecordDataset(str(file))
-        for event in [tf.compat.v1.Event.FromString(record.numpy())]
-        for value in event.summary.value
-    ]
-    assert [(step, value) for tag, step, value in logged if tag == "loss"] == [
+    assert logged(tmp_path / "model" / "logs", "loss") == [
         (row["epoch"], pytest.approx(row["loss"])) for row in card["history"]
     ]
     classifier = load_classifier(str(tmp_path / "model"))
@@ -54,6 +50,49 @@ def test_a_training_writes_a_model_folder(
     pictures = plan_training(configuration).data.validation
     scores = classifier.model.predict(pictures.batches(), verbose=0)
     assert scores[pictures.labels[:, 0] == 1, 0].min() > scores[pictures.labels[:, 0] == 0, 0].max()
+
+
+def logged(folder: Path, tag: str) -> list[tuple[int, Any]]:
+    """The epochs and values of a series in a TensorBoard log."""
+    return [
+        (event.step, tf.make_ndarray(value.tensor))
+        for file in folder.glob("events.*")
+        for record in tf.data.TFRecordDataset(str(file))
+        for event in [tf.compat.v1.Event.FromString(record.numpy())]
+        for value in event.summary.value
+        if value.tag == tag
+    ]
+
+
+@pytest.mark.parametrize(
+    "frozen",
+    [pytest.param({}, marks=pytest.mark.slow), {"frozen_until": "norm", "cached_views": 1}],
+)
+def test_heatmaps_are_logged_and_leave_the_training_as_it_was(
+    configuration: TrainingConfiguration, tmp_path: Path, frozen: dict
+) -> None:
+    chosen = replace(configuration, learning_rate=0.001, head_epochs=1, epochs=2, **frozen)
+    cards = [train(chosen, tmp_path / str(every), heatmaps=every) for every in (0, 2)]
+    assert cards[0]["history"] == cards[1]["history"]
+    plain, watched = (load_classifier(str(tmp_path / name)).model for name in ("0", "2"))
+    for before, after in zip(plain.weights, watched.weights, strict=True):
+        np.testing.assert_array_equal(before, after)
+    log = tmp_path / "2" / "logs" / "heatmaps"
+    assert not (tmp_path / "0" / "logs" / "heatmaps").exists()
+    energies = logged(log, "energy")
+    assert [step for step, _ in energies] == [0, 2]
+    assert [step for step, _ in logged(log, "movement")] == [2]
+    (_, first), _ = logged(log, "heatmaps")
+    assert first[:2].tolist() == [b"32", b"32"]
+    assert len(first) == 2 + 4  # each validation image that shows a class
+    # The first record is of the untrained head.
+    plan = plan_training(chosen)
+    images, classes, boxes = plan.data.fixed_pictures()
+    heatmaps = GradCAM(plan.network.whole)(images, class_per_image=classes).heatmaps
+    expected = np.mean(
+        [energy_inside(normalize(heatmaps[i, 0], (32, 32)), boxes[i]) for i in range(4)]
+    )
+    assert energies[0][1] == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_best_weights_are_kept(configuration: TrainingConfiguration, tmp_path: Path) -> None:
@@ -116,8 +155,6 @@ def test_each_stage_changes_its_own_layers(
 def test_models_of_all_options_can_be_explained(
     configuration: TrainingConfiguration, tmp_path: Path, changes: dict
 ) -> None:
-    from kgradcam import GradCAM
-
     train(replace(configuration, head_epochs=1, epochs=1, **changes), tmp_path / "model")
     classifier = load_classifier(str(tmp_path / "model"))
     assert {variable.dtype for variable in classifier.model.variables} == {"float32"}
