@@ -21,8 +21,8 @@ def export_model(
         str,
         typer.Option(
             "--format",
-            help="saved-model; or, where Grad-CAM needs no gradients, litert or onnx: no boxes.",
-            metavar="saved-model|litert|litert-int8|onnx",
+            help="saved-model; or, where Grad-CAM needs no gradients, another: no boxes.",
+            metavar="saved-model|litert|litert-int8|onnx|tfjs",
         ),
     ] = "saved-model",
     weights: options.Weights = "imagenet",
@@ -84,11 +84,11 @@ def export_model(
     from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.network import require_model
     from kgradcam.models.own_layers import import_modules
-    from kgradcam.serving.converted import export_converted
+    from kgradcam.serving.converted import FORMATS, export_converted
     from kgradcam.serving.export import export_model as export
     from kgradcam.serving.requirements import require_new
 
-    if form not in (known := ("saved-model", "litert", "litert-int8", "onnx")):
+    if form not in (known := ("saved-model", *FORMATS)):
         raise UsageError(
             f"--format must be {', '.join(known)}. Received: {form!r}.{did_you_mean(form, known)}"
         )

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kgradcam.heatmaps.forward import ForwardPass, Reshape, run_forward
 from kgradcam.heatmaps.fusion import fuse_layers
-from kgradcam.heatmaps.geometry import WHOLE
+from kgradcam.heatmaps.geometry import WHOLE, spelled_out
 from kgradcam.heatmaps.multiscale import View, combine_scales
 from kgradcam.heatmaps.scores import Score
 
@@ -70,7 +70,7 @@ class Computation:
             view = combine_scales(
                 self._view, inputs, groups, self.scales, self.score_scales, self.refine
             )
-        heatmaps = tf.einsum("cb...->bc...", view.heatmaps)
+        heatmaps = tf.einsum(spelled_out("cb...->bc...", view.heatmaps), view.heatmaps)
         scored, paths = view.scored, tuple(each.call.path for each in view.passes)
         record = TraceRecord(
             layer=paths[0] if len(paths) == 1 else paths,

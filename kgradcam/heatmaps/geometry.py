@@ -109,6 +109,24 @@ def resample(maps: Any, extent: Any, cells: Any) -> Any:
     return tf.einsum("bhwc,rh,sw->brsc", maps, rows, columns)
 
 
+def spelled_out(equation: str, maps: Any) -> str:
+    """Returns an equation of `tf.einsum` with letters in place of "...", the axes between two.
+
+    TensorFlow.js reads no ellipsis.
+
+    Args:
+        equation: The equation.
+        maps: A tensor of two axes besides the spatial ones. If their number is unknown, the
+            ellipsis stays.
+
+    Example:
+        >>> spelled_out("b...k->kb...", tf.zeros((2, 7, 9, 3)))
+        'bxyk->kbxy'
+    """
+    rank = maps.shape.rank
+    return equation if rank is None else equation.replace("...", "xyzuvw"[: rank - 2])
+
+
 def _weights(low: Any, high: Any, count: Any, cells: Any) -> Any:
     """The weight of each old cell in each new one, `[cells, count]`; rows sum to 1."""
     pitch = (high - low) / tf.cast(count, tf.float32)

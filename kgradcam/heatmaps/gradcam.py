@@ -12,6 +12,7 @@ from kgradcam.heatmaps.computation import Computation, Method
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.forward import ForwardPass
 from kgradcam.heatmaps.frozen import FrozenExplainer
+from kgradcam.heatmaps.geometry import spelled_out
 from kgradcam.heatmaps.inputs import check_model, own_preprocess
 from kgradcam.heatmaps.multiscale import check_scales
 from kgradcam.heatmaps.scores import Score
@@ -21,7 +22,8 @@ from kgradcam.heatmaps.tracing import LiveTraces
 def grad_cam(forward: ForwardPass) -> Any:
     """Grad-CAM (equations 1 and 2 of the paper): sum over k of alpha_k A^k, before the ReLU."""
     # Alphas are small: all classes share one product with the feature maps.
-    return tf.einsum("b...k,cbk->cb...", forward.feature_maps, forward.mean_gradients())
+    maps = forward.feature_maps
+    return tf.einsum(spelled_out("b...k,cbk->cb...", maps), maps, forward.mean_gradients())
 
 
 def layer_name(model: keras.Model, layer: str | int | keras.Layer) -> str:

@@ -1,11 +1,16 @@
-"""An explainer in LiteRT and ONNX, which have no gradients.
+"""An explainer in LiteRT, ONNX and TensorFlow.js, which have no gradients.
 
 Where a mean over space and one linear layer follow the explained layer, Grad-CAM is CAM: the
 heatmap is a product of feature maps and weights. Its graph has no gradients, so it converts.
 """
 
+import json
+import shutil
+import subprocess
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +21,10 @@ from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.files import write_atomically
 from kgradcam.heatmaps.constant_graph import ConstantGraph
 from kgradcam.heatmaps.gradcam import GradCAM
-from kgradcam.serving.requirements import picture_input, require_new
+from kgradcam.serving.requirements import new_folder, picture_input, require_new
 
-FORMATS = ("litert", "litert-int8", "onnx")
+FORMATS = ("litert", "litert-int8", "onnx", "tfjs")
+_TFJS_CONVERTER = "tensorflowjs_converter"
 _OUTPUTS = ("classes", "scores", "probabilities", "heatmaps", "extent")
 
 
@@ -30,7 +36,7 @@ def export_converted(
     top: int = 3,
     size: int | None = None,
 ) -> None:
-    """Writes a model with its heatmaps as a LiteRT or ONNX file, for phones and other runtimes.
+    """Writes a model with its heatmaps for phones, browsers and other runtimes.
 
     The input is `images`, float32 `[1, size, size, 3]`, RGB in [0, 255]: one picture. The outputs
     are `classes`, `scores`, `probabilities`, `heatmaps` and `extent` of the top classes, as
@@ -38,15 +44,16 @@ def export_converted(
 
     Args:
         cam: The explainer, of a layer that a mean over space and one linear layer follow.
-        file: The file to write, where nothing exists yet.
-        form: `"litert"`; `"litert-int8"`, a third of its size, with weights in 8 bits; or `"onnx"`,
-            which needs the package tf2onnx.
+        file: The file to write, where nothing exists yet; for `"tfjs"` a folder.
+        form: `"litert"`; `"litert-int8"`, a third of its size, with weights in 8 bits; `"onnx"`,
+            which needs the package tf2onnx; or `"tfjs"`, TensorFlow.js, which needs the program
+            tensorflowjs_converter.
         top: The number of classes to explain.
         size: The side of pictures, for a model that takes any size.
 
     Raises:
         UserError: The heatmap needs gradients, the size is unknown, something is at `file`, or
-            tf2onnx is not installed.
+            the converter is not installed or fails.
 
     Example:
         >>> import keras
@@ -89,23 +96,62 @@ def export_converted(
 
     function = tf.function(explain, autograph=False)
     concrete = function.get_concrete_function(tf.TensorSpec(shape, tf.float32, "images"))
-    if form == "onnx":
-        content = _onnx(tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert())
+    if form == "tfjs":
+        _write_tfjs(concrete, file)
+    elif form == "onnx":
+        lite = tf.lite.TFLiteConverter.from_concrete_functions([concrete]).convert()
+        write_atomically(file, _onnx(lite))
     else:
-        content = _litert(concrete, int8=form == "litert-int8")
-    write_atomically(file, content)
+        write_atomically(file, _litert(concrete, int8=form == "litert-int8"))
+
+
+@contextmanager
+def _saved_model(function: Any) -> Iterator[str]:
+    """A SavedModel of a function in a temporary folder: its inputs and outputs keep their names."""
+    with tempfile.TemporaryDirectory() as folder:
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(tf.Module(), folder, function, options)
+        yield folder
 
 
 def _litert(function: Any, int8: bool) -> bytes:
-    with tempfile.TemporaryDirectory() as folder:
-        # By way of a SavedModel, so that inputs and outputs keep their names.
-        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(tf.Module(), folder, function, options)
+    with _saved_model(function) as folder:
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         if int8:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         content: bytes = converter.convert()
     return content
+
+
+def _write_tfjs(function: Any, folder: Path) -> None:
+    """Runs the converter of TensorFlow.js as a program, since it needs an older TensorFlow."""
+    program = shutil.which(_TFJS_CONVERTER)
+    if program is None:
+        raise UserError(
+            f"tfjs needs the program {_TFJS_CONVERTER} of the package tensorflowjs, which wants an "
+            "environment of its own: docs/serving.md describes it. Put the program on PATH."
+        )
+    with _saved_model(function) as source, new_folder(folder) as target:
+        arguments = ["--input_format=tf_saved_model", "--output_format=tfjs_graph_model"]
+        done = subprocess.run(
+            [program, *arguments, source, str(target)], capture_output=True, text=True, check=False
+        )
+        if done.returncode or not (target / "model.json").is_file():
+            reason = (done.stderr.strip() or "no output").splitlines()[-1]
+            raise UserError(f"{_TFJS_CONVERTER} failed, with code {done.returncode}: {reason}")
+        _name_outputs(target / "model.json")
+
+
+def _name_outputs(file: Path) -> None:
+    """Gives the outputs of a TensorFlow.js model their names: the converter loses some."""
+    model = json.loads(file.read_text())
+    tensors = {each["name"]: each for each in model["signature"]["outputs"].values()}
+    # The outputs of a function that returns a dict are ordered by its keys.
+    model["signature"]["outputs"] = {
+        name: tensors[f"Identity_{place}:0" if place else "Identity:0"]
+        for place, name in enumerate(sorted(_OUTPUTS))
+    }
+    file.write_text(json.dumps(model))
 
 
 def _onnx(content: bytes) -> bytes:

@@ -1,6 +1,5 @@
 """An explainer as a SavedModel, which any program with TensorFlow can run."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ import tensorflow as tf
 
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
-from kgradcam.files import move, partial_path
 from kgradcam.heatmaps.class_groups import ClassTarget, names_of_outputs
 from kgradcam.heatmaps.constant_graph import ConstantGraph
 from kgradcam.heatmaps.gradcam import GradCAM
@@ -18,7 +16,7 @@ from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.serving.card import describe_signatures, write_card
 from kgradcam.serving.graph_boxes import check_options
 from kgradcam.serving.pictures import PictureInput
-from kgradcam.serving.requirements import picture_input, require_new
+from kgradcam.serving.requirements import new_folder, picture_input, require_new
 from kgradcam.serving.signatures import Signatures
 from kgradcam.serving.warmup import write_warmup
 
@@ -157,18 +155,12 @@ def export_model(
         "boxes": {"threshold": threshold, "max_boxes": max_boxes, **vars(boxes)},
         "signatures": describe_signatures(made),
     }
-    partial = partial_path(folder)
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with new_folder(folder) as partial:
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(tf.Module(), str(partial), made, options)
         if pictures is not None:
             write_warmup(partial, _warmup_requests(pictures))
         write_card(partial, card)
-        move(partial, folder)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
     return card
 
 

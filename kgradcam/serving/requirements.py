@@ -1,11 +1,15 @@
 """What every export requires: a free place, and a model whose input is known."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
 from kgradcam.errors import UserError
+from kgradcam.files import move, partial_path
 from kgradcam.serving.pictures import PictureInput
 
 _MAX_PIXELS = {"resized": 2**24, "as they are": 2**22}
@@ -19,6 +23,19 @@ def require_new(folder: Path) -> None:
     """
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} is already there. Choose another folder, such as a new version.")
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Yields a path to write a folder at, which is then moved to its place, or removed."""
+    partial = partial_path(folder)
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield partial
+        move(partial, folder)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
 
 
 def picture_input(specs: Any, size: int | None, max_pixels: int | None) -> PictureInput | None:

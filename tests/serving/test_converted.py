@@ -1,5 +1,7 @@
-"""LiteRT and ONNX files compute what the live explainer does."""
+"""LiteRT, ONNX and TensorFlow.js files compute what the live explainer does."""
 
+import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -80,6 +82,55 @@ def test_onnx_equals_the_live_explainer(tmp_path: Path) -> None:
     live = cam(images, classes_per_image=found["classes"].tolist())
     for name in ("heatmaps", "scores", "probabilities"):
         np.testing.assert_allclose(found[name], getattr(live, name), atol=1e-5)
+
+
+CONVERTER = """#!{python}
+import json, shutil, sys
+assert sys.argv[1:3] == ["--input_format=tf_saved_model", "--output_format=tfjs_graph_model"]
+source, target = sys.argv[3:]
+if {fails}:
+    sys.exit("no such op: MaxPoolV9")
+shutil.copytree(source, target)
+names = ["Identity:0", "Identity_1:0", "Identity_2:0", "Identity_3:0", "Identity_4:0"]
+outputs = {{name: {{"name": name}} for name in names}}
+json.dump({{"signature": {{"outputs": outputs}}}}, open(target + "/model.json", "w"))
+"""
+
+
+def put_converter(folder: Path, monkeypatch: pytest.MonkeyPatch, fails: bool) -> None:
+    """Puts a program in the place of the converter, which copies the SavedModel that it gets."""
+    program = folder / "tensorflowjs_converter"
+    program.write_text(CONVERTER.format(python=sys.executable, fails=fails))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+
+
+def test_the_converter_of_tfjs_gets_a_model_without_gradients(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_converter(tmp_path, monkeypatch, fails=False)
+    cam = GradCAM(network(32), preprocess=scaled)
+    export_converted(cam, tmp_path / "web" / "net", "tfjs", top=2)
+    model = json.loads((tmp_path / "web" / "net" / "model.json").read_text())
+    assert model["signature"]["outputs"]["probabilities"] == {"name": "Identity_3:0"}
+    images = pictures(1)
+    served = tf.saved_model.load(tmp_path / "web" / "net")
+    found = served.signatures["serving_default"](images=tf.constant(images, tf.float32))
+    live = cam(images, classes_per_image=found["classes"].numpy().tolist())
+    np.testing.assert_allclose(found["heatmaps"], live.heatmaps, atol=1e-5)
+
+
+def test_a_converter_of_tfjs_that_is_missing_or_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cam = GradCAM(network(32))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match="needs the program tensorflowjs_converter"):
+        export_converted(cam, tmp_path / "net", "tfjs")
+    put_converter(tmp_path, monkeypatch, fails=True)
+    with pytest.raises(UserError, match="failed, with code 1: no such op: MaxPoolV9"):
+        export_converted(cam, tmp_path / "net", "tfjs")
+    assert [path.name for path in tmp_path.iterdir()] == ["tensorflowjs_converter"]
 
 
 @pytest.mark.parametrize(
