@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from kgradcam import storage
 from kgradcam.errors import UserError
 
 MAX_BYTES = 2**30
@@ -28,7 +29,8 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
     """Writes a file so that a reader finds either the old content or all of the new content.
 
     The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`. A stream,
-    such as `/dev/null` or a pipe with a reader, is written to and never replaced.
+    such as `/dev/null` or a pipe with a reader, is written to and never replaced. An object of a
+    store is written under its final name.
 
     Args:
         path: The file; its folder must exist.
@@ -39,6 +41,9 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
         OSError: The file cannot be written. The old content is then still there.
     """
     pieces: Iterable[bytes | str] = [data] if isinstance(data, bytes | str) else data
+    if storage.is_remote(path):
+        storage.write_object(path, _encoded(pieces))
+        return
     if is_stream(path):
         with _open_stream(path) as file:
             file.writelines(_encoded(pieces))
@@ -175,6 +180,8 @@ def open_regular(path: Path, limit: int = MAX_BYTES) -> io.BufferedReader:
         FileNotFoundError: There is no such file.
         UserError: It is no regular file, has more bytes, or cannot be opened.
     """
+    if storage.is_remote(path):
+        return storage.open_object(path, limit)
     try:
         # Else a pipe without a writer would block.
         flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -201,6 +208,9 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
         FileNotFoundError: There is no such file.
         UserError: It is no regular file, has more bytes, or cannot be read.
     """
+    if storage.is_remote(path):
+        with storage.open_object(path, limit) as content:
+            return content.read()
     with open_regular(path, limit) as file:
         try:
             # No more than its size of the moment: a file may grow while it is read.

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,35 @@ def run(pets: TinyVoc, tiny_model: Path, tmp_path: Path) -> Any:
         boxes=BoxOptions("single-threshold", 0, "heat"),
     )
     return detect(configuration, tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def _object_store() -> Iterator[Any]:
+    pytest.importorskip("s3fs", reason="needs the extra cloud")
+    pytest.importorskip("moto", reason="needs moto, a fake of S3")
+    from object_store import serve
+
+    with serve() as store:
+        yield store
+
+
+@pytest.fixture
+def store(_object_store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A bucket of a store on loopback, whose credentials are in the environment."""
+    import boto3
+    from object_store import BUCKETS, ENVIRONMENT
+
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", _object_store.endpoint)
+    _object_store.bucket = next(BUCKETS)
+    client = boto3.client("s3")
+    client.create_bucket(Bucket=_object_store.bucket)
+    client.close()
+    yield _object_store
+    _object_store.seconds = 0.0
+    _object_store.fails = _object_store.cuts = lambda number: False
+    _object_store.requests.clear()
 
 
 @pytest.fixture

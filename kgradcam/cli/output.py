@@ -60,9 +60,14 @@ def require_absent(
         suffixes: The suffixes of its formats, lower case, for a file. A stream has none.
     """
     from kgradcam.files import is_stream
+    from kgradcam.storage import is_remote
 
     if out is None or is_stream(out):
         return
+    if is_remote(out):
+        raise UserError(
+            f"--out must be a local path, since an object store keeps runs only. Received: {out}."
+        )
     if suffixes and out.suffix.lower() not in suffixes:
         raise UserError(
             f"--out must end in {' or '.join(suffixes)}, which is its format. Received: {out}."

@@ -16,6 +16,7 @@ from kgradcam.cli.output import note
 from kgradcam.cli.parsing import expand_home
 from kgradcam.cli.versions import check_processor, check_versions
 from kgradcam.errors import DataWarning, UsageError, UserError
+from kgradcam.storage import StorageError
 
 
 def import_tensorflow() -> None:
@@ -90,7 +91,7 @@ def run(app: typer.Typer) -> None:
             sys.stdout.flush()  # a closed pipe or a full disk is an error of the command
     except UsageError as error:
         _fail(str(error), 2)
-    except UserError as error:
+    except (UserError, StorageError) as error:
         _fail(str(error), 1)
     except BrokenPipeError:  # as `| head` ends a command
         _discard_stdout()

@@ -16,6 +16,7 @@ from kgradcam.data.examples import Example
 from kgradcam.data.images import MAX_IMAGE_BYTES, Size, read_image, sides
 from kgradcam.errors import UserError
 from kgradcam.files import read_bytes
+from kgradcam.storage import StorageError
 
 _PIXELS = 512 * 512  # mean pixels of an image in a batch, so that large photographs fit into memory
 
@@ -92,6 +93,7 @@ class Dataset:
         self.annotated = annotated
         self.description = description
         self._records = records
+        self._failure: StorageError | None = None
 
     def digest(self) -> str:
         """Returns 16 hexadecimal digits of a SHA-256 over all annotations, to detect changes."""
@@ -151,12 +153,15 @@ class Dataset:
                 ).batch(batch_size),
                 window_size_func=lambda key: count_of[key],
             )
-        for indices, images, decoded in pipeline.prefetch(2).as_numpy_iterator():
-            yield Batch(
-                [by_index[int(index)] for index in indices[decoded]],
-                images if decoded.all() else images[decoded],
-                [(by_index[int(index)], self.damaged[int(index)]) for index in indices[~decoded]],
-            )
+        try:
+            for indices, images, decoded in pipeline.prefetch(2).as_numpy_iterator():
+                yield Batch(
+                    [by_index[int(index)] for index in indices[decoded]],
+                    images if decoded.all() else images[decoded],
+                    [(by_index[int(i)], self.damaged[int(i)]) for i in indices[~decoded]],
+                )
+        except tf.errors.OpError as error:
+            raise self._failure or error from None
 
     def encoded(self, examples: Sequence[Example]) -> Any:
         """Returns a `tf.data.Dataset` of `(index, encoded image)`, sorted by index.
@@ -202,6 +207,9 @@ class Dataset:
                     raise UserError(
                         f"The file has changed: its size was {example.width}x{example.height}."
                     )
+            except StorageError as error:  # it would lose its type on the way through TensorFlow
+                self._failure = error
+                raise
             except UserError as error:
                 self.damaged[example.index] = str(error)
             except OSError as error:

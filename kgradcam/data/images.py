@@ -20,6 +20,7 @@ import PIL.ImageOps
 
 from kgradcam.errors import UserError
 from kgradcam.files import open_regular
+from kgradcam.storage import StorageError
 
 PIL.Image.init()
 # Only the formats of photographs. Pillow would run Ghostscript for an EPS file named .jpg.
@@ -223,7 +224,7 @@ def _open(source: Path | bytes, filtered: bool = False) -> Iterator[Any]:
             raise UserError(f"No image {_name(source)}.") from None
         except (PIL.Image.DecompressionBombWarning, PIL.Image.DecompressionBombError):
             raise _too_large(_name(source)) from None
-        except UserError:
+        except (UserError, StorageError):
             raise
         except Exception as error:
             raise UserError(

@@ -7,6 +7,7 @@ from kgradcam.data.names import is_name
 from kgradcam.errors import UserError
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import DatasetInfo
+from kgradcam.storage import is_remote
 
 
 def relative_folder(dataset: str, run: Path) -> str | None:
@@ -50,7 +51,7 @@ def find_folder(run_folder: Path, dataset: DatasetInfo) -> str:
     Raises:
         UserError: It was a folder, and is gone.
     """
-    if dataset.folder is None:
+    if dataset.folder is None or is_remote(run_folder):
         return dataset.name
     # Normalized, since the folder of an unfinished run does not exist yet.
     places = [os.path.normpath(run_folder.resolve() / dataset.folder), dataset.name]

@@ -31,6 +31,7 @@ from kgradcam.runs.heatmap_files import ClassHeatmap, read_heatmaps
 from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Detections, GroundTruth, Image, join
 from kgradcam.runs.whole_run import require_complete, require_unchanged
+from kgradcam.storage import place, storage_errors
 
 _MAX_INFO_BYTES = 2**28  # of run.json, with the reasons for some million skipped images
 
@@ -61,7 +62,7 @@ class Run:
     takes memory in proportion to its size.
 
     Args:
-        folder: A folder that `kgradcam detect` has written.
+        folder: A folder that `kgradcam detect` has written, or its URL on an object store.
 
     Attributes:
         folder: The folder.
@@ -72,17 +73,18 @@ class Run:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder = folder = place(folder)
         path = folder / "run.json"
-        if not path.is_file():
-            raise UserError(
-                f"{folder} is no run: it holds no run.json. `kgradcam detect --out {folder}` "
-                "makes one."
-            )
-        content = read_json(path, _MAX_INFO_BYTES)
-        with errors_in_file(path, "description of a run"):
-            self.info = RunInfo.from_json(content)
-        require_complete(folder, self.info.files)
+        with storage_errors(folder):
+            if not path.exists():
+                raise UserError(
+                    f"{folder} is no run: it holds no run.json. `kgradcam detect --out {folder}` "
+                    "makes one."
+                )
+            content = read_json(path, _MAX_INFO_BYTES)
+            with errors_in_file(path, "description of a run"):
+                self.info = RunInfo.from_json(content)
+            require_complete(folder, self.info.files)
 
     @property
     def options(self) -> BoxOptions:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kgradcam.errors import UserError
 from kgradcam.files import file_digest
+from kgradcam.storage import local_copy
 
 _PATTERNS = ("ground_truth.json", "detections-*.json", "heatmaps/*.npz")
 _ADVICE = "Restore the folder, or make the run anew with `kgradcam detect --force`."
@@ -47,14 +48,15 @@ def require_unchanged(folder: Path, name: str, listed: Mapping[str, str]) -> Pat
         listed: The digests in `run.json`.
 
     Returns:
-        The path of the file.
+        The path of the file, or of a local copy.
 
     Raises:
         UserError: The file is not listed, is missing, or has another content.
     """
     path = folder / name
     try:
-        found = file_digest(path)
+        content = local_copy(path)
+        found = file_digest(content)
     except FileNotFoundError:
         raise UserError(f"{folder} is not complete: it has no {name}. {_ADVICE}") from None
     if found != listed.get(name):
@@ -62,7 +64,7 @@ def require_unchanged(folder: Path, name: str, listed: Mapping[str, str]) -> Pat
             f"{path} has changed since the run was made: its digest is {found}, and run.json "
             f"lists {listed.get(name, 'none')}. {_ADVICE}"
         )
-    return path
+    return content
 
 
 def _names(folder: Path) -> list[str]:
