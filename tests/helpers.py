@@ -162,7 +162,7 @@ def stop_after(epochs: int) -> Callable[[str], None]:
 
     def report(line: str) -> None:
         nonlocal epochs
-        epochs -= 1
+        epochs -= line.startswith("epoch")
         if not epochs:
             raise StopError
 

@@ -47,7 +47,15 @@ def detect(
         ),
     ] = None,
     dataset: Annotated[str, typer.Option(help=options.DATASET)] = "voc/2007",
-    split: Annotated[str | None, typer.Option(help="Default: test, else all.")] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="A split of the dataset. held-out: the images that the training of --model held "
+            "out.",
+            metavar="NAME",
+            show_default="test, else all",
+        ),
+    ] = None,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -302,17 +310,10 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
 
 def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
     """Reads the dataset but not the model, and prints the configuration as JSON."""
-    from kgradcam.data.sources import open_dataset
+    from kgradcam.runs.run_dataset import open_configured
 
     require_absent(out, force)
-    dataset = open_dataset(
-        configuration.dataset,
-        configuration.split,
-        data_dir,
-        clip=configuration.clip,
-        layout=configuration.layout,
-        images=Path(configuration.images) if configuration.images else None,
-    )
+    dataset = open_configured(configuration, data_dir)
     report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
     note(
         f"{dataset.name} {dataset.split}, read as {dataset.description}: "

@@ -222,6 +222,7 @@ def train(
     import tensorflow as tf
 
     from kgradcam import training
+    from kgradcam.data.split_names import HELD_OUT
     from kgradcam.models.own_layers import import_modules
 
     import_modules(imports or ())
@@ -239,6 +240,8 @@ def train(
     if dry_run:
         plan = training.plan_training(configuration, data_dir)
         print_table(f"Training of {configuration.model}", *plan.table())
+        for caution in plan.data.cautions:
+            note(f"Warning: {caution}")
         return
     try:
         card = training.train(
@@ -259,6 +262,8 @@ def train(
     for name, metrics in card["metrics"].items():
         note(f"{name} mAP {100 * metrics['map']:.1f}", quiet)
     note(f"{card['seconds']:.0f} s; default layer of heatmaps: {card['layer']}.", quiet)
+    count = card["data"]["validation"]["images"]
+    note(f"{count} images were held out: detect --split {HELD_OUT} --model {out}.", quiet)
     if as_json:
         print_json(card)
     else:

@@ -6,6 +6,8 @@ from kgradcam.errors import UserError, did_you_mean
 
 WHOLE_FOLDER = "all"
 """The split of all images of a dataset."""
+HELD_OUT = "held-out"
+"""The split of the images that the training of the model held out; see `models.held_out`."""
 _VALIDATION = ("val", "valid", "validation")
 SPLIT_NAMES = ("train", "training", "test", "testing", *_VALIDATION)
 """The names of folders that are splits and no classes."""

@@ -94,7 +94,7 @@ def describe(run: Run) -> dict[str, Any]:
     """Returns the part of a `source` that every result of a run has."""
     return {
         "dataset": run.info.dataset.name,
-        "split": run.info.dataset.split,
+        "split": run.info.split,
         "model": run.info.model.name,
         "layer": run.info.model.layer,
         "method": run.info.configuration.method,

@@ -102,7 +102,7 @@ def tune(
         protocol=protocol.name,
         value=value,
         dataset=run.info.dataset.name,
-        split=run.info.dataset.split,
+        split=run.info.split,
         images=fingerprint(run),
     )
     return choice, result

@@ -71,8 +71,8 @@ def visualize_run(
                 scores=found.scores[of_found],
             )
         )
-    source = run.info.dataset
-    title = f"{run.info.model.name}, {short_name(source.name)} {source.split}"
+    source = short_name(run.info.dataset.name)
+    title = f"{short_name(run.info.model.name)}, {source} {run.info.split}"
     return draw_gallery(panels, f"{title}, threshold {threshold:g}", colormap)
 
 

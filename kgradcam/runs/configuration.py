@@ -15,7 +15,8 @@ class Configuration:
     Attributes:
         dataset: A dataset of tensorflow-datasets, a folder or file, or `"demo"`; see
             `open_dataset`.
-        split: Its split. Default: see `open_dataset`.
+        split: Its split. Default: see `open_dataset`. `"held-out"` is the images that the
+            training of the model held out.
         classes: The dataset's classes to detect: `NAME`, `NAME=TARGET` or `"all"`; see
             `dataset_targets`.
         model: The classifier; see `load_classifier`.

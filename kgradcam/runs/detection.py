@@ -17,7 +17,6 @@ from kgradcam import __version__, progress
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
 from kgradcam.data.images import Size
-from kgradcam.data.sources import open_dataset
 from kgradcam.errors import DataWarning, UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method
@@ -37,7 +36,7 @@ from kgradcam.runs.explaining import (
 from kgradcam.runs.partial_run import read_start
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_classes import run_classes
-from kgradcam.runs.run_dataset import open_again
+from kgradcam.runs.run_dataset import open_configured, open_to_resume
 from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
 from kgradcam.runs.run_writer import Report, RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
@@ -103,17 +102,9 @@ def detect(
             del options["precision"]  # "auto" is resolved only when the images are counted
             writer.require_same({"configuration": options})
         dataset = (
-            open_again(folder, read_start(folder).info, None, data_dir, quiet)
+            open_to_resume(folder, read_start(folder).info, data_dir, quiet)
             if resume
-            else open_dataset(
-                configuration.dataset,
-                configuration.split,
-                data_dir,
-                quiet,
-                configuration.clip,
-                configuration.layout,
-                Path(configuration.images) if configuration.images else None,
-            )
+            else open_configured(configuration, data_dir, quiet)
         )
         if not dataset.annotated:  # so there is nothing but what the model predicts
             configuration = replace(configuration, presence=PREDICTED)

@@ -1,13 +1,83 @@
-"""Opens the dataset of a run again."""
+"""Opens the dataset of a run, and opens it again."""
 
 import os
+import warnings
 from pathlib import Path
 
 from kgradcam.data.dataset import Dataset
-from kgradcam.data.sources import open_dataset
+from kgradcam.data.sources import open_dataset, split_names
+from kgradcam.data.split_names import HELD_OUT
+from kgradcam.errors import DataWarning, UserError
+from kgradcam.models.held_out import HELD_OUT_FILE, HeldOut, read_held_out
+from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.dataset_folder import find_folder
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import RunInfo
+
+
+def open_configured(
+    configuration: Configuration, data_dir: Path | None = None, quiet: bool = True
+) -> Dataset:
+    """Opens the split that a configuration names.
+
+    Args:
+        configuration: The options. `split="held-out"` is the images that the training of `model`
+            held out, unless the dataset has a split of this name.
+        data_dir: The folder of tensorflow-datasets.
+        quiet: Shows no progress on stderr.
+
+    Raises:
+        UserError: The dataset or the split does not exist, or has no usable image.
+    """
+    held_out = _find_held_out(configuration, data_dir)
+    dataset = open_dataset(
+        configuration.dataset,
+        held_out.split if held_out else configuration.split,
+        data_dir,
+        quiet,
+        configuration.clip,
+        configuration.layout,
+        Path(configuration.images) if configuration.images else None,
+    )
+    return _part(dataset, held_out, configuration.model) if held_out else dataset
+
+
+def open_to_resume(
+    folder: Path, info: RunInfo, data_dir: Path | None = None, quiet: bool = True
+) -> Dataset:
+    """Opens the images of an unfinished run; see `open_configured`."""
+    dataset = open_again(folder, info, None, data_dir, quiet)
+    held_out = _find_held_out(info.configuration, data_dir)
+    return _part(dataset, held_out, info.configuration.model) if held_out else dataset
+
+
+def _find_held_out(configuration: Configuration, data_dir: Path | None) -> HeldOut | None:
+    """The images that the training of the model held out, if the configuration names them."""
+    if configuration.split != HELD_OUT:
+        return None
+    if HELD_OUT in (split_names(configuration.dataset, data_dir, configuration.layout) or ()):
+        return None
+    return read_held_out(configuration.model)
+
+
+def _part(dataset: Dataset, held_out: HeldOut, model: str) -> Dataset:
+    part = dataset.part(held_out.images)
+    missing = held_out.images - {each.file_name for each in part.examples}
+    missing -= {name for name, _ in part.skipped}
+    if not part.examples:
+        raise UserError(
+            f"{dataset.name} has none of the {len(held_out.images)} images of "
+            f"{Path(model) / HELD_OUT_FILE}, such as {min(missing, default='none')}. "
+            "Give the --dataset of the training."
+        )
+    if missing:
+        warnings.warn(
+            f"{dataset.name} lacks {len(missing)} of the {len(held_out.images)} images of "
+            f"{Path(model) / HELD_OUT_FILE}, such as {min(missing)}.",
+            DataWarning,
+            stacklevel=2,
+        )
+    return part
 
 
 def open_run_dataset(

@@ -8,6 +8,7 @@ import typing
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Self
 
+from kgradcam.data.split_names import HELD_OUT
 from kgradcam.errors import UserError
 from kgradcam.runs.configuration import Configuration
 
@@ -118,6 +119,11 @@ class RunInfo:
     counts: Counts = Counts()
     skipped: tuple[SkippedImage, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def split(self) -> str:
+        """The split for people: `"held-out"` for a part of the dataset's split, else this split."""
+        return HELD_OUT if self.configuration.split == HELD_OUT else self.dataset.split
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `run.json`, ready for `json.dumps`."""

@@ -22,6 +22,8 @@ from kgradcam.training.configuration import TrainingConfiguration
 
 HELD_OUT = "0.2"
 """Fraction of the training images to validate on if the dataset has no validation split."""
+FEW = 5
+"""Fewer training images of a class are warned of."""
 
 
 class FixedPictures(NamedTuple):
@@ -59,6 +61,22 @@ class TrainingData:
         """The sets of images by name, without a missing test set."""
         parts = {"training": self.training, "validation": self.validation, "test": self.test}
         return {name: images for name, images in parts.items() if images is not None}
+
+    @property
+    def cautions(self) -> list[str]:
+        """A sentence for each reason why the labels teach little."""
+        labels, found = self.training.labels, []
+        counts = dict(zip(self.class_names, (labels == 1).sum(axis=0).tolist(), strict=True))
+        shown_by_all = (labels != 0).all(axis=0)
+        everywhere = [name for name, each in zip(counts, shown_by_all, strict=True) if each]
+        if everywhere:
+            found.append(
+                f"Every training image shows {', '.join(everywhere)}, so nothing sets it apart. "
+                "Add images without it."
+            )
+        if few := [f"{name} {count}" for name, count in counts.items() if count < FEW]:
+            found.append(f"Few training images of {', '.join(few)}. {FEW} of each is little.")
+        return found
 
     def describe(self) -> dict[str, Any]:
         """Returns the split, the number of images and the positives of each class, by part."""

@@ -23,6 +23,7 @@ import filelock
 
 from kgradcam.errors import UserError, differences, errors_in_file
 from kgradcam.files import read_bounded, write_atomically
+from kgradcam.models.held_out import HELD_OUT_FILE
 from kgradcam.models.model_card import CARD_FILE, MODEL_FILE, PLAN_FILE
 from kgradcam.training.configuration import TrainingConfiguration
 
@@ -198,7 +199,7 @@ def _remove_leftovers(path: Path) -> list[str]:
     work = path / _WORK
     # `files.write_atomically` writes to hidden names first.
     incomplete = [*work.rglob(".*"), work / MODEL_FILE]
-    for name in (PLAN_FILE, CARD_FILE, CURVES_FILE):
+    for name in (PLAN_FILE, CARD_FILE, CURVES_FILE, HELD_OUT_FILE):
         incomplete += path.glob(f".{name}.*")
     removed = [each.name for each in incomplete if each.exists()]
     for each in incomplete:

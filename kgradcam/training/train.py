@@ -15,10 +15,12 @@ import tensorflow as tf
 from typing_extensions import override
 
 from kgradcam import __version__, progress
+from kgradcam.data.names import short_name
 from kgradcam.devices import all_gpus
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.default_layer import list_layers
 from kgradcam.metrics.classification import classification_ap
+from kgradcam.models.held_out import write_held_out
 from kgradcam.models.model_card import write_card
 from kgradcam.pictures.figures import drawable, save
 from kgradcam.training.batches import LabelledImages, cache_features
@@ -61,7 +63,7 @@ def train(
         heatmaps: Every how many epochs the heatmaps of 16 validation images are logged, see
             `HeatmapCallback`. 0 logs none. The weights do not depend on it.
         quiet: Whether to hide the progress bar on stderr.
-        report: Called with a line of text after each epoch.
+        report: Called with a line of text after each epoch, and on data that teach little.
 
     Returns:
         The card, see `models.model_card`.
@@ -76,6 +78,8 @@ def train(
         if resume:
             files.require_same({"configuration": asdict(configuration)})
         plan = plan_training(configuration, data_dir)
+        for caution in () if resume else plan.data.cautions:
+            report(f"Warning: {caution}")
         files.begin(configuration, plan.inputs())
         training = _Training(plan, files, begin, heatmaps, quiet, report)
         training.run()
@@ -271,11 +275,14 @@ def _finish(plan: Plan, files: TrainingFolder, training: _Training) -> dict[str,
         layer.trainable = True
     model.save(files.model)
     card = _make_card(plan, model, training.history, training.seconds)
-    name = plan.data.training.dataset.name
-    title = f"{plan.configuration.model} on {Path(name).name if Path(name).is_dir() else name}"
+    name = short_name(plan.data.training.dataset.name)
+    title = f"{short_name(plan.configuration.model)} on {name}"
+    held_out = plan.data.validation
 
     def write() -> None:
         save(draw_history(training.history, drawable(title)), files.path / CURVES_FILE)
+        names = [each.file_name for each in held_out.examples]
+        write_held_out(files.path, held_out.dataset.split, names)
         write_card(files.path, card)
 
     files.finish(write)

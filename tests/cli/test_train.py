@@ -79,6 +79,7 @@ def test_the_three_commands_of_the_page(kgradcam, my_pictures: Path, tmp_path: P
     run = json.loads((tmp_path / "runs/mine/run.json").read_text("utf-8"))
     assert run["model"]["outputs"] == {"cup": [0], "plate": [1]}
     assert run["counts"]["heatmaps"] == 2
+    assert (run["configuration"]["split"], run["dataset"]["split"]) == ("held-out", "validation")
     again = [*commands[0], "--force", "--json"]
     code, out, err = kgradcam(*again)
     assert code == 0, err
@@ -93,6 +94,46 @@ def test_the_three_commands_of_the_page(kgradcam, my_pictures: Path, tmp_path: P
                             "--class", "cupp", "--out", "x.png")  # fmt: skip
     assert code == 1
     assert "Did you mean 'cup'" in err
+
+
+def test_the_held_out_images_of_a_folder_without_lists(
+    kgradcam, my_pictures: Path, backbone: Path, tmp_path: Path
+) -> None:
+    for path in (my_pictures / "ImageSets" / "Main").iterdir():
+        path.unlink()
+    data = ("--dataset", "my-pictures", "--model")
+    code, _, err = kgradcam("train", *data, backbone, "--image-size", 32, "--batch-size", 4,
+                            "--head-epochs", 1, "--epochs", 0, "--validation-split", "0.4",
+                            "--out", "mine")  # fmt: skip
+    assert code == 0, err
+    assert "Warning: Few training images of cup 2, plate 2. 5 of each is little." in err
+    assert "2 images were held out: detect --split held-out --model mine." in err
+    listed = json.loads((tmp_path / "mine/held-out.json").read_text("utf-8"))
+    assert listed["split"] == "all"
+    held_out = ("detect", *data, "mine", "--split", "held-out", "--image-size", 32, "--quiet")
+    code, out, err = kgradcam(*held_out, "--out", "run", "--json")
+    assert code == 0, err
+    assert json.loads(out)["counts"]["images"] == 2
+    truth = json.loads((tmp_path / "run/ground_truth.json").read_text("utf-8"))
+    assert [each["file_name"] for each in truth["images"]] == listed["images"]
+    code, out, err = kgradcam("evaluate", "run", "--json")
+    assert json.loads(out)["source"]["split"] == "held-out"
+    code, _, err = kgradcam("report", "run", "--out", "report.html")  # finds the photographs
+    assert code == 0, err
+
+    (my_pictures / "JPEGImages" / listed["images"][0]).unlink()
+    code, out, err = kgradcam(*held_out, "--out", "fewer", "--dry-run")
+    assert code == 0, err
+    assert "my-pictures all, read as a folder in VOC layout: 1 images" in err
+    content = {"split": "all", "images": ["elsewhere.jpg"]}
+    (tmp_path / "mine/held-out.json").write_text(json.dumps(content))
+    code, _, err = kgradcam(*held_out, "--out", "other")
+    assert code == 1
+    assert "my-pictures has none of the 1 images of mine/held-out.json, such as elsewh" in err
+    (tmp_path / "mine/held-out.json").unlink()
+    code, _, err = kgradcam(*held_out, "--out", "other")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "Received: model='mine'" in err
 
 
 def test_a_dry_run_prints_the_plan(kgradcam, my_pictures, backbone, tmp_path) -> None:

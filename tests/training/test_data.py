@@ -64,6 +64,18 @@ def test_a_fraction_is_held_out_without_a_validation_split(
     assert (len(data.training.examples), len(data.validation.examples)) == (19, 5)
 
 
+def test_labels_that_teach_little_are_warned_of(
+    configuration: TrainingConfiguration, squares: Path
+) -> None:
+    few = "Few training images of large 3, small 4. 5 of each is little."
+    assert plan_training(configuration).data.cautions == [few]
+    (squares / "ImageSets/Main/train.txt").write_text("".join(f"{i:02d}\n" for i in (2, 6, 10)))
+    assert plan_training(configuration).data.cautions == [
+        "Every training image shows large, so nothing sets it apart. Add images without it.",
+        "Few training images of large 3. 5 of each is little.",
+    ]
+
+
 def test_without_trainable_pretrained_layers_there_is_one_stage(
     configuration: TrainingConfiguration,
 ) -> None:

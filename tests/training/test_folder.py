@@ -109,7 +109,14 @@ def test_leftovers_of_kills_are_removed_and_reported(
         ".checkpoint.npz.0123abcd, .curves.png.0123abcd, model.keras."
     )
     names = {each.name for each in interrupted.iterdir()}
-    assert names == {".gitignore", "card.json", "curves.png", "logs", "model.keras"}
+    assert names == {
+        ".gitignore",
+        "card.json",
+        "curves.png",
+        "held-out.json",
+        "logs",
+        "model.keras",
+    }
     # A kill between the removal of training.json and that of the unfinished files.
     work.mkdir()
     for name in ("lock", "best.npz"):

@@ -164,7 +164,7 @@ def test_a_replaced_model_stays_until_the_new_one_is_complete(
     assert len(card["history"]) == 6
     assert load_classifier(str(path)).class_names == ("large", "small")
     names = {each.name for each in path.iterdir()}
-    assert names == {"card.json", "curves.png", "logs", "model.keras"}
+    assert names == {"card.json", "curves.png", "held-out.json", "logs", "model.keras"}
 
 
 def command(folder: Path, *options: object) -> list[str]:

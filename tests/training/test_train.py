@@ -31,12 +31,13 @@ def test_a_training_writes_a_model_folder(
     assert [row["stage"] for row in card["history"]] == ["head"] * 2 + ["fine-tune"] * 4
     assert [row["epoch"] for row in card["history"]] == [1, 2, 3, 4, 5, 6]
     assert card["history"][-1]["learning_rate"] == pytest.approx(0, abs=1e-6)
-    assert len(lines) == 6
+    assert [line.split()[0] for line in lines] == ["Warning:"] + ["epoch"] * 6
     assert card["layer"] == "late"
     assert card["classes"] == ["large", "small"]
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == [
         "card.json",
         "curves.png",
+        "held-out.json",
         "logs",
         "model.keras",
     ]
