@@ -1,6 +1,7 @@
 """`kgradcam explain`: draws where a model sees a class."""
 
 import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -10,6 +11,7 @@ import typer
 
 from kgradcam import progress
 from kgradcam.cli import options
+from kgradcam.cli.downloads import download_all
 from kgradcam.cli.image_files import find_images, output_files
 from kgradcam.cli.output import note, print_json, print_table
 from kgradcam.cli.parsing import image_size as parse_size
@@ -21,9 +23,13 @@ _ON_A_SHEET = 60
 
 
 def explain(
+    context: typer.Context,
     images: Annotated[
         list[str],
-        typer.Argument(help="Images to explain, folders of them, or globs.", metavar="IMAGE..."),
+        typer.Argument(
+            help="Images to explain, folders of them, globs, or addresses (http, https).",
+            metavar="IMAGE...",
+        ),
     ],
     out: Annotated[
         str | None,
@@ -75,6 +81,20 @@ def explain(
     metrics: Annotated[
         bool, typer.Option("--metrics", help="Measure how faithful the heatmaps are to the model.")
     ] = False,
+    draw_boxes: Annotated[
+        bool,
+        typer.Option(
+            "--draw-boxes", help="Draw the boxes around the heat; low scores give pale boxes."
+        ),
+    ] = False,
+    overlay_only: Annotated[
+        bool,
+        typer.Option(
+            "--overlay-only",
+            help="Write the image with its heat and nothing else, at the size of the image.",
+        ),
+    ] = False,
+    colormap: options.Colormap = "viridis",
     trust_model: options.TrustModel = False,
     max_pixels: options.MaxPixels = None,
     as_json: options.AsJson = False,
@@ -89,6 +109,7 @@ def explain(
     if against and metrics:
         raise UsageError("--metrics measures the score of a class, not a difference. Omit one.")
     import_tensorflow()
+    import numpy as np
     import tensorflow as tf
 
     from kgradcam.data.images import SUFFIXES as IMAGE_SUFFIXES
@@ -98,8 +119,9 @@ def explain(
     from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.network import require_model
     from kgradcam.models.own_layers import import_modules
-    from kgradcam.pictures.drawing import draw_explanations
-    from kgradcam.pictures.explain_images import ImageExplainer
+    from kgradcam.pictures.blending import heat_colors
+    from kgradcam.pictures.drawing import draw_explanations, draw_overlays
+    from kgradcam.pictures.explain_images import LARGEST_DRAWN, ImageExplainer
     from kgradcam.pictures.figures import SUFFIXES, save
 
     # Optimizing a graph takes longer than running it on a few images.
@@ -109,17 +131,26 @@ def explain(
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     _require_models([name for name, _, _ in others])
     require_model(model)
-    given = find_images(images, IMAGE_SUFFIXES)
-    refused: dict[Path, str] = {}
+    heat_colors(np.zeros(0), colormap)  # raises if it is mistyped
+    downloads = context.with_resource(tempfile.TemporaryDirectory(prefix="kgradcam-"))
+    files_of, addresses, refused = download_all(images, Path(downloads))
+    given = find_images(files_of, IMAGE_SUFFIXES)
     for path in given:  # before the model and its weights are loaded
         try:
             picture_extent(path)
         except UserError as error:
-            refused[path] = str(error)
+            refused.setdefault(path, str(error).replace(str(path), addresses.get(path, str(path))))
     paths = [path for path in given if path not in refused]
     if not paths:
-        _leave_out(refused, given)
+        _leave_out(refused, given, addresses)
     files, sheet = output_files(out, paths, force, (model, weights, names), SUFFIXES)
+    if overlay_only and len(paths) > 1:
+        if not files:
+            raise UsageError(
+                "--overlay-only writes a file for each image. Give --out a folder for several."
+            )
+        sheet = None
+    draw = draw_overlays if overlay_only else _draw_row
     import_modules(imports or ())
     classifiers = [
         load_classifier(model, weights, size, scaled, trust_model, names=names, output=output),
@@ -137,6 +168,8 @@ def explain(
         metrics,
         precision,
         against or (),
+        None if overlay_only else LARGEST_DRAWN,
+        draw_boxes,
     )
     rows, findings, written = [], [], []
     with progress.bar("images", len(paths), "images", quiet or len(paths) == 1, True) as advance:
@@ -150,12 +183,17 @@ def explain(
             rows.append(explained.row)
             findings += explained.findings
             if files:
-                save(draw_explanations([explained.row]), files[i])
+                save(draw(explained.row, colormap), files[i])
                 written.append(files[i])
             advance(1)
-    _leave_out(refused, given)
+    _leave_out(refused, given, addresses)
     if sheet is not None and (len(rows) > 1 or not files):
-        save(draw_explanations(rows[:_ON_A_SHEET]), sheet)
+        save(
+            draw(rows[0], colormap)
+            if len(rows) == 1
+            else draw_explanations(rows[:_ON_A_SHEET], colormap),
+            sheet,
+        )
         written.append(sheet)
         if len(rows) > _ON_A_SHEET:
             note(f"{sheet} shows the first {_ON_A_SHEET} of {len(rows)} images.", quiet)
@@ -164,8 +202,10 @@ def explain(
             {
                 "picture": str(written[-1]),
                 "pictures": [str(path) for path in written],
-                "findings": [_as_json(each) for each in findings],
-                "left_out": {str(path): reason for path, reason in refused.items()},
+                "findings": [_as_json(each, addresses) for each in findings],
+                "left_out": {
+                    addresses.get(path, str(path)): reason for path, reason in refused.items()
+                },
             }
         )
         return
@@ -174,7 +214,14 @@ def explain(
     else:
         for each in findings:
             subject = f"{each.model} {each.method} " if compare else ""
-            note(f"{each.image}: {subject}{each.class_name} {each.certainty}", quiet)
+            image = addresses.get(each.image, str(each.image))
+            note(f"{image}: {subject}{each.class_name} {each.certainty}", quiet)
+    for each in findings:
+        if each.is_empty:
+            note(
+                f"The heatmap of {each.class_name} by {each.method} on {each.image.name} has the "
+                "same value everywhere, so it marks no place. Try another --layer or --method."
+            )
     for line in dict.fromkeys(each.conditions for each in findings):
         note(line, quiet)
     for path in written:
@@ -195,24 +242,32 @@ def _require_models(names: Sequence[str]) -> None:
             )
 
 
-def _leave_out(refused: dict[Path, str], given: Sequence[Path]) -> None:
+def _leave_out(refused: dict[Path, str], given: Sequence[Path], addresses: dict[Path, str]) -> None:
     """Names the images that cannot be read; raises if there are no others."""
     if len(refused) == len(given):
         first = next(iter(refused.values()))
         several = f"None of the {len(given)} images can be read. " if len(given) > 1 else ""
         raise UserError(several + first)
     for path, reason in refused.items():
-        note(f"left out {path}: {reason}")
+        note(f"left out {addresses.get(path, path)}: {reason}")
 
 
-def _as_json(finding: Any) -> dict[str, Any]:
+def _draw_row(row: Any, colormap: str) -> Any:
+    from kgradcam.pictures.drawing import draw_explanations
+
+    return draw_explanations([row], colormap)
+
+
+def _as_json(finding: Any, addresses: dict[Path, str]) -> dict[str, Any]:
     """A finding in plain values; JSON has no NaN."""
     values = asdict(finding)
+    boxes, scores = values.pop("boxes").round(2).tolist(), values.pop("box_scores").tolist()
     numbers = {**finding.measures, "probability": finding.probability, "score": finding.score}
     finite = {name: each if math.isfinite(each) else None for name, each in numbers.items()}
     return {
         **values,
-        "image": str(finding.image),
+        "image": addresses.get(finding.image, str(finding.image)),
+        "boxes": [{"box": box, "score": score} for box, score in zip(boxes, scores, strict=True)],
         "probability": finite["probability"],
         "score": finite["score"],
         "measures": {name: finite[name] for name in finding.measures},

@@ -227,8 +227,11 @@ def _open(source: Path | bytes, filtered: bool = False) -> Iterator[Any]:
         except (UserError, StorageError):
             raise
         except Exception as error:
+            advice = ""
+            if isinstance(source, Path) and source.suffix.lower() in (".npy", ".npz"):
+                advice = " It holds an array. Save it as PNG, or use kgradcam.explain in Python."
             raise UserError(
-                f"{_name(source)} is not a readable image: {_reason(error)}."
+                f"{_name(source)} is not a readable image: {_reason(error)}.{advice}"
             ) from error
         yield image
 

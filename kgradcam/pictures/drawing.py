@@ -9,28 +9,32 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.boxes.overlap import Boxes
 from kgradcam.pictures.blending import COLORMAP, Picture, overlay
 from kgradcam.pictures.figures import DPI, drawable, shorten, text_extent
+from kgradcam.pictures.grid import (
+    DASHES,
+    INK,
+    MARGIN_INCHES,
+    PICTURE_INCHES,
+    TITLE_INCHES,
+    Grid,
+    draw_boxes,
+    picture_size,
+    show_picture,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.transforms import Bbox
 
-Boxes = npt.NDArray[np.float64]
-
 # They differ in brightness, in dashes, and in hues that colour-blind readers can distinguish.
 # Neither occurs in the colormap of the heatmaps.
 GROUND_TRUTH_COLOR = "#00e5ff"
 PREDICTION_COLOR = "#ff3dbe"
-_INK = "#1b1b1b"
-_PICTURE_INCHES = 2.8
-_TITLE_INCHES = 0.27
-_HEADER_INCHES = 0.55
-_GAP_INCHES = 0.06
-_MARGIN_INCHES = 0.16
 _LABEL_INSET_INCHES = 0.04
-_DASHES = (0, (3, 1.2))
+_PALEST = 0.25  # opacity of a box with a low score
 
 
 @dataclass(frozen=True)
@@ -65,12 +69,16 @@ class ExplanationRow:
         title: The text above the image.
         heatmaps: float `[heatmaps, height, width]` in [0, 1].
         heatmap_titles: The text above each heatmap.
+        boxes: Boxes to draw on each heatmap, xyxy in pixels of the image. Default: none.
+        scores: Their scores, in [0, 1].
     """
 
     image: Picture
     title: str
     heatmaps: npt.NDArray[np.float32]
     heatmap_titles: Sequence[str]
+    boxes: Sequence[Boxes] = ()
+    scores: Sequence[npt.NDArray[np.float64]] = ()
 
 
 def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) -> "Figure":
@@ -86,7 +94,7 @@ def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) 
     """
     across = min(len(panels), 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3)
     rows = [panels[i : i + across] for i in range(0, len(panels), across)]
-    grid = _Grid([[panel.image.shape for panel in row] for row in rows], pictures=2)
+    grid = Grid([[panel.image.shape for panel in row] for row in rows], pictures=2)
     _title_and_legend(grid.figure, title)
     for i, row in enumerate(rows):
         for j, panel in enumerate(row):
@@ -94,42 +102,77 @@ def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) 
             plain = grid.axes(i, j, panel.image)
             hot = grid.axes(i, j, overlay(panel.image, panel.heatmap, colormap=colormap), place=1)
             for axes in (plain, hot):
-                _draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
-                _draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)
+                draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
+                draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)
             _label_boxes(plain, panel.predictions, panel.scores)
     return grid.figure
 
 
-def draw_explanations(rows: Sequence[ExplanationRow]) -> "Figure":
+def draw_explanations(rows: Sequence[ExplanationRow], colormap: str = COLORMAP) -> "Figure":
     """Draws each image beside its heatmaps, several images in a row where there are many.
 
     Args:
         rows: The images, at least one, all with the same number of heatmaps.
+        colormap: See `overlay`.
 
     Returns:
         A figure that is about square; see `figures.save`.
     """
-    cells = [
-        [
-            (row.image, row.title),
-            *(
-                (overlay(row.image, heatmap), title)
-                for heatmap, title in zip(row.heatmaps, row.heatmap_titles, strict=True)
-            ),
-        ]
-        for row in rows
-    ]
-    size = np.mean([_picture_size(row.image.shape) for row in rows], axis=0)
+    cells = [_cells(row, colormap) for row in rows]
+    size = np.mean([picture_size(row.image.shape) for row in rows], axis=0)
     across = _cells_across(len(rows), len(cells[0]), size)
     together = max(1, across // len(cells[0]))
     groups = [list(chain(*cells[i : i + together])) for i in range(0, len(cells), together)]
     lines = [group[i : i + across] for group in groups for i in range(0, len(group), across)]
-    grid = _Grid([[picture.shape for picture, _ in line] for line in lines], header=False)
+    grid = Grid([[picture.shape for picture, *_ in line] for line in lines], header=False)
     for i, line in enumerate(lines):
-        for j, (picture, title) in enumerate(line):
-            grid.axes(i, j, picture)
+        for j, (picture, title, boxes, scores) in enumerate(line):
+            _draw_scored_boxes(grid.axes(i, j, picture), boxes, scores)
             grid.title(i, j, title)
     return grid.figure
+
+
+def draw_overlays(row: ExplanationRow, colormap: str = COLORMAP) -> "Figure":
+    """Draws the heatmaps of an image over it, side by side, without titles and margins.
+
+    A pixel of the image is a pixel of the figure.
+
+    Args:
+        row: The image and its heatmaps.
+        colormap: See `overlay`.
+
+    Returns:
+        A figure; see `figures.save`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    _, *cells = _cells(row, colormap)
+    height, width = row.image.shape[:2]
+    # Matplotlib cuts fractions of a pixel off, and 451 / 160 * 160 may be a little below 451.
+    size = ((len(cells) * width + 1e-6) / DPI, (height + 1e-6) / DPI)
+    figure = Figure(figsize=size, dpi=DPI)
+    FigureCanvasAgg(figure)
+    for i, (picture, _, boxes, scores) in enumerate(cells):
+        axes = figure.add_axes((i / len(cells), 0, 1 / len(cells), 1))
+        show_picture(axes, picture)
+        _draw_scored_boxes(axes, boxes, scores)
+    return figure
+
+
+_Cell = tuple[Picture, str, Boxes, npt.NDArray[np.float64]]
+
+
+def _cells(row: ExplanationRow, colormap: str) -> list[_Cell]:
+    """The image and its heatmaps, each with a title, boxes and their scores."""
+    none = np.zeros((0, 4)), np.zeros(0)
+    boxes = list(zip(row.boxes, row.scores, strict=True)) or [none] * len(row.heatmaps)
+    heatmaps = zip(row.heatmaps, row.heatmap_titles, boxes, strict=True)
+    overlays = [
+        (overlay(row.image, heatmap, colormap=colormap), title, *drawn)
+        for heatmap, title, drawn in heatmaps
+    ]
+    return [(row.image, row.title, *none), *overlays]
 
 
 def _cells_across(rows: int, each: int, size: Sequence[float]) -> int:
@@ -143,8 +186,8 @@ def _cells_across(rows: int, each: int, size: Sequence[float]) -> int:
 
     def elongation(across: int) -> float:
         lines = math.ceil(each / across) * math.ceil(rows / max(1, across // each))
-        width = across * (_PICTURE_INCHES + _MARGIN_INCHES)
-        height = lines * (size[1] + _TITLE_INCHES + _MARGIN_INCHES)
+        width = across * (PICTURE_INCHES + MARGIN_INCHES)
+        height = lines * (size[1] + TITLE_INCHES + MARGIN_INCHES)
         return abs(math.log(width / height))
 
     choices = [each * count for count in range(1, rows + 1)]
@@ -152,88 +195,22 @@ def _cells_across(rows: int, each: int, size: Sequence[float]) -> int:
     return min(choices, key=elongation)
 
 
-class _Grid:
-    """A figure of cells. Each has a title above one picture, or above several side by side.
-
-    Positions are computed in inches from the top left, so that nothing can overlap.
-    """
-
-    def __init__(
-        self, shapes: Sequence[Sequence[Sequence[int]]], pictures: int = 1, header: bool = True
-    ) -> None:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-
-        self._cell = pictures * _PICTURE_INCHES + (pictures - 1) * _GAP_INCHES
-        self._heights = [max(_picture_size(shape)[1] for shape in row) for row in shapes]
-        self._header = _HEADER_INCHES if header else _MARGIN_INCHES / 2
-        self._width = self._left(max(map(len, shapes)))
-        self._height = self._top(len(shapes))
-        self.figure = Figure(figsize=(self._width, self._height), dpi=DPI, facecolor="white")
-        FigureCanvasAgg(self.figure)
-
-    def _left(self, column: int) -> float:
-        return _MARGIN_INCHES + column * (self._cell + _MARGIN_INCHES)
-
-    def _top(self, row: int) -> float:
-        return self._header + sum(self._heights[:row]) + row * (_TITLE_INCHES + _MARGIN_INCHES)
-
-    def axes(self, row: int, column: int, picture: Picture, place: int = 0) -> "Axes":
-        """Shows a picture in a cell, at a place from the left; its axes are in its pixels."""
-        width, height = _picture_size(picture.shape)
-        left = self._left(column) + place * (width + _GAP_INCHES)
-        bottom = self._height - self._top(row) - _TITLE_INCHES - height
-        axes = self.figure.add_axes(
-            (
-                left / self._width,
-                bottom / self._height,
-                width / self._width,
-                height / self._height,
-            )
-        )
-        # Pixel edges lie at whole numbers, as the coordinates of half-open boxes do.
-        extent = (0, picture.shape[1], picture.shape[0], 0)
-        axes.imshow(picture, extent=extent, interpolation="antialiased", aspect="auto")
-        axes.set_axis_off()
-        return axes
-
-    def title(self, row: int, column: int, text: str) -> None:
-        """Writes a title above a cell, shortened to its width."""
-        label = self.figure.text(
-            self._left(column) / self._width,
-            1 - (self._top(row) + _TITLE_INCHES - 0.06) / self._height,
-            drawable(text),
-            fontsize=9,
-            color=_INK,
-            va="bottom",
-            parse_math=False,
-        )
-        shorten(label, self._cell * DPI)
-
-
-def _picture_size(shape: Sequence[int]) -> tuple[float, float]:
-    """Width and height in inches; the longer side is `_PICTURE_INCHES`."""
-    height, width = shape[:2]
-    scale = _PICTURE_INCHES / max(height, width)
-    return width * scale, height * scale
-
-
 def _title_and_legend(figure: "Figure", title: str) -> None:
     from matplotlib.lines import Line2D
 
     height = figure.get_figheight()
     handles = [
-        Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=_DASHES),
+        Line2D([], [], color=GROUND_TRUTH_COLOR, linewidth=2.5, linestyle=DASHES),
         Line2D([], [], color=PREDICTION_COLOR, linewidth=2.5),
     ]
-    left = _MARGIN_INCHES / figure.get_figwidth()
+    left = MARGIN_INCHES / figure.get_figwidth()
     label = figure.text(
         left,
         1 - 0.08 / height,
         drawable(title),
         fontsize=11,
         fontweight="bold",
-        color=_INK,
+        color=INK,
         va="top",
         parse_math=False,
     )
@@ -248,30 +225,15 @@ def _title_and_legend(figure: "Figure", title: str) -> None:
         ncols=2,
         frameon=False,
         fontsize=9,
-        labelcolor=_INK,
+        labelcolor=INK,
     )
 
 
-def _draw_boxes(axes: "Axes", boxes: Boxes, color: str, dashed: bool) -> None:
-    from matplotlib.patches import Rectangle
-    from matplotlib.patheffects import Normal, Stroke
-
-    for xmin, ymin, xmax, ymax in boxes:
-        axes.add_patch(
-            Rectangle(
-                (xmin, ymin),
-                xmax - xmin,
-                ymax - ymin,
-                fill=False,
-                edgecolor=color,
-                linewidth=1.4,
-                linestyle=_DASHES if dashed else "solid",
-                # Unclipped, a box on the border keeps its full line width. The dark rim keeps
-                # a box visible on a background of its own colour.
-                clip_on=False,
-                path_effects=[Stroke(linewidth=2.6, foreground="black", alpha=0.55), Normal()],
-            )
-        )
+def _draw_scored_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) -> None:
+    """Draws boxes; the lower the score beside the best one, the paler."""
+    opacities = np.maximum(scores / scores.max(initial=1e-9), _PALEST)
+    for box, opacity in zip(boxes, opacities.tolist(), strict=True):
+        draw_boxes(axes, box[np.newaxis], PREDICTION_COLOR, dashed=False, opacity=opacity)
 
 
 def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) -> None:
@@ -281,8 +243,8 @@ def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) ->
     falling score; one that fits in no corner is left out.
     """
     taken: list[Bbox] = []
-    # In pixels of the image, whose longer side is drawn `_PICTURE_INCHES` long.
-    inset = _LABEL_INSET_INCHES / _PICTURE_INCHES * max(axes.get_xlim()[1], axes.get_ylim()[0])
+    # In pixels of the image, whose longer side is drawn `PICTURE_INCHES` long.
+    inset = _LABEL_INSET_INCHES / PICTURE_INCHES * max(axes.get_xlim()[1], axes.get_ylim()[0])
     for i in np.argsort(-scores, kind="stable"):
         label = axes.text(
             0,

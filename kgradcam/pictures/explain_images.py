@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.normalization import Heatmap
+from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import Size, resize, to_channels
 from kgradcam.errors import BatchError, UserError
 from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
@@ -26,9 +28,12 @@ from kgradcam.pictures.blending import Picture
 from kgradcam.pictures.drawing import ExplanationRow
 from kgradcam.pictures.picture_explanation import visible_heatmap
 
+NO_HEAT = "no heat"
+"""In the title of a heatmap that has the same value everywhere."""
 LARGEST_SIDE = 448
 """The longer side in pixels of images for a model whose own size is unknown."""
-_LARGEST_DRAWN = 1024  # a panel has 448 pixels
+LARGEST_DRAWN = 1024
+"""The longer side in pixels of images to draw; a panel of a figure has 448 pixels."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,17 @@ class Finding:
         model: The model's name.
         method: The method's name.
         class_name: The explained class.
+        class_index: Its output, or outputs; `None` for a difference of classes.
         probability: The model's probability of the class, in [0, 1]; NaN for a regression.
         score: The explained score; the predicted value of a regression.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
         size: Width and height in pixels of the image as the model saw it.
         pixels: Its preprocessing, in words.
         layer: The explained layer, or layers.
+        boxes: Boxes around the heat, the best first, xyxy in pixels of the upright image.
+        box_scores: Their scores, see `find_boxes`.
+        picture_size: Width and height of the upright image in pixels.
+        is_empty: Whether the heatmap has the same value everywhere, so that nothing is drawn.
         measures: Faithfulness by name, empty unless measured; see `metrics.faithfulness.MEASURES`.
     """
 
@@ -53,12 +63,17 @@ class Finding:
     model: str
     method: str
     class_name: str
+    class_index: ClassTarget | None
     probability: float
     score: float
     precision: str
     size: tuple[int, int]
     pixels: str
     layer: str | tuple[str, ...] | None
+    boxes: Boxes
+    box_scores: npt.NDArray[np.float64]
+    picture_size: tuple[int, int]
+    is_empty: bool
     measures: dict[str, float]
 
     @property
@@ -107,6 +122,9 @@ class ImageExplainer:
         measured: Also measures how faithful each heatmap is.
         precision: The precision of the forward pass; see `GradCAM.freeze`.
         against: Classes that each of `classes` is compared with; see `targets.difference`.
+        largest_drawn: The longer side in pixels of the image and heatmaps to draw; larger ones are
+            scaled. `None` keeps the size of the image.
+        boxes: Also draws the boxes around the heat.
 
     Raises:
         UserError: A method or layer is unknown, or `classes` is empty while the models have
@@ -123,6 +141,8 @@ class ImageExplainer:
         measured: bool = False,
         precision: str = "float32",
         against: Sequence[str] = (),
+        largest_drawn: int | None = LARGEST_DRAWN,
+        boxes: bool = False,
     ) -> None:
         if not classes and len({each.class_count for each in classifiers}) > 1:
             counts = ", ".join(f"{each.name} of {each.class_count}" for each in classifiers)
@@ -133,6 +153,7 @@ class ImageExplainer:
         self._classes, self._against = classes, against
         self._size = image_size
         self._measured = measured
+        self._largest_drawn, self._boxes = largest_drawn, boxes
         self._precision = choose_precision(precision)
         self._several = (len(classifiers) > 1, len(methods) > 1)
         scores = [_differences(each, classes, against) if against else None for each in classifiers]
@@ -164,7 +185,8 @@ class ImageExplainer:
         top: list[ClassTarget] = []
         heatmaps: list[Heatmap] = []
         findings: list[Finding] = []
-        drawn = resize(photograph, _bounded(photograph, _LARGEST_DRAWN))
+        size = photograph.shape[1::-1]
+        drawn = resize(photograph, _bounded(photograph, self._largest_drawn or max(size)))
         for i, (classifier, method, live) in enumerate(self._live):
             seen = self._seen(photograph, classifier)
             targets = [
@@ -193,25 +215,41 @@ class ImageExplainer:
                         heatmap, drawn.shape[1::-1], seen.shape[1:3], explanation.extent
                     )
                 )
+                probability = float(explanation.probabilities[0, j])
+                boxes, box_scores = find_boxes(
+                    *(heatmap, size, 1.0 if math.isnan(probability) else probability),
+                    extent=explanation.extent,
+                )
                 findings.append(
                     Finding(
                         image=path,
                         model=classifier.name,
                         method=method,
                         class_name=name,
-                        probability=float(explanation.probabilities[0, j]),
+                        class_index=None if self._against else (targets or top)[j],
+                        probability=probability,
                         score=float(explanation.scores[0, j]),
                         precision=explainer.precision,
                         size=(seen.shape[2], seen.shape[1]),
                         pixels=classifier.pixels,
                         layer=explainer.layer,
+                        boxes=boxes,
+                        box_scores=box_scores,
+                        picture_size=size,
+                        is_empty=bool(np.ptp(heatmap) == 0),
                         measures={key: float(values[0, j]) for key, values in measures.items()},
                     )
                 )
         titles = [_title(each, *self._several) for each in findings]
-        return ExplainedImage(
-            ExplanationRow(drawn, path.name, np.stack(heatmaps), titles), findings
-        )
+        row = ExplanationRow(drawn, path.name, np.stack(heatmaps), titles)
+        if self._boxes:
+            scale = drawn.shape[1] / size[0]
+            row = replace(
+                row,
+                boxes=[scale * each.boxes for each in findings],
+                scores=[each.box_scores for each in findings],
+            )
+        return ExplainedImage(row, findings)
 
     def _seen(self, photograph: Picture, classifier: Classifier) -> npt.NDArray[np.uint8]:
         """The image as a batch of one, as a model takes it."""
@@ -263,6 +301,7 @@ def _differences(
 def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
     """The parts that differ between heatmaps come first, so that a long class name is cut last."""
     parts = [finding.model] * with_model + [finding.method] * with_method
+    parts += [NO_HEAT] * finding.is_empty
     if not parts:
         return f"{finding.class_name}  {finding.certainty}"
     return f"{'  '.join(parts)}  {finding.certainty}  {finding.class_name}"

@@ -18,6 +18,7 @@ import PIL.ImageOps
 from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.normalization import Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
+from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import read_image, resize, to_channels, to_rgb
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.class_groups import ClassTarget
@@ -26,7 +27,7 @@ from kgradcam.heatmaps.methods import find_method
 from kgradcam.models.classifier import OWN, Classifier, imagenet_names, load_classifier
 from kgradcam.models.preprocessing import find_preprocessing, preprocessing_of
 from kgradcam.pictures.blending import OPACITY, Picture, as_picture, overlay
-from kgradcam.pictures.drawing import Boxes, ExplanationRow, draw_explanations
+from kgradcam.pictures.drawing import ExplanationRow, draw_explanations
 from kgradcam.pictures.figures import encode, save
 
 if TYPE_CHECKING:
