@@ -85,7 +85,7 @@ def detect(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
+    model: options.Model = "resnet50",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
     scale_pixels: options.ScalePixels = False,

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from kgradcam import progress
-from kgradcam.cli import options
+from kgradcam.cli import completion, options
 from kgradcam.cli.downloads import download_all
 from kgradcam.cli.image_files import find_images, output_files
 from kgradcam.cli.output import note, print_json, print_table
@@ -40,7 +40,7 @@ def explain(
             show_default="the folder explained",
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help=options.MODEL)] = "resnet50",
+    model: options.Model = "resnet50",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
     scale_pixels: options.ScalePixels = False,
@@ -76,6 +76,7 @@ def explain(
             "weights.",
             metavar="METHOD|MODEL[=FILE]",
             show_default=False,
+            autocompletion=completion.methods_and_models,
         ),
     ] = None,
     metrics: Annotated[
@@ -220,7 +221,8 @@ def explain(
         if each.is_empty:
             note(
                 f"The heatmap of {each.class_name} by {each.method} on {each.image.name} has the "
-                "same value everywhere, so it marks no place. Try another --layer or --method."
+                "same value everywhere, so it marks no place. Try another --layer or --method.",
+                quiet,
             )
     for line in dict.fromkeys(each.conditions for each in findings):
         note(line, quiet)

@@ -13,7 +13,7 @@ from kgradcam.errors import UsageError, did_you_mean
 
 
 def export_model(
-    model: Annotated[str, typer.Argument(help=options.MODEL)],
+    model: options.ModelArgument,
     out: Annotated[
         Path, typer.Option(help="Folder to write; a file for litert and onnx.", metavar="PATH")
     ],

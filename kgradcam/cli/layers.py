@@ -5,13 +5,13 @@ from typing import Annotated, Any
 
 import typer
 
-from kgradcam.cli.options import MODEL, AsJson, Imports, Output, TrustModel
+from kgradcam.cli.options import AsJson, Imports, ModelArgument, Output, TrustModel
 from kgradcam.cli.output import print_json, print_table
 from kgradcam.cli.startup import import_tensorflow
 
 
 def layers(
-    model: Annotated[str, typer.Argument(help=MODEL)],
+    model: ModelArgument,
     weights: Annotated[
         str | None,
         typer.Option(help="Weights to load. Default: none, since only shapes are listed."),

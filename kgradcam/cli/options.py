@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kgradcam.cli import completion
 from kgradcam.cli.config_file import read_config
 from kgradcam.cli.parsing import Numbers, fractions, pixels
 
@@ -25,10 +26,7 @@ LAYER = (
     "Layer to explain; repeat to fuse several. Default: the last layer with spatial dimensions; "
     "`kgradcam layers` lists them."
 )
-METHOD = (
-    "Method of the heatmap: gradcam, guided-gradcam, cam, gradcam++, xgradcam, hirescam, layercam, "
-    "counterfactual, eigencam, scorecam or ablationcam."
-)
+METHOD = f"Method of the heatmap: {', '.join(completion.METHODS[:-1])} or {completion.METHODS[-1]}."
 PRECISION = (
     "Precision of the forward pass up to the layer: float32, bfloat16, float16, or auto. auto "
     "reduces it where the machine supports that (detect: from 500 images on)."
@@ -77,8 +75,15 @@ Imports = Annotated[
         show_default=False,
     ),
 ]
-Layer = Annotated[list[str] | None, typer.Option(help=LAYER, metavar="NAME", show_default=False)]
-Method = Annotated[str, typer.Option(help=METHOD, metavar="NAME")]
+Layer = Annotated[
+    list[str] | None,
+    typer.Option(help=LAYER, metavar="NAME", show_default=False, autocompletion=completion.layers),
+]
+Model = Annotated[str, typer.Option(help=MODEL, autocompletion=completion.models)]
+ModelArgument = Annotated[str, typer.Argument(help=MODEL, autocompletion=completion.models)]
+Method = Annotated[
+    str, typer.Option(help=METHOD, metavar="NAME", autocompletion=completion.methods)
+]
 Precision = Annotated[str, typer.Option(help=PRECISION, metavar="NAME")]
 MaxPixels = Annotated[
     int | None,
@@ -175,7 +180,12 @@ Ious = Annotated[
     ),
 ]
 Protocol = Annotated[
-    str, typer.Option(help="Rules of matching and of AP.", metavar="2021|voc2007|voc2010")
+    str,
+    typer.Option(
+        help="Rules of matching and of AP.",
+        metavar="2021|voc2007|voc2010",
+        autocompletion=completion.protocols,
+    ),
 ]
 Config = Annotated[
     Path | None,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgradcam.cli import options
+from kgradcam.cli import completion, options
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, print_table, report_skipped
 from kgradcam.cli.parsing import pixel_scale
@@ -44,7 +44,10 @@ def train(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[str, typer.Option(help=f"The backbone: {options.MODEL}")] = "resnet50",
+    model: Annotated[
+        str,
+        typer.Option(help=f"The backbone: {options.MODEL}", autocompletion=completion.models),
+    ] = "resnet50",
     weights: Annotated[
         str,
         typer.Option(
