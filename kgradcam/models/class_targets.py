@@ -146,14 +146,30 @@ def dataset_targets(
         {'kangaroo': (104,)}
     """
     targets: dict[str, Target] = {}
+    unmatched: dict[str, str] = {}
     for option in options:
         name, target = _split_option(option, dataset_classes)
         # In `--class all --class kangaroo=104` the explicit target overrides the name.
         if target:
             targets[name] = parse_target(target, class_names, class_count)
         elif name not in targets:
-            # A name from a dataset is a name: class "2" is not output 2.
-            targets[name] = _sides(_find_name(name, class_names), class_names, class_count)
+            try:
+                # A name from a dataset is a name: class "2" is not output 2.
+                targets[name] = _sides(_find_name(name, class_names), class_names, class_count)
+            except UserError as error:
+                unmatched[name] = str(error)
+    unmatched = {name: each for name, each in unmatched.items() if name not in targets}
+    if unmatched and (len(unmatched) == 1 or class_names is None):
+        raise UserError(next(iter(unmatched.values())))
+    if unmatched:
+        names = tuple(class_names or ())
+        known = imagenet.all_names() if names == imagenet.CLASS_NAMES else names
+        hints = [f"{name!r}.{did_you_mean(name, known)}" for name in unmatched]
+        raise UserError(
+            f"{len(unmatched)} classes of the dataset are no outputs of the model: "
+            f"{' '.join(hints)} Give --class NAME=TARGET for each, or --classes FILE, or choose "
+            "others by --class."
+        )
     return targets
 
 

@@ -99,5 +99,9 @@ def find_class(name: str) -> int:
     if indices:
         several = ", ".join(f"{index} {CLASS_NAMES[index]}" for index in indices)
         raise UserError(f"class {name!r} is ambiguous: {several}. Give the index.")
-    options = [*_BY_NAME, *_BY_LEMMA]
-    raise UserError(f"class {name!r} is not an ImageNet class.{did_you_mean(name, options)}")
+    raise UserError(f"class {name!r} is not an ImageNet class.{did_you_mean(name, all_names())}")
+
+
+def all_names() -> list[str]:
+    """Returns all names of the classes, lower case: those of outputs, and WordNet's lemmas."""
+    return [*_BY_NAME, *_BY_LEMMA]

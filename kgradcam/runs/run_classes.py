@@ -45,7 +45,7 @@ def run_classes(
 def _mapped(present: Sequence[str], mapping: Mapping[str, str], dataset: Dataset) -> list[str]:
     found = [name for name in present if name in mapping]
     if not found:
-        pairs = [f"{name!r}.{did_you_mean(name, mapping)}" for name in present[:5]]
+        pairs = [f"{name!r}.{did_you_mean(name, mapping)}" for name in present]
         raise UserError(
             f"No class of {dataset.name} is in the mapping of classes. It has {' '.join(pairs)}"
         )

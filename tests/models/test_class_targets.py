@@ -110,6 +110,18 @@ def test_an_explicit_target_overrides_a_name() -> None:
         assert dataset_targets(options, voc.CLASSES, imagenet.CLASS_NAMES, 1000) == {"cat": (7,)}
 
 
+def test_all_unmatched_names_have_their_nearest_names() -> None:
+    options, classes = ["tabbi", "horse", "cat", "zzyzx"], ("tabbi", "horse", "cat", "zzyzx")
+    with pytest.raises(UserError) as error:
+        dataset_targets(options, classes, imagenet.CLASS_NAMES, 1000)
+    text = str(error.value)
+    assert text.startswith("2 classes of the dataset are no outputs of the model: 'tabbi'. Did you")
+    assert "'tabby'" in text
+    assert "? 'zzyzx'. Give --class NAME=TARGET for each" in text
+    with pytest.raises(UserError, match=r"^class 'zzyzx' is not an ImageNet class\.$"):
+        dataset_targets(["zzyzx", "tabbi", "tabbi=281"], classes, imagenet.CLASS_NAMES, 1000)
+
+
 def test_a_class_must_occur_in_the_dataset() -> None:
     with pytest.raises(
         UserError, match=r"'dogs' does not occur in .* Did you mean 'dog'.* Its classes: cat, dog"
