@@ -77,9 +77,11 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
         axes.plot(x, y, "o", color="#d6336c", markersize=6)
         axes.set_title(f"IoU {iou:g}: best {y:.1f} at {x:g}", fontsize=10)
         axes.set(xlabel="heat threshold", ylabel="AP, percent")
-        axes.set_ylim(bottom=0)
         axes.margins(y=0.12)
         axes.grid(alpha=0.25)
+    top = max(axes.get_ylim()[1] for axes in panels)
+    for axes in panels:  # one scale, so that panels compare at a glance
+        axes.set_ylim(0, top)
     _legend(figure, panels[0])
     return figure
 
@@ -87,9 +89,10 @@ def _draw_thresholds(evaluation: Result, rows: Sequence[Row]) -> "Figure":
 def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
     ious = _some(evaluation.ious)
     figure, panels = _panels(len(ious), f"AP over radius and threshold\n{_subject(evaluation)}")
-    for axes, iou in zip(panels, ious, strict=True):
-        radii, thresholds, values, (y, x) = _grid(rows, iou)
-        image = axes.imshow(values, aspect="auto", origin="lower", cmap="viridis")
+    grids = [_grid(rows, iou) for iou in ious]
+    limits = {"vmin": 0, "vmax": np.nanmax([values for _, _, values, _ in grids])}
+    for axes, iou, (radii, thresholds, values, (y, x)) in zip(panels, ious, grids, strict=True):
+        image = axes.imshow(values, aspect="auto", origin="lower", cmap="viridis", **limits)
         axes.plot(x, y, "o", markerfacecolor="none", markeredgecolor="#d6336c", markersize=9, mew=2)
         ticks = np.unique(np.linspace(0, len(thresholds) - 1, min(6, len(thresholds))).astype(int))
         axes.set_xticks(ticks, [f"{thresholds[i]:g}" for i in ticks])
@@ -97,7 +100,7 @@ def _draw_options(evaluation: Result, rows: Sequence[Row]) -> "Figure":
         best = f"best {values[y, x]:.1f} at {thresholds[x]:g}, radius {radii[y]}"
         axes.set_title(f"IoU {iou:g}: {best}", fontsize=9)
         axes.set(xlabel="heat threshold", ylabel="smoothing radius, pixels")
-        figure.colorbar(image, ax=axes, shrink=0.85)
+    figure.colorbar(image, ax=panels, shrink=0.85, label="AP, percent")
     return figure
 
 
@@ -131,6 +134,9 @@ def _draw_differences(evaluation: Result) -> "Figure":
         axes.set_title(f"IoU {iou:g}", fontsize=10)
         axes.set(xlabel="difference of AP, percent")
         axes.grid(alpha=0.25)
+    left, right = zip(*(axes.get_xlim() for axes in panels), strict=True)
+    for axes in panels:
+        axes.set_xlim(min(left), max(right))
     _legend(figure, panels[0])
     return figure
 
@@ -163,19 +169,29 @@ def _draw_precision_recall(evaluation: Result) -> "Figure":
     colors = matplotlib.colormaps["plasma"](np.linspace(0, _PALEST, len(ious)))
     widths = _widths(len(ious))
     boxes, radius, threshold = evaluation.best
+    found = {
+        (row.class_name, row.iou): f"{100 * row.measures['ap']:.1f}"
+        for row in evaluation.rows
+        if row.option == evaluation.best
+    }
     at = f"threshold {threshold:g}, radius {radius}" if boxes == HEATMAP else "given boxes"
     figure, panels = _panels(len(names), f"Precision over recall\n{_source(evaluation)}, {at}")
+    alone = len(names) == 1
     for axes, name in zip(panels, names, strict=True):
         for curve in evaluation.curves:
             if curve.class_name == name:
+                ap = found.get((name, curve.iou))
                 color = colors[ious.index(curve.iou)]
                 axes.plot(
                     *(100 * np.array(each) for each in (curve.recall, curve.precision)),
                     color=color,
                     linewidth=widths[ious.index(curve.iou)],
-                    label=f"IoU {curve.iou:g}",
+                    label=f"IoU {curve.iou:g}" + (f": AP {ap}" if alone and ap else ""),
                 )
-        axes.set_title(drawable(name), fontsize=10, parse_math=False)
+        # The legend of several panels has no place for the AP of each.
+        aps = [] if alone or len(ious) > _MAX_IOUS else [found.get((name, iou)) for iou in ious]
+        title = f"{name}: AP {', '.join(map(str, aps))}" if all(aps) and aps else name
+        axes.set_title(drawable(title), fontsize=10, parse_math=False)
         shorten(axes.title, _PANEL_INCHES * figure.dpi)
         axes.set(xlabel="recall, percent", ylabel="precision, percent")
         axes.set(xlim=(0, 100), ylim=(0, 103))

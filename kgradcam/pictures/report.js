@@ -117,7 +117,7 @@ const ORDERS = {
   worst: (a, b) => (a.iou ?? 2) - (b.iou ?? 2) || byScore(a, b),
   best: (a, b) => (b.iou ?? -1) - (a.iou ?? -1) || byScore(a, b),
   confident: byScore,
-  doubtful: (a, b) => byScore(b, a),
+  doubtful: (a, b) => b.doubt - a.doubt,
   name: (a, b) => (a.file < b.file ? -1 : a.file > b.file ? 1 : 0),
 };
 
@@ -157,6 +157,7 @@ for (const name of [...new Set(data.cards.map((card) => card.class))].sort()) {
   option.value = name;
   document.getElementById("class").append(option);
 }
+if (data.cards.every((card) => card.iou === null)) document.getElementById("order").value = "doubtful";
 slider.value = step;
 slider.addEventListener("input", () => {
   step = Number(slider.value);

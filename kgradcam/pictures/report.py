@@ -49,7 +49,8 @@ def build_report(
         thresholds: Heat thresholds of the tables and charts. Default: the run's own.
         iou_thresholds: The IoU thresholds at which a box counts as correct.
         protocol: The rules of matching and of AP.
-        count: The number of heatmaps in the gallery, the worst first. With 0 the dataset is not
+        count: The number of heatmaps in the gallery, the worst first; without annotated objects
+            the most doubtful. With 0 the dataset is not
             needed.
         picture_size: The longer side of their pictures in pixels.
         data_dir: The folder of tensorflow-datasets.
@@ -107,7 +108,8 @@ def _json(data: Any) -> str:
 
 
 def _summary(run: Run, evaluation: Result, shown: int, total: int) -> str:
-    which = f"all {total:,}" if shown == total else f"the worst {shown:,} of {total:,}"
+    first = "worst" if len(run.ground_truth.boxes) else "most doubtful"
+    which = f"all {total:,}" if shown == total else f"the {first} {shown:,} of {total:,}"
     chosen = ""
     if evaluation.chosen_on_the_test:
         chosen = ", the best, selected on the data that it is scored on"

@@ -38,17 +38,22 @@ class Card:
         score: The confidence of that box; 0 without any box.
         iou: Its highest IoU with an object of the class that is not difficult; 0 without any box,
             `None` without any such object.
+        doubt: The sum of 1 - score over its boxes; see `export.labels`.
     """
 
     record: ClassHeatmap
     image: Image
     score: float
     iou: float | None
+    doubt: float
 
     @property
     def sort_key(self) -> tuple[float, float]:
-        """Orders cards from the lowest IoU; of equals, the most confident first."""
-        return (2.0 if self.iou is None else self.iou), -self.score
+        """Orders cards from the lowest IoU; of equals, the most confident first.
+
+        Cards without an object that counts come last, the most doubtful first.
+        """
+        return (2.0, -self.doubt) if self.iou is None else (self.iou, -self.score)
 
 
 def find_cards(run: Run, threshold: float) -> list[Card]:
@@ -71,7 +76,8 @@ def find_cards(run: Run, threshold: float) -> list[Card]:
         (score,) = found.scores[best] if best else (0.0,)
         ious = _best_ious(found.boxes[best], truth.boxes[annotated])
         (iou,) = ious if best else (0.0 if annotated else None,)
-        cards.append(Card(record, images[key[0]], float(score), iou))
+        doubt = float(np.sum(1 - found.scores[rows])) if rows else 0.0
+        cards.append(Card(record, images[key[0]], float(score), iou, doubt))
     return sorted(cards, key=lambda card: card.sort_key)
 
 
@@ -172,6 +178,7 @@ def _describe_card(
         "probability": _short(record.probability),
         "score": _short(card.score),
         "iou": _short(card.iou),
+        "doubt": _short(card.doubt),
         "heat": _encode_heatmap(record.heatmap),
         "objects": truth.boxes[annotated].tolist(),
         "difficult": truth.difficult[annotated].tolist(),

@@ -147,3 +147,28 @@ def test_differences_of_compared_runs() -> None:
 
 def test_results_without_curves_have_no_chart() -> None:
     assert draw_charts(Result("", {"name": "x"}, (Row("cat", {"CorLoc": 0.5}),))) == {}
+
+
+def test_panels_share_their_scales(evaluation: Result) -> None:
+    charts = draw_charts(evaluation)
+    assert len({axes.get_ylim() for axes in panels(charts["thresholds"], "IoU")}) == 1
+    images = [axes.images[0] for axes in panels(charts["options"], "IoU")]
+    assert [image.get_clim() for image in images] == [(0, pytest.approx(62))] * 3
+    assert len(charts["options"].axes) == 4  # three panels and one scale of colours
+
+
+def test_the_ap_is_beside_its_curve(evaluation: Result) -> None:
+    figure = draw_charts(evaluation)["precision-recall"]
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[0] == "IoU 0.3: AP 62.0"
+    few = evaluation.curves[:2]
+    both = [replace(each, class_name=name) for name in ("dog", "cat") for each in few]
+    rows = [replace(each, class_name="cat") for each in evaluation.rows if each.iou in (0.3, 0.4)]
+    rows += [each for each in evaluation.rows if each.iou in (0.3, 0.4)]
+    several = replace(evaluation, curves=tuple(both), rows=tuple(rows))
+    figure = draw_charts(several)["precision-recall"]
+    assert [axes.get_title() for axes in figure.axes[:2]] == [
+        "dog: AP 62.0, 52.0",
+        "cat: AP 62.0, 52.0",
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["IoU 0.3", "IoU 0.4"]

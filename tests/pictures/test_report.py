@@ -23,6 +23,7 @@ from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.export.labels import labels_of_run
 from kgradcam.metrics.protocol import find_protocol
 from kgradcam.pictures import report, report_cards
 from kgradcam.pictures.blending import overlay
@@ -180,6 +181,17 @@ def test_the_worst_come_first_and_only_so_many(run: Run) -> None:
     # c.jpg has a difficult cat only: nothing there can be missed.
     (difficult,) = [e for e in every if e["file"] == "c.jpg"]
     assert (difficult["iou"], difficult["difficult"]) == (None, [True])
+
+
+def test_the_doubt_of_cards_is_that_of_exported_labels(run: Run) -> None:
+    cards = report_cards.find_cards(run, 0.5)
+    for labels in labels_of_run(run, threshold=0.5).images:
+        doubts = [each.doubt for each in cards if each.image == labels.image]
+        assert sum(doubts) == pytest.approx(labels.doubt)
+    without = [replace(each, iou=None) for each in cards]
+    doubts = [each.doubt for each in sorted(without, key=lambda each: each.sort_key)]
+    assert doubts == sorted(doubts, reverse=True)
+    assert doubts[0] > doubts[-1]
 
 
 def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
@@ -409,7 +421,7 @@ def test_in_a_browser_order_and_class_are_chosen(run: Run, browse) -> None:
         const shown = () => document.getElementById('shown').textContent;
         return () => [
             ...['name', 'confident', 'best', 'worst'].map(order => choose('order', order)),
-            choose('class', 'cat'), shown(),
+            choose('order', 'doubtful'), choose('class', 'cat'), shown(),
             (slider.value = data.thresholds.indexOf(0.9), slider.dispatchEvent(new Event('input')),
                 document.getElementById('at').textContent),
         ];""",
@@ -420,8 +432,10 @@ def test_in_a_browser_order_and_class_are_chosen(run: Run, browse) -> None:
     assert told[1] == [name for name, _ in sorted(scores, key=lambda key: -scores[key])]
     assert told[2][-1] == "c.jpg"  # no object counts there
     assert told[3] == [entry["file"] for entry in entries]
-    assert sorted(told[4]) == ["b.jpg", "c.jpg"]
-    assert told[5:] == ["2 heatmaps", "0.9"]
+    doubts = [entry["doubt"] for entry in entries]
+    assert told[4] == [entries[i]["file"] for i in sorted(range(5), key=lambda i: -doubts[i])]
+    assert sorted(told[5]) == ["b.jpg", "c.jpg"]
+    assert told[6:] == ["2 heatmaps", "0.9"]
 
 
 def test_in_a_browser_cards_are_filtered(run: Run, browse) -> None:
