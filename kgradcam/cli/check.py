@@ -75,13 +75,13 @@ def check(
     limits = _limits("--fail-under", fail_under or (), HIGH_IS_GOOD)
     limits |= _limits("--fail-over", fail_over or (), LOW_IS_GOOD)
     require_absent(junit, force, run, *filter(None, [baseline]), suffixes=(".xml",))
-    found = check_run(Run(run))
-    before = None if baseline is None else check_run(Run(baseline))
+    found = check_run(Run(run), quiet)
+    before = None if baseline is None else check_run(Run(baseline), quiet)
     verdicts = hold_to_limits(found, limits, per_class, before, tolerance)
     for name, meaning in {**HIGH_IS_GOOD, **LOW_IS_GOOD}.items():
         note(f"{name}: {meaning}", quiet)
     print_result(found.result, form)
-    for sentence in found.shortcuts():
+    for sentence in found.shortcuts().values():
         note(sentence, quiet)
     if junit is not None:
         write_atomically(junit, to_junit(verdicts, str(run)))

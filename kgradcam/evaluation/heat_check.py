@@ -4,13 +4,14 @@ All is measured on the stored heatmaps of a run; no model is needed.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
@@ -18,19 +19,26 @@ from kgradcam.evaluation.results import Result
 from kgradcam.evaluation.rows import MIN_IMAGES, Row, headline
 from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
 from kgradcam.metrics.pointing_game import energy_inside, pointing_hit, region_mask
-from kgradcam.metrics.shortcuts import FixedPlace, border_share, fixed_place, outside_cells
+from kgradcam.metrics.shortcuts import (
+    FixedPlace,
+    border_share,
+    fixed_place,
+    heat_cells,
+    outside_cells,
+)
 from kgradcam.runs.run import Run
 
-HIGH_IS_GOOD = {
+HIGH_IS_GOOD: Mapping[str, str] = {
     "energy": "share of the heat in the boxes",
     "pointing": "share of heatmaps whose hottest pixel is in a box, or within 15 pixels",
 }
-LOW_IS_GOOD = {
+LOW_IS_GOOD: Mapping[str, str] = {
     "border": "share of the heat in the outer tenth of the picture; 0.36 if heat is even",
     "fixed": "share of the heat at one place of all pictures, outside the boxes",
 }
 _SUSPICIOUS = 0.25
 """Even heat has 0.14 in the window of a fixed place."""
+_MEAN_GRID = 32
 
 
 @dataclass(frozen=True)
@@ -40,21 +48,26 @@ class HeatCheck:
     Attributes:
         result: A row for each class: `energy`, `pointing`, `border`, `fixed`; NaN where undefined.
         places: The fixed place of each class with enough pictures.
+        mean_heat: The share of the heat in each cell of a picture, float64 `[32, 32]`: the mean
+            over the heatmaps of each class.
     """
 
     result: Result
     places: Mapping[str, FixedPlace]
+    mean_heat: Mapping[str, npt.NDArray[np.float64]]
 
-    def shortcuts(self) -> Iterator[str]:
-        """Yields a sentence for each class that seems to use a shortcut."""
+    def shortcuts(self) -> dict[str, str]:
+        """Returns a sentence for each class that seems to use a shortcut."""
+        sentences = {}
         for row in self.result.rows:
             place = self.places.get(row.class_name)
             if place is not None and place.share >= _SUSPICIOUS:
-                yield (
+                sentences[row.class_name] = (
                     f"{row.class_name}: {place.share:.0%} of the heat lies at one place outside "
-                    f"the objects, at the {_named(place)}, in {place.pictures} of "
+                    f"the objects, at the {place.where()}, in {place.pictures} of "
                     f"{row.counts['heatmaps']} pictures. A watermark or label may be there."
                 )
+        return sentences
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class Verdict:
     failure: str | None = None
 
 
-def check_run(run: Run) -> HeatCheck:
+def check_run(run: Run, quiet: bool = True) -> HeatCheck:
     """Measures where the heat of a run lies.
 
     Heatmaps of classes without an object that counts, as of wrongly predicted ones, have no
@@ -80,6 +93,7 @@ def check_run(run: Run) -> HeatCheck:
 
     Args:
         run: The run.
+        quiet: Shows no progress on stderr.
 
     Raises:
         UserError: The run has no heatmaps, or is damaged.
@@ -91,22 +105,26 @@ def check_run(run: Run) -> HeatCheck:
         objects.setdefault((int(key[0]), int(key[1])), []).append(row)
     rows: dict[str, list[dict[str, float]]] = {}
     cells: dict[str, list[npt.NDArray[np.float64]]] = {}
-    for record in run.heatmaps():
-        image = images[record.image_id]
-        heatmap = normalize(record.heatmap, (image.width, image.height))
-        indices = objects.get((record.image_id, record.category_id), [])
-        boxes = truth.boxes[indices]
-        counts = bool(len(indices)) and not truth.difficult[indices].all()
-        name = truth.categories[record.category_id - 1]
-        rows.setdefault(name, []).append(
-            {
-                "energy": energy_inside(heatmap, boxes) if counts else math.nan,
-                "pointing": float(pointing_hit(heatmap, boxes)) if counts else math.nan,
-                "border": border_share(heatmap),
-            }
-        )
-        inside = region_mask(boxes, heatmap.shape)
-        cells.setdefault(name, []).append(outside_cells(heatmap, inside))
+    heat: dict[str, npt.NDArray[np.float64]] = {}
+    with progress.bar("heat", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
+        for record in run.heatmaps():
+            image = images[record.image_id]
+            heatmap = normalize(record.heatmap, (image.width, image.height))
+            indices = objects.get((record.image_id, record.category_id), [])
+            boxes = truth.boxes[indices]
+            counts = bool(len(indices)) and not truth.difficult[indices].all()
+            name = truth.categories[record.category_id - 1]
+            rows.setdefault(name, []).append(
+                {
+                    "energy": energy_inside(heatmap, boxes) if counts else math.nan,
+                    "pointing": float(pointing_hit(heatmap, boxes)) if counts else math.nan,
+                    "border": border_share(heatmap),
+                }
+            )
+            inside = region_mask(boxes, heatmap.shape)
+            cells.setdefault(name, []).append(outside_cells(heatmap, inside))
+            heat[name] = heat.get(name, 0) + heat_cells(heatmap, _MEAN_GRID)
+            advance(1)
     if not rows:
         raise UserError(f"{run.folder} has no heatmaps to check.")
     # Few pictures have heat at one place by chance.
@@ -130,7 +148,7 @@ def check_run(run: Run) -> HeatCheck:
         describe(run),
         percent=False,
     )
-    return HeatCheck(result, places)
+    return HeatCheck(result, places, {name: heat[name] / len(rows[name]) for name in means})
 
 
 def hold_to_limits(
@@ -195,13 +213,6 @@ def _failure(measure: str, value: float, limit: float) -> str | None:
     if measure in LOW_IS_GOOD and value > limit:
         return f"{measure} is {value:.3f}, above {limit:.3f}."
     return None
-
-
-def _named(place: FixedPlace) -> str:
-    x, y = (place.box[0] + place.box[2]) / 2, (place.box[1] + place.box[3]) / 2
-    vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
-    horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
-    return " ".join(filter(None, (vertical, horizontal))) or "centre"
 
 
 def _printable(text: str) -> str:

@@ -1,7 +1,7 @@
 """Signs of a shortcut: heat at the border, or at one place of all pictures, as on a watermark."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -24,6 +24,13 @@ class FixedPlace(NamedTuple):
     share: float
     box: tuple[float, float, float, float]
     pictures: int
+
+    def where(self) -> str:
+        """Returns the place in words, as `"top left"`, `"bottom"` or `"centre"`."""
+        x, y = (self.box[0] + self.box[2]) / 2, (self.box[1] + self.box[3]) / 2
+        vertical = "top" if y < 1 / 3 else "bottom" if y > 2 / 3 else ""
+        horizontal = "left" if x < 1 / 3 else "right" if x > 2 / 3 else ""
+        return " ".join(filter(None, (vertical, horizontal))) or "centre"
 
 
 def border_share(heatmap: npt.NDArray[np.float32], rim: float = 0.1) -> float:
@@ -48,6 +55,26 @@ def border_share(heatmap: npt.NDArray[np.float32], rim: float = 0.1) -> float:
     return float(1 - inner / total) if total > 0 else 0.0
 
 
+def heat_cells(heatmap: npt.NDArray[Any], grid: int) -> npt.NDArray[np.float64]:
+    """Returns the share of the heat in each cell of a grid.
+
+    Args:
+        heatmap: `[height, width]`, non-negative.
+        grid: The number of rows, and of columns.
+
+    Returns:
+        float64 `[grid, grid]`; its sum is 1, or 0 without heat.
+
+    Example:
+        >>> heat_cells(np.array([[1.0, 1.0, 2.0, 4.0]]), 2).round(3).tolist()
+        [[0.125, 0.375], [0.125, 0.375]]
+    """
+    values = heatmap.astype(np.float64)
+    cells = cv2.resize(values, (grid, grid), interpolation=cv2.INTER_AREA)
+    total = cells.sum()
+    return cells / total if total > 0 else np.zeros((grid, grid))
+
+
 def outside_cells(
     heatmap: npt.NDArray[np.float32], inside: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float64]:
@@ -61,10 +88,9 @@ def outside_cells(
         float64 `[8, 8]`; its sum is the share of the heat outside the objects.
     """
     total = heatmap.sum(dtype=np.float64)
-    outside = np.where(inside, 0, heatmap).astype(np.float64)
-    share = outside.sum() / total if total > 0 else 0.0
-    cells = cv2.resize(outside, (GRID, GRID), interpolation=cv2.INTER_AREA)
-    return cells * (share / cells.sum()) if cells.sum() > 0 else np.zeros((GRID, GRID))
+    outside = np.where(inside, 0, heatmap)
+    share = outside.sum(dtype=np.float64) / total if total > 0 else 0.0
+    return heat_cells(outside, GRID) * share
 
 
 def fixed_place(cells: Sequence[npt.NDArray[np.float64]]) -> FixedPlace:

@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any
 from kgradcam import __version__
 from kgradcam.data.names import short_name
 from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.evaluation.heat_check import check_run
 from kgradcam.evaluation.results import Result
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.pictures.charts import draw_charts
 from kgradcam.pictures.figures import to_svg
 from kgradcam.pictures.report_cards import data_uri, describe_gallery, find_cards
+from kgradcam.pictures.report_heat import heat_section
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import RunInfo, SkippedImage
 
@@ -70,7 +72,7 @@ def build_report(
     cards = find_cards(run, threshold)
     shown = cards[:count]
     gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet, dataset)
-    title = f"{run.info.model.name} on {short_name(run.info.dataset.name)}"
+    title = f"{short_name(run.info.model.name)} on {short_name(run.info.dataset.name)}"
     measured = _with_objects(evaluation)
     shown_rows = measured.of_best_option() if evaluation.chosen_on_the_test else measured
     charts = draw_charts(measured)
@@ -87,6 +89,7 @@ def build_report(
         "table": _table(*shown_rows.table()),
         "charts": _charts({"precision-recall": charts.pop("precision-recall")}),
         "grid": _grid(evaluation, charts) if evaluation.chosen_on_the_test else "",
+        "looks": heat_section(check_run(run, quiet)) if cards else "<p>No heatmaps.</p>",
         "configuration": _configuration(run.info),
         "skipped": _skipped(run.info.skipped),
         "version": html.escape(__version__),
@@ -172,8 +175,8 @@ def _configuration(info: RunInfo) -> str:
     """The content of run.json as definitions, one for each value that is set."""
     content = asdict(info)
     # A page that is mailed shows no folders of this machine.
-    for part in (content["configuration"], content["dataset"]):
-        for name in ("dataset", "name", "folder"):
+    for part in (content["configuration"], content["dataset"], content["model"]):
+        for name in ("dataset", "name", "folder", "model", "weights"):
             if part.get(name):
                 part[name] = short_name(part[name])
     boxes = content["configuration"].pop("boxes")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import cv2
 import keras
 import numpy as np
 import PIL.Image
@@ -63,7 +64,22 @@ def checked(**by_class: tuple[float, float]) -> HeatCheck:
         Row(name, {"energy": energy, "fixed": fixed}, {"heatmaps": 9})
         for name, (energy, fixed) in by_class.items()
     )
-    return HeatCheck(Result("Where the heat lies", {"name": "check"}, rows), {})
+    return HeatCheck(Result("Where the heat lies", {"name": "check"}, rows), {}, {})
+
+
+def test_mean_heat_of_a_class_by_hand(run: Run) -> None:
+    found = check_run(run)
+    assert list(found.mean_heat) == ["cat", "dog"]
+    truth = run.ground_truth
+    sizes = {image.id: (image.width, image.height) for image in truth.images}
+    heatmaps = [
+        normalize(each.heatmap, sizes[each.image_id])
+        for each in run.heatmaps()
+        if truth.categories[each.category_id - 1] == "dog"
+    ]
+    shares = [cv2.resize(each, (32, 32), interpolation=cv2.INTER_AREA) for each in heatmaps]
+    expected = np.mean([each / each.sum() for each in shares], axis=0)
+    np.testing.assert_allclose(found.mean_heat["dog"], expected, rtol=1e-4, atol=1e-9)
 
 
 def test_limits_hold_for_the_mean_or_for_each_class() -> None:
@@ -122,7 +138,7 @@ def test_a_shortcut_is_described() -> None:
         "cat": FixedPlace(0.61, (0.625, 0.0, 1.0, 0.375), 8),
         "dog": FixedPlace(0.2, (0.0, 0.0, 0.375, 0.375), 5),
     }
-    (sentence,) = replace(found, places=places).shortcuts()
+    (sentence,) = replace(found, places=places).shortcuts().values()
     assert sentence.startswith("cat: 61% of the heat lies at one place outside the objects, at the")
     assert "at the top right, in 8 of 9 pictures" in sentence
 
@@ -188,13 +204,23 @@ def test_a_model_that_cheats_is_found(make_voc: Any, kgradcam: Any, tmp_path: Pa
     # The honest model sees squares; on these pictures half of them are red.
     (row,) = check_run(runs["honest"]).result.rows
     assert row.measures["fixed"] < 0.25
-    assert not list(check_run(runs["honest"]).shortcuts())
+    assert not check_run(runs["honest"]).shortcuts()
     worse = kgradcam("check", runs["cheating"].folder, "--baseline", runs["honest"].folder)
     assert worse.code == 1
     assert "fixed is" in worse.err
     better = kgradcam("check", runs["honest"].folder, "--baseline", runs["cheating"].folder)
     assert better.code == 0, better.err
     assert "4 of 4 checks passed." in better.err
+    # The page of the run shows the same, with a frame around the corner.
+    pages = {}
+    for name, each in runs.items():
+        page = tmp_path / f"{name}.html"
+        assert kgradcam("report", each.folder, "--out", page, "--count", 0).code == 0
+        pages[name] = page.read_text("utf-8")
+    assert "<li>dog: 100% of the heat lies at one place outside the objects" in pages["cheating"]
+    assert 'alt="mean heat of dog, with a frame at the top left"' in pages["cheating"]
+    assert "No shortcut was found in 1 of 1 classes." in pages["honest"]
+    assert 'alt="mean heat of dog"' in pages["honest"]
     limited = kgradcam("check", runs["honest"].folder, "--fail-over", "border=1", "--quiet")
     assert (limited.code, limited.err) == (0, "")
 

@@ -5,6 +5,7 @@ import hashlib
 import html
 import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -23,10 +24,14 @@ from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
 from kgradcam.evaluation.grid import evaluate_run
+from kgradcam.evaluation.heat_check import HeatCheck
+from kgradcam.evaluation.results import Result
+from kgradcam.evaluation.rows import Row
 from kgradcam.export.labels import labels_of_run
 from kgradcam.metrics.protocol import find_protocol
-from kgradcam.pictures import report, report_cards
-from kgradcam.pictures.blending import overlay
+from kgradcam.metrics.shortcuts import FixedPlace
+from kgradcam.pictures import report, report_cards, report_heat
+from kgradcam.pictures.blending import heat_colors, overlay
 from kgradcam.pictures.report import build_report
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
@@ -206,6 +211,82 @@ def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
     assert "selected on the data that it is scored on" in text
 
 
+def looks(found: HeatCheck) -> tuple[list[str], list[list[str]], list[dict[str, Any]], int]:
+    """The sentences, the rows, the pictures, and the folded rows of the section."""
+    text = report_heat.heat_section(found)
+    rows = re.findall(r'<tr><th scope="row">(.*?)</th>(.*?)</tr>', text)
+    cells = [[name, *re.findall(r"<td>([^<]*)</td>", rest)] for name, rest in rows]
+    images = [attributes for tag, attributes in Page(text).tags if tag == "img"]
+    folded = text.partition("<details>")[2].count('<th scope="row">')
+    return re.findall(r"<li>(.*?)</li>", text), cells, images, folded
+
+
+def check_of(**energy: float) -> HeatCheck:
+    """A check of classes with a shortcut at the right of one of them, `bird`, in 9 heatmaps."""
+    names = [*energy, "mean"]
+    rows = tuple(
+        Row(
+            name,
+            {"energy": energy.get(name, 0.5), "pointing": 1.0, "border": 0.2, "fixed": math.nan},
+            {"heatmaps": 9},
+        )
+        for name in names
+    )
+    heat = np.zeros((32, 32))
+    heat[12:20, 20:32] = 1 / 96
+    places = {"bird": FixedPlace(0.5, (0.625, 0.375, 1.0, 0.75), 8)}
+    result = Result("Where the heat lies", {"name": "check"}, rows)
+    return HeatCheck(result, places, dict.fromkeys(energy, heat))
+
+
+def test_where_the_model_looks() -> None:
+    sentences, rows, images, folded = looks(check_of(cat=0.9, dog=0.4, owl=math.nan, bird=0.8))
+    (sentence,) = sentences
+    assert sentence.startswith("bird: 50% of the heat lies at one place outside the objects, at ")
+    # A shortcut comes first, then the least heat in the boxes; unknown ones last, then the mean.
+    assert rows == [
+        ["bird", "9", "0.80", "1.00", "0.20", "-"],
+        ["dog", "9", "0.40", "1.00", "0.20", "-"],
+        ["cat", "9", "0.90", "1.00", "0.20", "-"],
+        ["owl", "9", "-", "1.00", "0.20", "-"],
+        ["mean", "", "9", "0.50", "1.00", "0.20", "-"],
+    ]
+    assert [image["alt"] for image in images] == [
+        "mean heat of bird, with a frame at the right",
+        *(f"mean heat of {name}" for name in ("dog", "cat", "owl")),
+    ]
+    with decoded(images[0]["src"], "image/png") as picture:
+        pixels = np.asarray(picture.convert("RGB"), np.int64)
+    assert pixels.shape == (96, 96, 3)
+    pink = (pixels == (255, 61, 190)).all(axis=-1)
+    assert pink[36:72, 60:96].sum() == pink.sum() == 36**2 - 32**2  # a frame of 2 pixels
+    cold, hot = heat_colors(np.array([0.0, 1.0]))
+    np.testing.assert_allclose(pixels[48, 80], hot, atol=1)
+    np.testing.assert_allclose(pixels[10, 10], cold, atol=1)
+    assert folded == 0
+
+
+def test_many_classes_are_folded_and_names_are_names() -> None:
+    found = check_of(**{f"class {i}": i / 20 for i in range(20)})
+    found = replace(found, places={})
+    sentences, rows, images, folded = looks(found)
+    assert sentences == ["No class has the 6 pictures that a search for shortcuts needs."]
+    assert (len(rows), len(images), folded) == (21, 20, 8)
+    assert [row[0] for row in rows] == [
+        *(f"class {i}" for i in range(12)),
+        "mean",
+        *(f"class {i}" for i in range(12, 20)),
+    ]
+    place = FixedPlace(0.1, (0.0, 0.0, 0.375, 0.375), 2)
+    found = replace(found, places={"class 1": place})
+    assert looks(found)[0] == [
+        "No shortcut was found in 1 of 20 classes. The other 19 have too few pictures."
+    ]
+    text = report_heat.heat_section(check_of(**{HOSTILE: 0.1}))
+    assert HOSTILE not in text
+    assert f'alt="mean heat of {html.escape(HOSTILE)}"' in text
+
+
 def test_without_a_gallery_the_dataset_is_not_needed(run: Run, pets) -> None:
     shutil.rmtree(pets.root)
     assert build(run, count=0).cards == []
@@ -244,7 +325,8 @@ def test_names_are_names(hostile: Run) -> None:
     assert sum(tag == "script" for tag, _ in page.tags) == 2  # the data, and the program
     assert not {"i", "iframe", "object"} & {tag for tag, _ in page.tags}
     images = [attributes for tag, attributes in page.tags if tag == "img"]
-    assert [set(attributes) for attributes in images] == [{"src", "alt"}] * 2  # the charts
+    # The charts and the mean heat of the class.
+    assert [set(attributes) for attributes in images] == [{"src", "alt"}] * 3
     assert {e["class"] for e in page.cards} == {HOSTILE}
     assert {e["file"] for e in page.cards} == {
         image.file_name for image in hostile.ground_truth.images
