@@ -72,13 +72,14 @@ def read_coco(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
                 raise UserError(f"{where}.image_id must be the id of a listed image: {image_id!r}.")
             by_image[image_id].append((where, annotation))
     files = _find_images(place, path, split, file_names)
-    found = [
+    found = (
         Entry(name, path, _Annotated(image, by_image[str(each)], names, clip))
         for name, path, image, each in zip(
             file_names, _paths(files, file_names), images, ids, strict=True
         )
-    ]
-    return read_entries(found, quiet, tuple(dict.fromkeys(names.values())))
+    )
+    results = read_entries(found, len(file_names), quiet)
+    return Reading(results, tuple(dict.fromkeys(names.values())))
 
 
 def _category_names(content: Mapping[str, Any]) -> dict[str, str]:

@@ -6,7 +6,8 @@ gives `Example`s is a dataset: files (`layouts`) and tensorflow-datasets (`tfds_
 
 import copy
 import hashlib
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -15,6 +16,14 @@ import tensorflow as tf
 
 from kgradcam.data.examples import Example
 from kgradcam.data.images import MAX_IMAGE_BYTES, Size, read_image, sides
+from kgradcam.data.splits import (
+    Split,
+    Summary,
+    annotation_bytes,
+    collect,
+    require_images,
+    summarize,
+)
 from kgradcam.errors import UserError
 from kgradcam.files import read_bytes
 from kgradcam.storage import StorageError
@@ -45,6 +54,31 @@ def untuned() -> tf.data.Options:
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
+
+
+def batch_order(shapes: Iterable[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
+    """Yields the positions of the images of each batch, as `Dataset.batches` makes them.
+
+    Args:
+        shapes: Height and width of each image, in the order of the images.
+        batch_size: As in `Dataset.batches`.
+
+    Example:
+        >>> list(batch_order([(9, 9), (8, 9), (9, 9), (8, 9), (9, 9)], batch_size=2))
+        [[0, 2], [1, 3], [4]]
+    """
+    waiting: dict[tuple[int, int], list[int]] = {}
+    for position, shape in enumerate(shapes):
+        batch = waiting.setdefault(shape, [])
+        batch.append(position)
+        if len(batch) == _batch_limit(shape, batch_size):
+            yield waiting.pop(shape)
+    for shape in sorted(waiting):
+        yield waiting[shape]
+
+
+def _batch_limit(shape: tuple[int, int], batch_size: int) -> int:
+    return min(max(batch_size * _PIXELS // (shape[0] * shape[1]), 1), batch_size)
 
 
 class Dataset:
@@ -80,9 +114,7 @@ class Dataset:
         annotated: bool = True,
         description: str = "tensorflow-datasets",
     ) -> None:
-        if not examples:
-            first = "".join(f" Skipped {each}: {reason}" for each, reason in skipped[:1])
-            raise UserError(f"split={split!r} of {name} has no usable image.{first}")
+        require_images(name, split, len(examples), skipped)
         if class_names is None:
             class_names = sorted(set().union(*(each.objects.classes for each in examples)))
         self.name = name
@@ -108,12 +140,36 @@ class Dataset:
         """Returns 16 hexadecimal digits of a SHA-256 over all annotations, to detect changes."""
         digest = hashlib.sha256()
         for each in self.examples:
-            image = (each.file_name, each.width, each.height, each.objects.names)
-            digest.update(repr(image).encode())
-            digest.update(each.objects.boxes.tobytes() + each.objects.difficult.tobytes())
-            if each.objects.labels:
-                digest.update(repr(each.objects.labels).encode())
+            digest.update(annotation_bytes(each))
         return digest.hexdigest()[:16]
+
+    @classmethod
+    def of(cls, split: Split) -> Self:
+        """Reads a split into memory."""
+        examples, skipped = collect(split.results)
+        return cls(
+            split.name,
+            split.split,
+            examples,
+            skipped,
+            split.class_names,
+            split.records,
+            split.annotated,
+            split.description,
+        )
+
+    def summary(self) -> Summary:
+        """Returns the split without its images."""
+        return summarize(
+            Split(
+                self.name,
+                self.split,
+                chain(self.examples, self.skipped),
+                self.class_names,
+                self.annotated,
+                self.description,
+            )
+        )
 
     def left_out(self) -> list[tuple[str, str]]:
         """Returns `(file name, reason)` of the skipped and, so far, the damaged images."""
@@ -145,8 +201,7 @@ class Dataset:
         fixed = sides(size)[::-1] if size else None
         shapes = [fixed or (each.height, each.width) for each in examples]
         key_by_shape = {shape: key for key, shape in enumerate(sorted(set(shapes)))}
-        fitting = batch_size * _PIXELS // np.prod(list(key_by_shape), axis=1)
-        counts = np.clip(fitting, 1, batch_size)
+        counts = np.array([_batch_limit(shape, batch_size) for shape in key_by_shape])
         encoded, decode = self.encoded(examples), self.decoder(examples, size)
         if len(key_by_shape) == 1:
             pipeline = encoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(counts[0])

@@ -7,9 +7,10 @@ Files are untrusted. Any decoding failure is a `UserError`, and an image of more
 import io
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ def image_size(source: Path | bytes) -> tuple[int, int]:
         return image.size
 
 
-def image_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int] | UserError]:
+def image_sizes(paths: Iterable[Path]) -> Iterator[tuple[int, int] | UserError]:
     """Yields `(width, height)` of each image, or the error of one that cannot be read.
 
     Headers are read in parallel, in the order of the paths.
@@ -77,9 +78,10 @@ def image_sizes(paths: Sequence[Path]) -> Iterator[tuple[int, int] | UserError]:
             return error
 
     with ThreadPoolExecutor(16) as pool:
-        for start in range(0, len(paths), 4096):  # a future takes more memory than an image's size
+        remaining = iter(paths)
+        while block := list(islice(remaining, 4096)):  # a future takes more memory than a size
             with _bombs_are_errors():
-                sizes = list(pool.map(size, paths[start : start + 4096]))
+                sizes = list(pool.map(size, block))
             yield from sizes
 
 

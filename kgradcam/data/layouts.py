@@ -18,7 +18,7 @@ from kgradcam.data.plain_layouts import (
 )
 from kgradcam.data.reading import Place, Reading
 from kgradcam.data.split_names import WHOLE_FOLDER
-from kgradcam.data.voc_folder import VocFolder, read_folder
+from kgradcam.data.voc_folder import VocFolder, each_in_folder
 from kgradcam.data.yolo_layout import read_yolo, yolo_splits
 from kgradcam.errors import UsageError, UserError, did_you_mean
 
@@ -45,7 +45,7 @@ def _voc_splits(root: Path) -> Mapping[str, Any]:
 
 
 def _read_voc(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
-    return Reading(*read_folder(VocFolder(place.root), split, quiet=quiet, clip=clip))
+    return Reading(each_in_folder(VocFolder(place.root), split, quiet=quiet, clip=clip))
 
 
 LAYOUTS = {

@@ -1,7 +1,8 @@
 """Pictures without boxes: a folder a class, a plain folder, and a list of files."""
 
+import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ def has_images(root: Path) -> bool:
 
 def read_plain_folder(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
     """Reads a folder of pictures with its subfolders, sorted by path; nothing is annotated."""
-    entries = [Entry(name, place.root / name, _nothing) for name in image_names(place.root)]
-    return read_entries(entries, quiet, annotated=False)
+    entries = (Entry(name, place.root / name, _nothing) for name in image_names(place.root))
+    return Reading(read_entries(entries, _count(place.root), quiet), annotated=False)
 
 
 def is_list(root: Path) -> bool:
@@ -37,8 +38,8 @@ def read_list(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
     """Reads the pictures of a list, in its order; relative to `place.images` or to the list."""
     folder = place.images or place.root.parent
     names = dict.fromkeys(read_lines(place.root))
-    entries = [Entry(name, folder / name, _nothing) for name in names]
-    return read_entries(entries, quiet, annotated=False)
+    entries = (Entry(name, folder / name, _nothing) for name in names)
+    return Reading(read_entries(entries, len(names), quiet), annotated=False)
 
 
 def class_folder_splits(root: Path) -> dict[str, Path]:
@@ -60,16 +61,22 @@ def read_class_folders(place: Place, split: str, quiet: bool, clip: bool) -> Rea
     """Reads folders of pictures; the name of the first folder is annotated, without a box."""
     splits = class_folder_splits(place.root)
     root = splits.get(split, place.root)
-    names = [name for name in image_names(root) if "/" in name]
-    if not names:
+    class_names = sorted(
+        folder.name
+        for folder in _children(root)[0]
+        if not folder.is_symlink() and any(image_names(folder))
+    )
+    if not class_names:
         raise UserError(f"{root} holds no folder with pictures.")
-    class_names = sorted({name.partition("/")[0] for name in names})
     annotate = {name: _labelled(name) for name in class_names}
     prefix = "" if root == place.root else f"{root.relative_to(place.root).as_posix()}/"
-    entries = [
-        Entry(prefix + name, root / name, annotate[name.partition("/")[0]]) for name in names
-    ]
-    return read_entries(entries, quiet, class_names)
+    entries = (
+        Entry(prefix + name, root / name, annotate[name.partition("/")[0]])
+        for name in image_names(root)
+        if "/" in name
+    )
+    count = sum(_count(root / name) for name in class_names)
+    return Reading(read_entries(entries, count, quiet), class_names)
 
 
 def _labelled(class_name: str) -> Callable[[tuple[int, int]], Objects]:
@@ -94,18 +101,37 @@ def _children(root: Path) -> tuple[list[Path], bool]:
     return sorted(folders), has_image
 
 
-def image_names(root: Path) -> list[str]:
-    """Returns the images of a folder and its subfolders, as sorted paths with `/`.
+def image_names(root: Path) -> Iterator[str]:
+    """Yields the images of a folder and its subfolders, as sorted paths with `/`.
 
-    Hidden files and folders do not count.
+    Hidden files and folders do not count. The names of a folder are in memory only while it is
+    read.
+    """
+    for name in _sorted_names(root):
+        if name.endswith("/"):
+            yield from (name + each for each in image_names(root / name))
+        else:
+            yield name
+
+
+def _sorted_names(root: Path) -> list[str]:
+    """The visible images and folders of a folder; none if it cannot be read.
+
+    Folders end in `/`, and so sort as the paths of their files do.
     """
     names = []
-    for folder, folders, files in os.walk(root):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        inside = os.path.relpath(folder, root).replace(os.sep, "/")
-        prefix = "" if inside == "." else f"{inside}/"
-        names += [prefix + name for name in files if _is_image(name)]
+    with contextlib.suppress(OSError), os.scandir(root) as found:
+        for each in found:
+            if each.is_dir():
+                if not (each.name.startswith(".") or each.is_symlink()):
+                    names.append(f"{each.name}/")
+            elif _is_image(each.name):
+                names.append(each.name)
     return sorted(names)
+
+
+def _count(root: Path) -> int:
+    return sum(1 for _ in image_names(root))
 
 
 def _is_image(name: str) -> bool:

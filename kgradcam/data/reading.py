@@ -1,13 +1,15 @@
 """What layouts share: a place on disk, and the parallel reading of image headers."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import tee
 from pathlib import Path
 from typing import NamedTuple
 
 from kgradcam import progress
 from kgradcam.data.examples import Example, Objects
 from kgradcam.data.images import image_sizes
+from kgradcam.data.splits import Skipped
 from kgradcam.errors import UserError
 
 
@@ -39,40 +41,32 @@ class Entry(NamedTuple):
     annotate: Callable[[tuple[int, int]], Objects]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Reading:
     """A split as a layout reads it.
 
     Attributes:
-        examples: The images, in order.
-        skipped: `(file name, reason)` of each image that cannot be used.
+        results: The images in their order, and those that cannot be used; read once.
         class_names: The classes of the dataset, if the layout lists them.
         annotated: Whether the layout has annotations at all.
     """
 
-    examples: list[Example] = field(default_factory=list)
-    skipped: list[tuple[str, str]] = field(default_factory=list)
+    results: Iterator[Example | Skipped]
     class_names: Sequence[str] | None = None
     annotated: bool = True
 
 
-def read_entries(
-    entries: Sequence[Entry],
-    quiet: bool,
-    class_names: Sequence[str] | None = None,
-    annotated: bool = True,
-) -> Reading:
-    """Reads the headers of images in parallel, and keeps those that are usable, in order.
+def read_entries(entries: Iterable[Entry], count: int, quiet: bool) -> Iterator[Example | Skipped]:
+    """Yields the images that are usable, in order; headers are read in parallel.
 
     Args:
         entries: The images.
+        count: Their number, for progress.
         quiet: Shows no progress on stderr.
-        class_names: As in `Reading`.
-        annotated: As in `Reading`.
     """
-    found = Reading(class_names=class_names, annotated=annotated)
-    with progress.bar("headers", len(entries), "images", quiet, brief=True) as advance:
-        sizes = image_sizes([entry.path for entry in entries])
+    index, (ahead, entries) = 0, tee(entries)
+    with progress.bar("headers", count, "images", quiet, brief=True) as advance:
+        sizes = image_sizes(entry.path for entry in ahead)
         for entry, size in zip(entries, sizes, strict=True):
             advance(1)
             try:
@@ -83,8 +77,7 @@ def read_entries(
                 objects = entry.annotate(size)
             except UserError as error:
                 name = entry.name.encode(errors="backslashreplace").decode()
-                found.skipped.append((name, str(error)))
+                yield name, str(error)
             else:
-                index = len(found.examples)
-                found.examples.append(Example(index, entry.name, *size, objects, entry.path))
-    return found
+                yield Example(index, entry.name, *size, objects, entry.path)
+                index += 1

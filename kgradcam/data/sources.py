@@ -8,6 +8,7 @@ from kgradcam.data.layouts import find_layout
 from kgradcam.data.names import DEMO, is_name
 from kgradcam.data.reading import Place
 from kgradcam.data.split_names import choose_split
+from kgradcam.data.splits import Split
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.files import home_folder
 
@@ -48,8 +49,25 @@ def open_dataset(
         >>> batch.examples[0].objects.boxes
         array([[144., 168., 405., 400.]])
     """
+    return Dataset.of(open_split(name, split, data_dir, quiet, clip, layout, images))
+
+
+def open_split(
+    name: str,
+    split: str | None = None,
+    data_dir: Path | None = None,
+    quiet: bool = True,
+    clip: bool = False,
+    layout: str | None = None,
+    images: Path | None = None,
+) -> Split:
+    """Opens a split whose annotations are then read image by image; see `open_dataset`.
+
+    A folder of pictures, a folder a class and tensorflow-datasets are never in memory as a whole.
+    A list keeps its names; VOC, COCO and YOLO keep names and annotations.
+    """
     if name == DEMO or _is_place(name):
-        place = Place(_root(name, data_dir), images)
+        place = Place(dataset_root(name, data_dir), images)
         return _open_place(place, name, split, quiet, clip, layout)
     if layout is not None:
         raise UserError(f"No folder or file {name}, which --layout {layout} needs.")
@@ -70,13 +88,13 @@ def split_names(
     """Returns the splits of a dataset on disk; `None` for one of tensorflow-datasets."""
     if name != DEMO and not _is_place(name):
         return None
-    root = _root(name, data_dir)
+    root = dataset_root(name, data_dir)
     return tuple(find_layout(root, layout).splits(root))
 
 
 def _open_place(
     place: Place, name: str, split: str | None, quiet: bool, clip: bool, layout: str | None
-) -> Dataset:
+) -> Split:
     found = find_layout(place.root, layout)
     splits = found.splits(place.root)
     if found.description != "a folder in VOC layout":
@@ -86,22 +104,15 @@ def _open_place(
     elif split is None:
         split = choose_split(tuple(splits), split, name) if splits else "all"
     read = found.read(place, split, quiet, clip)
-    return Dataset(
-        name,
-        split,
-        read.examples,
-        read.skipped,
-        read.class_names,
-        annotated=read.annotated,
-        description=found.description,
-    )
+    return Split(name, split, read.results, read.class_names, read.annotated, found.description)
 
 
 def _is_place(name: str) -> bool:
     return not is_name(name) and Path(name).exists()
 
 
-def _root(name: str, data_dir: Path | None) -> Path:
+def dataset_root(name: str, data_dir: Path | None) -> Path:
+    """Returns the folder or file of a dataset on disk, or of the demo; the demo is made."""
     return demo_folder(data_dir) if name == DEMO else Path(name)
 
 

@@ -20,10 +20,11 @@ import tensorflow_datasets as tfds
 
 from kgradcam import progress
 from kgradcam.data import voc
-from kgradcam.data.dataset import Dataset, untuned
+from kgradcam.data.dataset import untuned
 from kgradcam.data.examples import NO_OBJECTS, Example, Objects, boxed
 from kgradcam.data.images import image_size
 from kgradcam.data.names import is_name
+from kgradcam.data.splits import Skipped, Split
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.files import open_regular
 
@@ -41,7 +42,7 @@ def is_known(name: str) -> bool:
     return name.partition("/")[0].partition(":")[0] in tfds.list_builders()
 
 
-def open_tfds(name: str, split: str, data_dir: Path, quiet: bool = True) -> Dataset:
+def open_tfds(name: str, split: str, data_dir: Path, quiet: bool = True) -> Split:
     """Opens a split of a dataset; downloads and prepares the dataset if it is missing.
 
     Args:
@@ -72,32 +73,28 @@ def open_tfds(name: str, split: str, data_dir: Path, quiet: bool = True) -> Data
         count = builder.info.splits[split].num_examples
     except ValueError as error:
         raise UserError(f"split={split!r} of {name} cannot be read: {error}") from error
-    with (
-        progress.bar("headers", count, "images", quiet, brief=True) as advance,
-        _damage_named(name, Path(builder.data_path)),
-    ):
+    with _damage_named(name, Path(builder.data_path)):
         class_names, annotate = _annotation(name, builder.info.features)
-        examples, skipped = _read_records(records, split, annotate, advance)
-        if len(examples) + len(skipped) != count:
-            raise ValueError(f"{len(examples) + len(skipped)} of {count} images are there.")
-    return Dataset(
-        name, split, examples, skipped, class_names, records.map(lambda record: record["image"])
-    )
 
+    def results() -> Iterator[Example | Skipped]:
+        with (
+            progress.bar("headers", count, "images", quiet, brief=True) as advance,
+            _damage_named(name, Path(builder.data_path)),
+        ):
+            index = -1
+            for index, record in enumerate(records.as_numpy_iterator()):
+                advance(1)
+                file_name = _file_name(record, split, index)
+                try:
+                    size = image_size(record["image"])
+                    yield Example(index, file_name, *size, annotate(record, size))
+                except UserError as error:
+                    yield file_name, str(error)
+            if index + 1 != count:
+                raise ValueError(f"{index + 1} of {count} images are there.")
 
-def _read_records(
-    records: Any, split: str, annotate: _Annotate, advance: progress.Advance
-) -> tuple[list[Example], list[tuple[str, str]]]:
-    examples, skipped = [], []
-    for index, record in enumerate(records.as_numpy_iterator()):
-        advance(1)
-        file_name = _file_name(record, split, index)
-        try:
-            size = image_size(record["image"])
-            examples.append(Example(index, file_name, *size, annotate(record, size)))
-        except UserError as error:
-            skipped.append((file_name, str(error)))
-    return examples, skipped
+    images = records.map(lambda record: record["image"])
+    return Split(name, split, results(), class_names, records=images)
 
 
 def _file_name(record: Mapping[str, Any], split: str, index: int) -> str:

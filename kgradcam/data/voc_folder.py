@@ -5,7 +5,7 @@ An image list is input from elsewhere: no name in it can lead out of the folder.
 
 import codecs
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from kgradcam.data.examples import NO_OBJECTS, Example, Objects
 from kgradcam.data.images import SUFFIXES, image_size, is_turned
 from kgradcam.data.named_files import NamedFiles
 from kgradcam.data.split_names import WHOLE_FOLDER
+from kgradcam.data.splits import Skipped, collect
 from kgradcam.data.voc import parse_annotation
 from kgradcam.errors import DataWarning, UserError, did_you_mean
 from kgradcam.files import read_bytes
@@ -167,9 +168,19 @@ def read_folder(
     Raises:
         UserError: The split does not exist, or its list is not UTF-8 text.
     """
-    examples: list[Example] = []
-    skipped = []
-    seen = set()
+    return collect(each_in_folder(folder, split, annotated, quiet, clip))
+
+
+def each_in_folder(
+    folder: VocFolder,
+    split: str,
+    annotated: bool = True,
+    quiet: bool = True,
+    clip: bool = False,
+) -> Iterator[Example | Skipped]:
+    """Yields the images of a split, and `(file name, reason)` of others; see `read_folder`."""
+    index, seen = 0, set()
+    wrong, first = 0, None
     image_ids = folder.image_ids(split)
     with progress.bar("annotations", len(image_ids), "images", quiet, brief=True) as advance:
         for image_id in image_ids:
@@ -187,25 +198,19 @@ def read_folder(
                 if annotated:
                     objects = parse_annotation(folder.annotation_path(image_id, name))
                     objects = _checked(path, objects, size, clip)
-                examples.append(Example(len(examples), name, *size, objects, path))
             except (UserError, OSError) as error:
-                skipped.append((name, str(error)))
-    _warn_of_sizes(examples)
-    return examples, skipped
-
-
-def _warn_of_sizes(examples: Sequence[Example]) -> None:
-    wrong = [
-        each
-        for each in examples
-        if each.objects.image_size not in (None, (each.width, each.height))
-    ]
-    if wrong:
-        first = wrong[0]
+                yield name, str(error)
+                continue
+            example = Example(index, name, *size, objects, path)
+            if objects.image_size not in (None, size):
+                wrong, first = wrong + 1, first or example
+            index += 1
+            yield example
+    if first is not None:
         assert first.objects.image_size is not None
         width, height = first.objects.image_size
         warnings.warn(
-            f"{len(wrong)} of {len(examples)} annotations give another image size than the file, "
+            f"{wrong} of {index} annotations give another image size than the file, "
             f"such as {first.file_name}: {width}x{height}, but the file has "
             f"{first.width}x{first.height}. Their boxes are read as pixels of the file.",
             DataWarning,

@@ -59,7 +59,7 @@ def read_yolo(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
         else:
             raise UserError(f"{place.root} names {source} for split {split!r}, which is missing.")
         found += [Entry(name, path, _Labels(path, names, clip)) for name, path in paths]
-    return read_entries(found, quiet, names)
+    return Reading(read_entries(found, len(found), quiet), names)
 
 
 class _Labels:
