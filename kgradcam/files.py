@@ -25,7 +25,7 @@ _READER_SECONDS = 10
 _AT_FDCWD, _RENAME_EXCHANGE = -100, 2
 
 
-def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
+def write_atomically(path: Path, data: bytes | str | Iterable[bytes | str]) -> None:
     """Writes a file so that a reader finds either the old content or all of the new content.
 
     The content goes to a hidden file beside `path`, is fsynced, and is renamed to `path`. A stream,
@@ -34,7 +34,7 @@ def write_atomically(path: Path, data: bytes | str | Iterable[str]) -> None:
 
     Args:
         path: The file; its folder must exist.
-        data: Its content: bytes, text, or pieces of text. Text is encoded as UTF-8; what UTF-8
+        data: Its content: bytes, text, or pieces of them. Text is encoded as UTF-8; what UTF-8
             lacks is escaped.
 
     Raises:

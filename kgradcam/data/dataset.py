@@ -6,7 +6,7 @@ gives `Example`s is a dataset: files (`layouts`) and tensorflow-datasets (`tfds_
 
 import copy
 import hashlib
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from itertools import chain
 from typing import Any, NamedTuple, Self
 
@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from kgradcam.data.batch_order import batch_limit
 from kgradcam.data.examples import Example
 from kgradcam.data.images import MAX_IMAGE_BYTES, Size, read_image, sides
 from kgradcam.data.splits import (
@@ -27,8 +28,6 @@ from kgradcam.data.splits import (
 from kgradcam.errors import UserError
 from kgradcam.files import read_bytes
 from kgradcam.storage import StorageError
-
-_PIXELS = 512 * 512  # mean pixels of an image in a batch, so that large photographs fit into memory
 
 
 class Batch(NamedTuple):
@@ -54,31 +53,6 @@ def untuned() -> tf.data.Options:
     options = tf.data.Options()
     options.autotune.enabled = False
     return options
-
-
-def batch_order(shapes: Iterable[tuple[int, int]], batch_size: int) -> Iterator[list[int]]:
-    """Yields the positions of the images of each batch, as `Dataset.batches` makes them.
-
-    Args:
-        shapes: Height and width of each image, in the order of the images.
-        batch_size: As in `Dataset.batches`.
-
-    Example:
-        >>> list(batch_order([(9, 9), (8, 9), (9, 9), (8, 9), (9, 9)], batch_size=2))
-        [[0, 2], [1, 3], [4]]
-    """
-    waiting: dict[tuple[int, int], list[int]] = {}
-    for position, shape in enumerate(shapes):
-        batch = waiting.setdefault(shape, [])
-        batch.append(position)
-        if len(batch) == _batch_limit(shape, batch_size):
-            yield waiting.pop(shape)
-    for shape in sorted(waiting):
-        yield waiting[shape]
-
-
-def _batch_limit(shape: tuple[int, int], batch_size: int) -> int:
-    return min(max(batch_size * _PIXELS // (shape[0] * shape[1]), 1), batch_size)
 
 
 class Dataset:
@@ -201,7 +175,7 @@ class Dataset:
         fixed = sides(size)[::-1] if size else None
         shapes = [fixed or (each.height, each.width) for each in examples]
         key_by_shape = {shape: key for key, shape in enumerate(sorted(set(shapes)))}
-        counts = np.array([_batch_limit(shape, batch_size) for shape in key_by_shape])
+        counts = np.array([batch_limit(shape, batch_size) for shape in key_by_shape])
         encoded, decode = self.encoded(examples), self.decoder(examples, size)
         if len(key_by_shape) == 1:
             pipeline = encoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(counts[0])

@@ -127,10 +127,20 @@ def files_digest(examples: Iterable[Example]) -> str:
     Args:
         examples: The images. Those of prepared tensorflow-datasets have no files and are not read.
     """
+    return joined_digest(image_digest(each.path) for each in examples if each.path)
+
+
+def image_digest(path: Path) -> str:
+    """Returns a digest of an image file; `"none"` if it cannot be read."""
+    try:
+        return file_digest(path, MAX_IMAGE_BYTES)
+    except (OSError, UserError):  # left out later, with the reason
+        return "none"
+
+
+def joined_digest(digests: Iterable[str]) -> str:
+    """Returns the digest of many files from theirs."""
     digest = hashlib.sha256()
-    for path in (example.path for example in examples if example.path):
-        try:
-            digest.update(file_digest(path, MAX_IMAGE_BYTES).encode())
-        except (OSError, UserError):  # left out later, with the reason
-            digest.update(b"none")
+    for each in digests:
+        digest.update(each.encode())
     return digest.hexdigest()[:16]

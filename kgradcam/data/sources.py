@@ -116,6 +116,14 @@ def dataset_root(name: str, data_dir: Path | None) -> Path:
     return demo_folder(data_dir) if name == DEMO else Path(name)
 
 
+def image_folder(name: str, data_dir: Path | None = None) -> Path | None:
+    """Returns the folder of a dataset on disk; `None` for one of tensorflow-datasets."""
+    if name != DEMO and not _is_place(name):
+        return None
+    root = dataset_root(name, data_dir)
+    return root if root.is_dir() else root.parent
+
+
 def data_folder(data_dir: Path | None = None) -> Path:
     """Returns `data_dir`, else `$TFDS_DATA_DIR`, else `~/tensorflow_datasets`."""
     given = data_dir or os.environ.get("TFDS_DATA_DIR")

@@ -64,12 +64,7 @@ def open_tfds(name: str, split: str, data_dir: Path, quiet: bool = True) -> Spli
             f"It has: {', '.join(options)}."
         )
     try:
-        # Without shuffling or interleaving, the order is always that of the files.
-        records = builder.as_dataset(
-            split=split,
-            decoders={"image": tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
-        ).with_options(untuned())
+        records = _images(builder, split)
         count = builder.info.splits[split].num_examples
     except ValueError as error:
         raise UserError(f"split={split!r} of {name} cannot be read: {error}") from error
@@ -95,6 +90,38 @@ def open_tfds(name: str, split: str, data_dir: Path, quiet: bool = True) -> Spli
 
     images = records.map(lambda record: record["image"])
     return Split(name, split, results(), class_names, records=images)
+
+
+def open_records(name: str, split: str, data_dir: Path) -> Callable[[int, int], Any]:
+    """Returns a function that opens some records of a split, without reading those before them.
+
+    Returns:
+        A function from the position of the first record, and of the one after the last, to a
+        `tf.data.Dataset` of encoded images.
+    """
+    builder = _prepared_builder(name, data_dir)
+    whole = tfds.core.ReadInstruction.from_spec(split).to_absolute(builder.info.splits)
+
+    def records(first: int, end: int) -> Any:
+        begin, chosen = 0, []
+        for each in whole:
+            count = each.to - each.from_
+            low, high = max(first - begin, 0), min(end - begin, count)
+            if low < high:
+                chosen.append(f"{each.splitname}[{each.from_ + low}:{each.from_ + high}]")
+            begin += count
+        return _images(builder, "+".join(chosen)).map(lambda record: record["image"])
+
+    return records
+
+
+def _images(builder: Any, split: str) -> Any:
+    # Without shuffling or interleaving, the order is always that of the files.
+    return builder.as_dataset(
+        split=split,
+        decoders={"image": tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1),
+    ).with_options(untuned())
 
 
 def _file_name(record: Mapping[str, Any], split: str, index: int) -> str:

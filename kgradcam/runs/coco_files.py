@@ -31,6 +31,9 @@ from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import read_json, write_atomically
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
+Annotation = tuple[int, int, Boxes, bool, bool]
+"""Image, category, box, and whether the object is difficult and a crowd."""
+
 
 def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
     """Writes COCO ground truth, with VOC's difficult flag as an extra field of each annotation.
@@ -48,6 +51,20 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
         ground_truth.crowd,
         strict=True,
     )
+    write_annotations(path, ground_truth.images, rows, ground_truth.categories)
+
+
+def write_annotations(
+    path: Path, images: Iterable[Image], rows: Iterable[Annotation], categories: Sequence[str]
+) -> None:
+    """Writes COCO ground truth that need not fit into memory; see `write_ground_truth`.
+
+    Args:
+        path: The file; it is replaced atomically.
+        images: The images.
+        rows: Their annotated objects.
+        categories: The class names.
+    """
     annotations = (
         {
             "id": i,
@@ -60,33 +77,26 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
         }
         for i, (image_id, category_id, box, difficult, crowd) in enumerate(rows, start=1)
     )
-    categories = ({"id": i, "name": name} for i, name in enumerate(ground_truth.categories, 1))
     pieces = chain(
         ['{"info": {"description": "Written by kgradcam."}, "images": '],
-        _json_list(map(asdict, ground_truth.images)),
+        _json_list(map(asdict, images)),
         [', "annotations": '],
         _json_list(annotations),
         [', "categories": '],
-        _json_list(categories),
+        _json_list({"id": i, "name": name} for i, name in enumerate(categories, 1)),
         ["}\n"],
     )
     write_atomically(path, pieces)
 
 
-def write_detections(path: Path, detections: Detections) -> None:
+def write_detections(path: Path, detections: Detections | Iterable[Detections]) -> None:
     """Writes a list of COCO results.
 
     Args:
         path: The file; it is replaced atomically.
-        detections: The boxes; their categories are numbered as in `write_ground_truth`.
+        detections: The boxes, in one table or several; their categories are numbered as in
+            `write_ground_truth`.
     """
-    rows = zip(
-        detections.image_ids,
-        detections.category_ids,
-        detections.boxes,
-        detections.scores,
-        strict=True,
-    )
     results = (
         {
             "image_id": int(image_id),
@@ -94,7 +104,10 @@ def write_detections(path: Path, detections: Detections) -> None:
             "bbox": _xywh(box),
             "score": float(score),
         }
-        for image_id, category_id, box, score in rows
+        for table in ([detections] if isinstance(detections, Detections) else detections)
+        for image_id, category_id, box, score in zip(
+            table.image_ids, table.category_ids, table.boxes, table.scores, strict=True
+        )
     )
     write_atomically(path, chain(_json_list(results), ["\n"]))
 

@@ -1,31 +1,28 @@
 """From a dataset to a run folder: one heatmap per image and class, boxes for every threshold."""
 
-import platform
-import random
-import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import cv2
-import keras
 import numpy as np
-import PIL
-import tensorflow as tf
 
-from kgradcam import __version__, progress
+from kgradcam import progress
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example, files_digest
-from kgradcam.data.images import Size
-from kgradcam.errors import DataWarning, UserError
+from kgradcam.data.splits import Summary
+from kgradcam.errors import UserError
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.methods import find_method
-from kgradcam.models.class_targets import dataset_targets
 from kgradcam.models.classifier import Classifier
-from kgradcam.models.digests import architecture_digest, weights_digest
 from kgradcam.models.network import require_model
 from kgradcam.runs.configuration import PREDICTED, Configuration
-from kgradcam.runs.dataset_folder import relative_folder
+from kgradcam.runs.describing import (
+    describe,
+    describe_model,
+    draw,
+    stop_if_strict,
+    warn_if_large,
+)
 from kgradcam.runs.explaining import (
     Targets,
     classes_to_explain,
@@ -35,9 +32,9 @@ from kgradcam.runs.explaining import (
 )
 from kgradcam.runs.partial_run import read_start
 from kgradcam.runs.run import Run
-from kgradcam.runs.run_classes import run_classes
+from kgradcam.runs.run_classes import run_targets
 from kgradcam.runs.run_dataset import open_configured, open_to_resume
-from kgradcam.runs.run_info import Counts, DatasetInfo, ModelInfo, RunInfo, SkippedImage
+from kgradcam.runs.run_info import Counts, RunInfo, SkippedImage
 from kgradcam.runs.run_writer import Report, RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
@@ -52,9 +49,6 @@ REDUCE_FROM = 500
 
 ResNet50 at 224 px pays off after some 100 images, smaller networks later.
 """
-
-_LARGE_MEGAPIXELS, _GB_PER_MEGAPIXEL = 8, 0.3
-"""Images from this size on are warned of, with the memory that ResNet50 takes in float32."""
 
 
 def detect(
@@ -110,22 +104,23 @@ def detect(
             configuration = replace(configuration, presence=PREDICTED)
         if not quiet:
             report(f"{dataset.name} is {dataset.description}: {len(dataset.examples)} images.")
-        _stop_if_strict(configuration, dataset.skipped)
+        stop_if_strict(configuration, dataset.skipped)
         with progress.step(f"loading and tracing {configuration.model}", quiet):
-            plan = _make_plan(configuration, dataset, load_model(configuration))
-        info = _describe(plan, folder)
+            prepared = _prepare(configuration, dataset, load_model(configuration))
+        info = _describe(prepared, folder)
         writer.begin(info, data_dir)
-        _explain_images(plan, writer, quiet)
-        return _finish(plan, info, writer)
+        _explain_images(prepared, writer, quiet)
+        return _finish(prepared, info, writer)
 
 
 @dataclass(frozen=True)
-class _Plan:
+class _Prepared:
     """The loaded parts of a run.
 
     Attributes:
         configuration: The options.
         dataset: The split.
+        summary: The same without images.
         classifier: The model.
         explainer: Makes the heatmaps.
         targets: The classes of the run.
@@ -135,6 +130,7 @@ class _Plan:
 
     configuration: Configuration
     dataset: Dataset
+    summary: Summary
     classifier: Classifier
     explainer: Explainer
     targets: Targets
@@ -142,86 +138,58 @@ class _Plan:
     images: dict[int, Image]
 
 
-def _make_plan(configuration: Configuration, dataset: Dataset, classifier: Classifier) -> _Plan:
-    classes = run_classes(configuration, dataset, classifier)
-    if not classes:
-        raise UserError(
-            f"None of the {len(dataset.examples)} images of split {dataset.split!r} of "
-            f"{dataset.name} has an annotated object, so there is no class to detect."
-        )
-    targets = dataset_targets(
-        classes,
-        dataset.class_names if dataset.annotated else [each.partition("=")[0] for each in classes],
-        classifier.class_names,
-        classifier.model.output_shape[-1],
-    )
+def _prepare(configuration: Configuration, dataset: Dataset, classifier: Classifier) -> _Prepared:
+    summary = dataset.summary()
+    targets = run_targets(configuration, summary, classifier)
     examples = _choose_examples(dataset, targets, configuration)
-    _warn_of_large_images(examples, configuration.image_size)
-    precision = _choose_precision(configuration.precision, len(examples))
-    # Frozen from the first image on or never: no result depends on where a run was interrupted.
-    explainer = make_explainer(
-        replace(configuration, precision=precision), classifier, len(examples) >= FREEZE_FROM
-    )
+    if configuration.image_size is None:
+        largest = max(examples, key=lambda each: each.width * each.height)
+        warn_if_large(largest.file_name, largest.width, largest.height)
+    explainer = run_explainer(configuration, classifier, len(examples))
     images = {
         example.index: Image(i, example.file_name, example.width, example.height)
         for i, example in enumerate(examples, start=1)
     }
-    return _Plan(configuration, dataset, classifier, explainer, targets, examples, images)
+    return _Prepared(
+        configuration, dataset, summary, classifier, explainer, targets, examples, images
+    )
 
 
 def _choose_examples(
     dataset: Dataset, targets: Targets, configuration: Configuration
 ) -> list[Example]:
-    for name in targets:
-        if dataset.annotated and not any(
-            name in example.objects.classes for example in dataset.examples
-        ):
-            raise UserError(
-                f"No image of split {dataset.split!r} of {dataset.name} has an object of class "
-                f"{name!r}."
-            )
     examples = [
         example
         for example in dataset.examples
         if classes_to_explain(example, targets, configuration)
     ]
-    if configuration.limit is not None and configuration.limit < len(examples):
-        examples = random.Random(configuration.seed).sample(examples, configuration.limit)
-        examples.sort(key=lambda example: example.index)
-    return examples
+    drawn = draw(len(examples), configuration)
+    return examples if drawn is None else [examples[i] for i in drawn]
 
 
-def _warn_of_large_images(examples: Sequence[Example], image_size: Size | None) -> None:
-    """Warns of images at native size that may take more memory than the machine has."""
-    if image_size is not None or not examples:
-        return
-    largest = max(examples, key=lambda each: each.width * each.height)
-    megapixels = largest.width * largest.height / 1e6
-    if megapixels > _LARGE_MEGAPIXELS:
-        warnings.warn(
-            f"{largest.file_name} has {megapixels:.0f} megapixels. At its native size it takes "
-            f"about {megapixels * _GB_PER_MEGAPIXEL:.0f} GB of memory in ResNet50. If the process "
-            "is killed, give --image-size.",
-            DataWarning,
-            stacklevel=2,
-        )
+def run_explainer(configuration: Configuration, classifier: Classifier, images: int) -> Explainer:
+    """Returns the explainer of a run of so many images."""
+    if configuration.precision == "auto" and images < REDUCE_FROM:
+        configuration = replace(configuration, precision="float32")
+    # Frozen from the first image on or never: no result depends on where a run was interrupted.
+    return make_explainer(configuration, classifier, images >= FREEZE_FROM)
 
 
-def _choose_precision(precision: str, images: int) -> str:
-    return "float32" if precision == "auto" and images < REDUCE_FROM else precision
-
-
-def _explain_images(plan: _Plan, writer: RunWriter, quiet: bool) -> None:
+def _explain_images(prepared: _Prepared, writer: RunWriter, quiet: bool) -> None:
     """Explains the images that the writer does not have yet."""
-    configuration, images = plan.configuration, plan.images
+    configuration, images = prepared.configuration, prepared.images
     image_ids = {index: image.id for index, image in images.items()}
     finished = writer.done | set(writer.skipped)
-    remaining = [each for each in plan.examples if image_ids[each.index] not in finished]
-    batches = plan.dataset.batches(remaining, configuration.batch_size, configuration.image_size)
+    remaining = [each for each in prepared.examples if image_ids[each.index] not in finished]
+    batches = prepared.dataset.batches(
+        remaining, configuration.batch_size, configuration.image_size
+    )
     with progress.bar("heatmaps", len(remaining), "images", quiet) as advance:
         for batch in batches:
-            found = explain_batch(plan.explainer, batch, plan.targets, configuration, image_ids)
-            _stop_if_strict(configuration, [(each.file_name, why) for each, why in found.skipped])
+            found = explain_batch(
+                prepared.explainer, batch, prepared.targets, configuration, image_ids
+            )
+            stop_if_strict(configuration, [(each.file_name, why) for each, why in found.skipped])
             writer.add(
                 [images[each.index] for each in found.explained],
                 found.heatmaps,
@@ -231,28 +199,24 @@ def _explain_images(plan: _Plan, writer: RunWriter, quiet: bool) -> None:
     writer.end_parts()
 
 
-def _stop_if_strict(configuration: Configuration, skipped: Sequence[tuple[str, str]]) -> None:
-    if configuration.strict and skipped:
-        name, reason = skipped[0]
-        raise UserError(f"--strict: {name}: {reason}")
-
-
-def _finish(plan: _Plan, info: RunInfo, writer: RunWriter) -> Run:
-    names = {image.id: image.file_name for image in plan.images.values()}
-    skipped = [*plan.dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
+def _finish(prepared: _Prepared, info: RunInfo, writer: RunWriter) -> Run:
+    names = {image.id: image.file_name for image in prepared.images.values()}
+    skipped = [*prepared.dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
     if not writer.done:
         name, reason = skipped[-1]
         raise UserError(
-            f"None of the {len(plan.examples)} images could be explained. {name}: {reason}"
+            f"None of the {len(prepared.examples)} images could be explained. {name}: {reason}"
         )
-    explained = [each for each in plan.examples if plan.images[each.index].id in writer.done]
-    ground_truth = _ground_truth(explained, list(plan.targets), plan.images)
+    explained = [
+        each for each in prepared.examples if prepared.images[each.index].id in writer.done
+    ]
+    ground_truth = _ground_truth(explained, list(prepared.targets), prepared.images)
     info = replace(
         info,
         # The first batch decides these for some models: the fallback where a model cannot be
         # frozen, and the layer of a subclassed model.
-        configuration=replace(info.configuration, precision=plan.explainer.precision),
-        model=replace(info.model, layer=plan.explainer.layer),
+        configuration=replace(info.configuration, precision=prepared.explainer.precision),
+        model=replace(info.model, layer=prepared.explainer.layer),
         counts=Counts(len(explained), writer.heatmaps, len(ground_truth.boxes), len(skipped)),
         skipped=tuple(SkippedImage(name, why) for name, why in sorted(skipped)),
     )
@@ -281,45 +245,12 @@ def _ground_truth(
     )
 
 
-def _describe(plan: _Plan, folder: Path) -> RunInfo:
-    """The content of `run.json` before the first batch."""
-    dataset, classifier = plan.dataset, plan.classifier
-    return RunInfo(
-        configuration=replace(plan.configuration, precision=plan.explainer.precision),
-        dataset=DatasetInfo(
-            name=plan.configuration.dataset,
-            split=dataset.split,
-            images=len(dataset.examples),
-            digest=dataset.digest(),
-            files=files_digest(plan.examples),
-            folder=relative_folder(dataset.name, folder),
-            images_folder=relative_folder(plan.configuration.images or "", folder),
-        ),
-        model=ModelInfo(
-            name=classifier.name,
-            layer=plan.explainer.layer,
-            parameters=classifier.model.count_params(),
-            architecture=architecture_digest(classifier.model),
-            digest=weights_digest(classifier.model.variables),
-            outputs={name: tuple(indices) for name, indices in plan.targets.items()},
-        ),
-        versions={
-            "kgradcam": __version__,
-            "python": platform.python_version(),
-            "tensorflow": tf.__version__,
-            "keras": keras.__version__,
-            "numpy": np.__version__,
-            "opencv": cv2.__version__,
-            "pillow": PIL.__version__,
-        },
-        determinism=_determinism(),
-    )
-
-
-def _determinism() -> str:
-    if tf.config.list_logical_devices("GPU"):
-        return "A GPU may add in another order at each run, so the last bits may differ."
-    return (
-        "Equal to the last bit on processors of this kind with as many cores, interrupted or not. "
-        "With another batch size heatmaps differ by less than 1e-4 of their highest value."
+def _describe(prepared: _Prepared, folder: Path) -> RunInfo:
+    explainer = prepared.explainer
+    return describe(
+        replace(prepared.configuration, precision=explainer.precision),
+        prepared.summary,
+        files_digest(prepared.examples),
+        describe_model(prepared.classifier, explainer.layer, prepared.targets),
+        folder,
     )

@@ -45,9 +45,9 @@ def partial_folder(folder: Path) -> Path:
 
 
 def is_interrupted(folder: Path) -> bool:
-    """Returns whether a run to `folder` is unfinished and has results."""
+    """Returns whether a run to `folder` is unfinished, and has a plan or results."""
     partial = partial_folder(folder)
-    results = ((partial / name).glob("*.json") for name in ("parts", "pieces"))
+    results = (partial.glob(name) for name in ("plan.json", "parts/*.json", "pieces/*.json"))
     return (partial / "run").is_dir() and any(map(any, results))
 
 

@@ -2,11 +2,15 @@
 
 import os
 import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from kgradcam.data.dataset import Dataset
-from kgradcam.data.sources import open_dataset, split_names
+from kgradcam.data.examples import Example
+from kgradcam.data.sources import open_dataset, open_split, split_names
 from kgradcam.data.split_names import HELD_OUT
+from kgradcam.data.splits import Skipped, Split
 from kgradcam.errors import DataWarning, UserError
 from kgradcam.models.held_out import HELD_OUT_FILE, HeldOut, read_held_out
 from kgradcam.runs.configuration import Configuration
@@ -42,6 +46,35 @@ def open_configured(
     return _part(dataset, held_out, configuration.model) if held_out else dataset
 
 
+def stream_configured(
+    configuration: Configuration, data_dir: Path | None = None, quiet: bool = True
+) -> Split:
+    """Opens the split that a configuration names, to be read image by image."""
+    held_out = _find_held_out(configuration, data_dir)
+    split = open_split(
+        configuration.dataset,
+        held_out.split if held_out else configuration.split,
+        data_dir,
+        quiet,
+        configuration.clip,
+        configuration.layout,
+        Path(configuration.images) if configuration.images else None,
+    )
+    if held_out is None:
+        return split
+
+    def results() -> Iterator[Example | Skipped]:
+        missing = set(held_out.images)
+        for each in split.results:
+            name = each.file_name if isinstance(each, Example) else each[0]
+            if name in held_out.images:
+                missing.discard(name)
+                yield each
+        _warn_of_missing(split.name, held_out, missing, configuration.model)
+
+    return replace(split, results=results())
+
+
 def open_to_resume(
     folder: Path, info: RunInfo, data_dir: Path | None = None, quiet: bool = True
 ) -> Dataset:
@@ -70,14 +103,18 @@ def _part(dataset: Dataset, held_out: HeldOut, model: str) -> Dataset:
             f"{Path(model) / HELD_OUT_FILE}, such as {min(missing, default='none')}. "
             "Give the --dataset of the training."
         )
+    _warn_of_missing(dataset.name, held_out, missing, model)
+    return part
+
+
+def _warn_of_missing(name: str, held_out: HeldOut, missing: Collection[str], model: str) -> None:
     if missing:
         warnings.warn(
-            f"{dataset.name} lacks {len(missing)} of the {len(held_out.images)} images of "
+            f"{name} lacks {len(missing)} of the {len(held_out.images)} images of "
             f"{Path(model) / HELD_OUT_FILE}, such as {min(missing)}.",
             DataWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
-    return part
 
 
 def open_run_dataset(

@@ -8,26 +8,21 @@ interruption, and ends in the same bytes. `unfinished_part` saves what is not a 
 import contextlib
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
 
 from kgradcam.errors import UserError, differences
 from kgradcam.files import write_atomically
-from kgradcam.runs.coco_files import write_detections, write_ground_truth
-from kgradcam.runs.drawn_boxes import draw_boxes
-from kgradcam.runs.finished_parts import (
-    from_rows,
-    heatmap_file,
-    read_parts,
-    to_rows,
-    write_part,
-)
-from kgradcam.runs.heatmap_files import ClassHeatmap, pack_heatmaps, read_heatmaps
+from kgradcam.runs.box_files import write_box_files
+from kgradcam.runs.coco_files import write_ground_truth
+from kgradcam.runs.finished_parts import heatmap_file, part_fields, read_parts, write_part
+from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.partial_run import (
     Start,
     is_interrupted,
@@ -36,9 +31,9 @@ from kgradcam.runs.partial_run import (
     write_start,
 )
 from kgradcam.runs.replacing import put_in_place, recover, require_free, require_possible
-from kgradcam.runs.run import Run, detections_name
+from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import RunInfo
-from kgradcam.runs.tables import Detections, GroundTruth, Image, join
+from kgradcam.runs.tables import GroundTruth, Image
 from kgradcam.runs.unfinished_part import (
     BatchResult,
     merged,
@@ -50,7 +45,11 @@ from kgradcam.runs.unfinished_part import (
 from kgradcam.runs.whole_run import digests
 
 PART = 256
-"""A part ends after so many images or heatmaps."""
+"""A part ends with the batch in which it has so many images.
+
+So parts are known before any model runs: `--shards` needs that. A part has no more heatmaps than
+fit into memory, as long as an image has a few classes.
+"""
 
 SAVE_SECONDS = 30.0
 """Results are saved after the first batch that ends so long after the last save. A killed run
@@ -177,14 +176,28 @@ class RunWriter:
         self.end_parts()
         run = self._partial / "run"
         write_ground_truth(run / "ground_truth.json", ground_truth)
-        thresholds = self._configuration.thresholds
-        tables: list[list[Detections]] = [[] for _ in thresholds]
-        for part in read_parts(self._partial):
-            for of_threshold, rows in zip(tables, part["boxes"], strict=True):
-                of_threshold.append(from_rows(rows))
-        for threshold, of_threshold in zip(thresholds, tables, strict=True):
-            write_detections(run / detections_name(threshold), join(of_threshold))
-        write_atomically(run / "run.json", replace(info, files=digests(run)).to_text())
+        boxes = (part["boxes"] for part in read_parts(self._partial))
+        return self.complete(info, boxes)
+
+    def complete(
+        self,
+        info: RunInfo,
+        boxes: Iterable[Sequence[Sequence[Sequence[float]]]],
+        known: Mapping[str, str] = MappingProxyType({}),
+    ) -> Run:
+        """Writes the boxes and `run.json` beside the other files, and renames the run.
+
+        Args:
+            info: The content of `run.json`.
+            boxes: The rows of boxes of each part, by threshold.
+            known: The digests of files that need not be read again.
+
+        Returns, Raises:
+            See `finish`.
+        """
+        run = self._partial / "run"
+        write_box_files(run, self._partial, info.configuration.thresholds, boxes)
+        write_atomically(run / "run.json", replace(info, files=digests(run, known)).to_text())
         require_free(self.folder, self._force)
         put_in_place(run, self.folder)
         return Run(self.folder)
@@ -210,11 +223,7 @@ class RunWriter:
             self._writing.result()
         self._save()  # a kill while the part is written must not lose it
         result = merged(self._batches)
-        part = {
-            "images": [image.id for image in result.images],
-            "skipped": [*result.skipped.items()],
-            "heatmaps": len(result.heatmaps),
-        }
+        part = part_fields(result.images, result.skipped, result.heatmaps)
         self._batches, self._saved, self._pieces = [], 0, 0
         self._count(part)
         number = self._parts - 1
@@ -255,17 +264,14 @@ class RunWriter:
         part: dict[str, Any],
         result: BatchResult,
     ) -> None:
-        heatmaps = result.heatmaps
-        options, thresholds = self._configuration.boxes, self._configuration.thresholds
-        if heatmaps:
-            path = heatmap_file(self._partial, number)
-            write_atomically(path, pack_heatmaps(heatmaps, self._configuration.heatmap_dtype))
-            # Rounded or not, boxes are drawn from the heatmaps that are stored.
-            heatmaps = list(read_heatmaps(path))
-        radius = options.smooth_radius
-        drawn = draw_boxes(heatmaps, result.images, thresholds, [radius], options)
-        part["boxes"] = [to_rows(drawn[radius, threshold]) for threshold in thresholds]
-        write_part(self._partial, number, part)
+        write_part(
+            self._partial / "parts" / f"{number:05}.json",
+            heatmap_file(self._partial, number),
+            part,
+            result.images,
+            result.heatmaps,
+            self._configuration,
+        )
         remove_pieces(self._partial / "pieces", number)
 
 

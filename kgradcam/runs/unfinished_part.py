@@ -42,9 +42,8 @@ def merged(batches: Sequence[BatchResult]) -> BatchResult:
 
 
 def size_of(batches: Sequence[BatchResult]) -> int:
-    """Returns the number of images or of heatmaps, whichever is larger."""
-    images = sum(len(batch.images) + len(batch.skipped) for batch in batches)
-    return max(images, sum(len(batch.heatmaps) for batch in batches))
+    """Returns the number of images, skipped ones included."""
+    return sum(len(batch.images) + len(batch.skipped) for batch in batches)
 
 
 def write_piece(folder: Path, part: int, piece: int, result: BatchResult) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from kgradcam.errors import UserError
 from kgradcam.files import file_digest
@@ -11,9 +12,14 @@ _PATTERNS = ("ground_truth.json", "detections-*.json", "heatmaps/*.npz")
 _ADVICE = "Restore the folder, or make the run anew with `kgradcam detect --force`."
 
 
-def digests(folder: Path) -> dict[str, str]:
-    """Returns a digest of each file of a run, except `run.json`, by its name in the folder."""
-    return {name: file_digest(folder / name) for name in _names(folder)}
+def digests(folder: Path, known: Mapping[str, str] = MappingProxyType({})) -> dict[str, str]:
+    """Returns a digest of each file of a run, except `run.json`, by its name in the folder.
+
+    Args:
+        folder: The run folder.
+        known: The digests of files that need not be read again.
+    """
+    return {name: known.get(name) or file_digest(folder / name) for name in _names(folder)}
 
 
 def require_complete(folder: Path, listed: Mapping[str, str]) -> None:

@@ -102,7 +102,6 @@ def whole(tmp_path: Path) -> dict[str, bytes]:
         "ground_truth.json",
         "heatmaps/00000.npz",
         "heatmaps/00001.npz",
-        "heatmaps/00002.npz",
         "run.json",
     ]
     shutil.rmtree(run.folder)
