@@ -4,10 +4,11 @@ PYTHON ?= python3
 VENV ?= .venv
 # A file of exact versions, such as constraints/newest.txt for those of the last release.
 CONSTRAINTS ?=
+EXTRAS ?= dev
 TESTS ?= tests
 STAMP := $(VENV)/installed
 
-.PHONY: help demo results test test-quick test-slow test-oldest docs package bench lint lock
+.PHONY: help demo results test test-quick test-slow test-explore test-oldest docs package bench lint lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,7 +27,10 @@ test-quick: $(STAMP)  ## the core of the suite: explainer, boxes, metrics
 	$(VENV)/bin/python -m pytest -m "not slow" tests/heatmaps/test_gradcam.py tests/boxes tests/metrics
 
 test-slow: $(STAMP)  ## the slow tests
-	$(VENV)/bin/python -m pytest -n 2 -m slow
+	$(VENV)/bin/python -m pytest -n 2 -m slow $(TESTS)
+
+test-explore:  ## the page of `kgradcam explore`, with Gradio, which needs an older Pillow
+	$(MAKE) test-slow VENV=.venv-explore EXTRAS=dev,explore TESTS=tests/pictures/test_explorer_page.py
 
 test-oldest:  ## the same with the oldest supported version of each dependency
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt
@@ -59,5 +63,5 @@ lock: $(STAMP)  ## writes the versions of this environment into constraints/newe
 
 $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[dev]'
+	$(VENV)/bin/pip install --quiet $(CONSTRAINTS:%=--constraint %) --editable '.[$(EXTRAS)]'
 	touch $@

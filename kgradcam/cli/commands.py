@@ -14,6 +14,7 @@ from kgradcam.cli import (
     env,
     evaluate,
     explain,
+    explore,
     export,
     export_model,
     faithfulness,
@@ -40,6 +41,7 @@ app = typer.Typer(
 
 for _command in (
     explain.explain,
+    explore.explore,
     layers.layers,
     detect.detect,
     visualize.visualize,

@@ -19,6 +19,7 @@ _SECTIONS = {
     "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision",
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size draw_boxes overlay_only colormap",
+    "Page": "host port",
     "Measures": "iou protocol metric baselines bootstrap ignore_difficult metrics "
     "fail_under fail_over per_class baseline tolerance",
     "Output": "out junit form sort prefix heatmaps resume force dry_run config as_json as_csv "

@@ -1,7 +1,6 @@
 """`kgradcam layers`: lists the layers that can be explained."""
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -30,7 +29,7 @@ def layers(
         kgradcam layers resnet50
     """
     import_tensorflow()
-    from kgradcam.heatmaps.default_layer import list_layers
+    from kgradcam.heatmaps.default_layer import last_of_each_stride, list_layers
     from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.own_layers import import_modules
 
@@ -49,7 +48,7 @@ def layers(
         ]
         print_json({"model": model, "layers": described})
         return
-    shown = calls if every else _last_of_each_stride(calls, default)
+    shown = calls if every else last_of_each_stride(calls, default)
     lines = [
         [
             call.path,
@@ -63,16 +62,3 @@ def layers(
     print_table(
         f"Layers of {model}{some}", ["layer", "type", "height x width x channels", ""], lines
     )
-
-
-def _last_of_each_stride(calls: Sequence[Any], default: Any) -> list[Any]:
-    """The calls most people choose from, in order of execution, and the default one."""
-    from kgradcam.heatmaps.geometry import stride
-    from kgradcam.heatmaps.layers import PASSIVE
-
-    last = {}
-    for call in calls:
-        maps = call.feature_maps
-        if not isinstance(call.layer, PASSIVE):
-            last[stride(maps) if maps.shape.rank == 4 else tuple(call.shape[:-1])] = call
-    return [call for call in calls if call is default or call in last.values()]

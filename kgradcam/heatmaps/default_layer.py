@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.dataflow import CONVOLUTIONS, PRODUCTS, Dataflow
+from kgradcam.heatmaps.geometry import stride
 from kgradcam.heatmaps.inputs import input_specs
 from kgradcam.heatmaps.layers import PASSIVE, LayerCall, is_map, keep_losses, record_calls
 from kgradcam.heatmaps.layout import TokenGrid, find_token_grid
@@ -213,6 +214,16 @@ def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
 
     tf.function(untouched, autograph=False).get_concrete_function(specs)
     return found[0]
+
+
+def last_of_each_stride(calls: Sequence[LayerCall], default: LayerCall) -> list[LayerCall]:
+    """Returns the calls most people choose from, in order of execution, and the default one."""
+    last = {}
+    for call in calls:
+        maps = call.feature_maps
+        if not isinstance(call.layer, PASSIVE):
+            last[stride(maps) if maps.shape.rank == 4 else tuple(call.shape[:-1])] = call
+    return [call for call in calls if call is default or call in last.values()]
 
 
 def _specs_of_built(model: keras.Model) -> Any:

@@ -186,9 +186,9 @@ class ImageExplainer:
         heatmaps: list[Heatmap] = []
         findings: list[Finding] = []
         size = photograph.shape[1::-1]
-        drawn = resize(photograph, _bounded(photograph, self._largest_drawn or max(size)))
+        drawn = resize(photograph, bounded(photograph, self._largest_drawn or max(size)))
         for i, (classifier, method, live) in enumerate(self._live):
-            seen = self._seen(photograph, classifier)
+            seen = as_input(photograph, classifier, self._size)
             targets = [
                 parse_target(text, classifier.class_names, classifier.class_count)
                 for text in self._classes
@@ -251,15 +251,6 @@ class ImageExplainer:
             )
         return ExplainedImage(row, findings)
 
-    def _seen(self, photograph: Picture, classifier: Classifier) -> npt.NDArray[np.uint8]:
-        """The image as a batch of one, as a model takes it."""
-        size = self._size
-        if size == OWN:
-            size = classifier.own_size or _bounded(photograph, LARGEST_SIDE)
-        assert not isinstance(size, str)
-        seen = photograph if size is None else resize(photograph, size)
-        return to_channels(seen[np.newaxis], classifier.channels)
-
     def _explainer(self, index: int, seen: npt.NDArray[np.uint8]) -> Explainer:
         """The explainer in the chosen precision, made at the first image."""
         live = self._live[index][2]
@@ -272,8 +263,20 @@ class ImageExplainer:
         return self._fast[index]
 
 
-def _bounded(photograph: Picture, side: int) -> tuple[int, int]:
-    """Width and height of an image with its longer side at most `side`."""
+def as_input(
+    photograph: Picture, classifier: Classifier, image_size: Size | str | None = OWN
+) -> npt.NDArray[np.uint8]:
+    """Returns an image as a batch of one for a model; `image_size` as in `ImageExplainer`."""
+    size = image_size
+    if size == OWN:
+        size = classifier.own_size or bounded(photograph, LARGEST_SIDE)
+    assert not isinstance(size, str)
+    seen = photograph if size is None else resize(photograph, size)
+    return to_channels(seen[np.newaxis], classifier.channels)
+
+
+def bounded(photograph: Picture, side: int) -> tuple[int, int]:
+    """Returns the width and height of an image with its longer side at most `side`."""
     height, width = photograph.shape[:2]
     factor = min(1.0, side / max(height, width))
     return max(1, round(factor * width)), max(1, round(factor * height))

@@ -256,7 +256,9 @@ def test_the_shell_completes_commands_and_options() -> None:
 
 
 def test_every_command_shows_an_example(kgradcam) -> None:
-    commands = "detect evaluate tune compare visualize report explain demo prepare layers env"
+    commands = (
+        "detect evaluate tune compare visualize report explain explore demo prepare layers env"
+    )
     for name in commands.split():
         assert f"kgradcam {name}" in kgradcam(name, "--help").out.split("Usage")[1][60:], name
 
