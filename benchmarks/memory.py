@@ -64,7 +64,7 @@ COMMANDS = {
 """Commands that measure a run, and their options."""
 
 
-_PROGRAM = """
+PROGRAM = """
 import atexit, sys
 from pathlib import Path
 from kgradcam.cli import main
@@ -77,7 +77,7 @@ main()
 def peak_of_command(name: str, run: Path) -> float:
     """Runs a command on a run, and returns the peak of its process in MB; on Linux."""
     options = [str(run.with_name(f"{run.name}.json")) if x == "OUT" else x for x in COMMANDS[name]]
-    command = [sys.executable, "-c", _PROGRAM, name, str(run), *options, "--quiet"]
+    command = [sys.executable, "-c", PROGRAM, name, str(run), *options, "--quiet"]
     finished = subprocess.run(command, capture_output=True, text=True, check=True)
     return int(finished.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024
 
