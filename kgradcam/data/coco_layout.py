@@ -62,7 +62,7 @@ def read_coco(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
         names = _category_names(content)
         images = list(entries(content["images"], "images"))
         ids = [field(*each, "id", ID) for each in images]
-        numbered([place for place, _ in images], ids)
+        numbered("images", ids)
         file_names = [field(*each, "file_name", TEXT) for each in images]
         by_image: defaultdict[str, list[_Annotation]] = defaultdict(list)
         known = {str(each) for each in ids}
@@ -86,7 +86,7 @@ def _category_names(content: Mapping[str, Any]) -> dict[str, str]:
     """Returns the name of each category by the text of its id, in the order of the file."""
     categories = list(entries(content.get("categories", []), "categories"))
     ids = [field(*each, "id", ID) for each in categories]
-    numbered([place for place, _ in categories], ids)
+    numbered("categories", ids)
     names = [field(*each, "name", TEXT).strip() for each in categories]
     for (place, _), name in zip(categories, names, strict=True):
         if not name:

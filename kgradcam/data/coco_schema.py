@@ -12,25 +12,27 @@ from kgradcam.data.flags import parse_flag
 from kgradcam.errors import UserError
 
 _ABSENT = object()
-_MOST_PIXELS = 2**31 - 1
+MOST_PIXELS = 2**31 - 1
+"""The largest coordinate and size that is read: pixels are drawn and counted as integers."""
 
 Kind = tuple[str, Callable[[Any], Any]]
 """The expected value of a field in words, and its conversion, which raises `ValueError`."""
 
 
-def entries(content: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def entries(content: Any, name: str, start: int = 0) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields the objects of a list with their places, as `annotations[3]`.
 
     Args:
         content: Parsed JSON, that should be a list of objects.
         name: The name of the list.
+        start: The position of the first of these objects in the list.
 
     Raises:
         UserError: It is no list, or an entry is no object.
     """
     if not isinstance(content, list):
         raise UserError(f"{name} must be a list of objects. Received: {_short(content)}.")
-    for i, entry in enumerate(content):
+    for i, entry in enumerate(content, start):
         if not isinstance(entry, dict):
             raise UserError(f"{name}[{i}] must be an object. Received: {_short(entry)}.")
         yield f"{name}[{i}]", entry
@@ -73,24 +75,24 @@ def is_crowd(place: str, entry: dict[str, Any]) -> bool:
     return parse_flag(entry.get("iscrowd"), f"{place}.iscrowd")
 
 
-def numbered(places: Sequence[str], ids: Sequence[int | str]) -> list[int]:
+def numbered(name: str, ids: Sequence[int | str]) -> list[int]:
     """Returns a number for each id: the ids themselves if all are numbers, else 1, 2, ...
 
     Args:
-        places: The place of each entry.
-        ids: Its id.
+        name: The name of the list that they are from.
+        ids: The id of each of its entries.
 
     Raises:
         UserError: Two entries have one id.
     """
-    first: dict[str, str] = {}
-    for place, each in zip(places, ids, strict=True):
-        if str(each) in first:
-            raise UserError(
-                f"{place}.id must be an id of its own. Received: {each!r}, the id of "
-                f"{first[str(each)]} too."
-            )
-        first[str(each)] = place
+    if len(set(map(str, ids))) < len(ids):
+        first: dict[str, int] = {}
+        for i, each in enumerate(ids):
+            if first.setdefault(str(each), i) != i:
+                raise UserError(
+                    f"{name}[{i}].id must be an id of its own. Received: {each!r}, the id of "
+                    f"{name}[{first[str(each)]}] too."
+                )
     numbers = [each for each in ids if isinstance(each, int) and abs(each) < 2**63]
     return numbers if len(numbers) == len(ids) else list(range(1, len(ids) + 1))
 
@@ -111,7 +113,7 @@ def _text(value: Any) -> str:
 
 def _pixels(value: Any) -> float:
     number = _finite(value)
-    if abs(number) > _MOST_PIXELS:  # whole pixels are drawn and counted as integers
+    if abs(number) > MOST_PIXELS:
         raise ValueError
     return number
 

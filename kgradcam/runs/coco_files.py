@@ -6,33 +6,26 @@ read from COCO, are written back exactly. Other fractions may change in the last
 """
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from kgradcam.boxes.overlap import Boxes
-from kgradcam.data.coco_schema import (
-    BOX,
-    ID,
-    SCORE,
-    SIZE,
-    TEXT,
-    entries,
-    field,
-    is_crowd,
-    is_difficult,
-    numbered,
-)
+from kgradcam.data.coco_schema import numbered
+from kgradcam.data.json_lists import ROWS, json_lists
 from kgradcam.errors import UserError, errors_in_file
-from kgradcam.files import read_json, write_atomically
+from kgradcam.files import write_atomically
+from kgradcam.runs.coco_columns import BoxColumns, Rows, joined
 from kgradcam.runs.tables import Detections, GroundTruth, Image
 
-Annotation = tuple[int, int, Boxes, bool, bool]
+_Box = Sequence[float] | npt.NDArray[np.float64]
+Annotation = tuple[int, int, _Box, bool, bool]
 """Image, category, box, and whether the object is difficult and a crowd."""
+
+_encode = json.JSONEncoder(ensure_ascii=False).encode
 
 
 def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
@@ -43,13 +36,12 @@ def write_ground_truth(path: Path, ground_truth: GroundTruth) -> None:
         ground_truth: The tables. Categories are numbered from 1, whatever their
             `file_category_ids`.
     """
-    rows = zip(
+    rows = _rows(
         ground_truth.image_ids,
         ground_truth.category_ids,
         ground_truth.boxes,
         ground_truth.difficult,
         ground_truth.crowd,
-        strict=True,
     )
     write_annotations(path, ground_truth.images, rows, ground_truth.categories)
 
@@ -79,7 +71,7 @@ def write_annotations(
     )
     pieces = chain(
         ['{"info": {"description": "Written by kgradcam."}, "images": '],
-        _json_list(map(asdict, images)),
+        _json_list(map(_image, images)),
         [', "annotations": '],
         _json_list(annotations),
         [', "categories": '],
@@ -99,14 +91,14 @@ def write_detections(path: Path, detections: Detections | Iterable[Detections]) 
     """
     results = (
         {
-            "image_id": int(image_id),
-            "category_id": int(category_id),
+            "image_id": image_id,
+            "category_id": category_id,
             "bbox": _xywh(box),
-            "score": float(score),
+            "score": score,
         }
         for table in ([detections] if isinstance(detections, Detections) else detections)
-        for image_id, category_id, box, score in zip(
-            table.image_ids, table.category_ids, table.boxes, table.scores, strict=True
+        for image_id, category_id, box, score in _rows(
+            table.image_ids, table.category_ids, table.boxes, table.scores
         )
     )
     write_atomically(path, chain(_json_list(results), ["\n"]))
@@ -122,45 +114,53 @@ def read_ground_truth(path: Path) -> GroundTruth:
     Raises:
         UserError: The file is missing, or is not COCO ground truth; the message names the entry.
     """
-    content = read_json(path)
-    parts = ("images", "annotations", "categories")
-    if not isinstance(content, dict) or any(name not in content for name in parts):
-        received = ", ".join(map(repr, content)) if isinstance(content, dict) else "a list"
+    boxes, difficult, crowd = BoxColumns("annotations"), [], []
+    categories: list[Any] = []
+    ids: list[int | str] = []
+    images: list[tuple[str, int, int]] = []
+    names: dict[str | None, None] = {}
+    for name, rows in json_lists(path):
+        names.setdefault(name)
+        with errors_in_file(path, "COCO ground truth"):
+            if name == "images":
+                part = Rows("images", len(ids), rows)
+                ids += part.ids("id")
+                sizes = part.sizes("width"), part.sizes("height")
+                images += zip(part.texts("file_name"), *sizes, strict=True)
+            elif name == "annotations":
+                part = boxes.add(rows)
+                difficult.append(part.difficult())
+                crowd.append(part.crowd())
+            elif name == "categories":
+                categories += Rows("categories", len(categories), rows).rows
+            elif name is None:
+                break
+    if not names.keys() >= {"images", "annotations", "categories"}:
+        received = "a list" if None in names else ", ".join(map(repr, names))
         raise UserError(
-            f"{path} is no COCO ground truth: it must be an object with "
-            f"{', '.join(map(repr, parts))}. Received: {received[:200] or 'none of them'}."
+            f"{path} is no COCO ground truth: it must be an object with 'images', 'annotations', "
+            f"'categories'. Received: {received[:200] or 'none of them'}."
         )
     with errors_in_file(path, "COCO ground truth"):
-        images = list(entries(content["images"], "images"))
-        image_ids = [field(*each, "id", ID) for each in images]
-        numbers = numbered([place for place, _ in images], image_ids)
-        categories = list(entries(content["categories"], "categories"))
-        category_ids = [field(*each, "id", ID) for each in categories]
-        numbered([place for place, _ in categories], category_ids)
-        names = [field(*each, "name", TEXT) for each in categories]
-        order = sorted(range(len(names)), key=lambda i: _by_number(category_ids[i]))
-        annotations = list(entries(content["annotations"], "annotations"))
+        numbers = numbered("images", ids)
+        found = Rows("categories", 0, categories)
+        category_ids, category_names = found.ids("id"), found.texts("name")
+        numbered("categories", category_ids)
+        order = sorted(range(len(category_ids)), key=lambda i: _by_number(category_ids[i]))
         sorted_ids = tuple(category_ids[i] for i in order)
         return GroundTruth(
             images=tuple(
-                Image(
-                    number,
-                    field(*each, "file_name", TEXT),
-                    field(*each, "width", SIZE, 0),
-                    field(*each, "height", SIZE, 0),
-                )
-                for number, each in zip(numbers, images, strict=True)
+                Image(number, *each) for number, each in zip(numbers, images, strict=True)
             ),
-            categories=tuple(names[i] for i in order),
-            **_columns(
-                annotations,
-                {str(each): number for each, number in zip(image_ids, numbers, strict=True)},
+            categories=tuple(category_names[i] for i in order),
+            **boxes.columns(
+                {str(each): number for each, number in zip(ids, numbers, strict=True)},
                 {str(each): i for i, each in enumerate(sorted_ids, start=1)},
             ),
-            difficult=np.array([is_difficult(*each) for each in annotations], dtype=bool),
-            crowd=np.array([is_crowd(*each) for each in annotations], dtype=bool),
+            difficult=joined(difficult, bool),
+            crowd=joined(crowd, bool),
             file_category_ids=sorted_ids,
-            file_image_ids=tuple(image_ids),
+            file_image_ids=tuple(ids),
         )
 
 
@@ -176,20 +176,25 @@ def read_detections(path: Path, ground_truth: GroundTruth) -> Detections:
         UserError: The file is missing, is not a list of COCO results, or refers to an unknown
             image or category; the message names the entry.
     """
-    rows = read_json(path)
-    if not isinstance(rows, list):
-        raise UserError(f"{path} is no list of COCO results: it holds {type(rows).__name__}.")
+    boxes, scores = BoxColumns("results"), []
+    no_list = UserError(f"{path} is no list of COCO results: it must be a JSON list.")
+    for name, rows in json_lists(path):
+        if name is not None or not isinstance(rows, list):
+            raise no_list
+        with errors_in_file(path, "list of COCO results"):
+            scores.append(boxes.add(rows).scores())
+    if not scores:  # an empty object
+        raise no_list
     with errors_in_file(path, "list of COCO results"):
-        results = list(entries(rows, "results"))
-        names = [str(field(*each, "image_id", ID)) for each in results]
+        names = [str(each) for each in boxes.image_ids]
         positions = {str(each): i for i, each in enumerate(ground_truth.file_category_ids, start=1)}
         return Detections(
-            **_columns(results, images_by_name(names, ground_truth), positions),
-            scores=np.array([field(*each, "score", SCORE) for each in results], np.float64),
+            **boxes.columns(images_by_name(names, ground_truth), positions),
+            scores=joined(scores, np.float64),
         )
 
 
-def images_by_name(names: Sequence[str], ground_truth: GroundTruth) -> dict[str, int]:
+def images_by_name(names: Collection[str], ground_truth: GroundTruth) -> dict[str, int]:
     """Returns the images that results refer to: by id, or else all of them by file name.
 
     Args:
@@ -203,20 +208,34 @@ def images_by_name(names: Sequence[str], ground_truth: GroundTruth) -> dict[str,
         str(each): image.id
         for each, image in zip(ground_truth.file_image_ids, ground_truth.images, strict=True)
     }
+    names = set(names)
+    if names <= by_id.keys():
+        return by_id
     by_file = {image.file_name: image.id for image in ground_truth.images}
     by_file |= {
         image.file_name.rpartition(".")[0] or image.file_name: image.id
         for image in ground_truth.images
     }
-    return by_file if set(names) <= set(by_file) and not set(names) <= set(by_id) else by_id
+    return by_file if names <= by_file.keys() else by_id
+
+
+def _image(each: Image) -> dict[str, Any]:
+    size = {"width": each.width, "height": each.height}
+    return {"id": each.id, "file_name": each.file_name, **size}
 
 
 def _json_list(rows: Iterable[Any]) -> Iterator[str]:
     """Yields a JSON list row by row, so that a long one is never in memory as a whole."""
     yield "["
     for i, row in enumerate(rows):
-        yield (", " if i else "") + json.dumps(row, ensure_ascii=False)
+        yield (", " if i else "") + _encode(row)
     yield "]"
+
+
+def _rows(*columns: npt.NDArray[Any]) -> Iterator[tuple[Any, ...]]:
+    """Yields the rows of a table as Python's own numbers, some at a time."""
+    for start in range(0, len(columns[0]), ROWS):
+        yield from zip(*(each[start : start + ROWS].tolist() for each in columns), strict=True)
 
 
 def _number(value: float) -> int | float:
@@ -224,41 +243,9 @@ def _number(value: float) -> int | float:
     return int(value) if value == int(value) else float(value)
 
 
-def _xywh(box: Boxes) -> list[int | float]:
+def _xywh(box: _Box) -> list[int | float]:
     xmin, ymin, xmax, ymax = box
     return [_number(value) for value in (xmin, ymin, xmax - xmin, ymax - ymin)]
-
-
-def _columns(
-    rows: Sequence[tuple[str, dict[str, Any]]],
-    images: Mapping[str, int],
-    categories: Mapping[str, int],
-) -> dict[str, Any]:
-    """The columns that ground truth and results share.
-
-    Args:
-        rows: The entries with their places.
-        images: The images by the text of their ids.
-        categories: The positions of the categories by the text of their ids.
-    """
-    xywh = np.array([field(*row, "bbox", BOX) for row in rows], np.float64).reshape(-1, 4)
-    return {
-        "image_ids": np.array([_known(*row, "image_id", images) for row in rows], np.int64),
-        "category_ids": np.array(
-            [_known(*row, "category_id", categories) for row in rows], np.int64
-        ),
-        "boxes": np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1),
-    }
-
-
-def _known(place: str, row: dict[str, Any], name: str, known: Mapping[str, int]) -> int:
-    value = field(place, row, name, ID)
-    if str(value) not in known:
-        raise UserError(
-            f"{place}.{name} must be the id of a listed {name.removesuffix('_id')}, such as "
-            f"{next(iter(known), 'none, since none is listed')}. Received: {value!r}."
-        )
-    return known[str(value)]
 
 
 def _by_number(each: int | str) -> tuple[bool, int, str]:

@@ -5,6 +5,7 @@ import io
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from helpers import found, truth
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kgradcam.data import json_lists
 from kgradcam.errors import UserError
 from kgradcam.runs.coco_files import (
     read_detections,
@@ -83,6 +85,55 @@ def test_boxes_that_were_read_are_written_back_exactly(tmp_path_factory: Any, bo
     )
     write_detections(path, once)
     assert_equal_tables(read_detections(path, TRUTH), once)
+
+
+@pytest.mark.parametrize("name", ["images", "annotations", "categories", "results"])
+def test_an_entry_of_a_later_part_is_named_by_its_place(tmp_path: Path, name: str) -> None:
+    write_ground_truth(tmp_path / "truth.json", TRUTH)
+    write_detections(tmp_path / "found.json", found(*[(1, 2, [0, 0, 1, 1], 0.5)] * 3))
+    path = tmp_path / ("found.json" if name == "results" else "truth.json")
+    content = json.loads(path.read_text())
+    rows = content if name == "results" else content[name]
+    rows[-1] = [] if name in ("images", "categories") else {**rows[-1], "image_id": 9}
+    path.write_text(json.dumps(content))
+    with patch.object(json_lists, "ROWS", 1), pytest.raises(UserError) as failure:
+        read_detections(tmp_path / "found.json", read_ground_truth(tmp_path / "truth.json"))
+    assert f"{name}[{len(rows) - 1}]" in str(failure.value)
+
+
+MIXED = {
+    "images": [
+        {"id": 3, "file_name": "x.jpg", "width": 50, "height": 40},
+        {"id": 5.0, "file_name": 12, "width": 50.0, "height": None},
+    ],
+    "categories": [{"id": 2, "name": "cat"}],
+    "annotations": [
+        {"image_id": 3, "category_id": 2, "bbox": [1, 2, 3, 4], "difficult": 0, "iscrowd": 1},
+        {"image_id": "5", "category_id": 2.0, "bbox": [0.5, 0, 1e1, 4], "iscrowd": "1"},
+        {"image_id": 5, "category_id": "2", "bbox": [0, 0, 0, 0], "difficult": True},
+    ],
+}
+
+
+@given(st.permutations([0, 1, 2]), st.permutations(list(MIXED)), st.integers(1, 4))
+def test_plain_rows_and_others_are_read_alike(tmp_path_factory, order, names, rows) -> None:
+    """In parts of any size, with the lists of the file in any order."""
+    path = tmp_path_factory.mktemp("coco") / "truth.json"
+    content = {name: MIXED[name] for name in names}
+    content["annotations"] = [MIXED["annotations"][i] for i in order]
+    path.write_text(json.dumps(content))
+    with patch.object(json_lists, "ROWS", rows):
+        ground_truth = read_ground_truth(path)
+    assert ground_truth.images == (Image(3, "x.jpg", 50, 40), Image(5, "12", 50, 0))
+    expected = {
+        "image_ids": np.array([3, 5, 5]),
+        "category_ids": np.array([1, 1, 1]),
+        "boxes": np.array([[1, 2, 4, 6], [0.5, 0, 10.5, 4], [0, 0, 0, 0]]),
+        "difficult": np.array([False, True, True]),
+        "crowd": np.array([True, True, False]),
+    }
+    for name, column in expected.items():
+        np.testing.assert_array_equal(getattr(ground_truth, name), column[list(order)])
 
 
 def test_pycocotools_reads_both_and_finds_perfect_boxes_perfect(tmp_path: Path) -> None:

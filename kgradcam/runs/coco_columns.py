@@ -1,0 +1,199 @@
+"""Columns of COCO's rows, gathered some rows at a time.
+
+Rows of plain numbers are checked and converted together. Rows with any other value go through
+`coco_schema.field` one by one, which converts the value or names it in an error.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from kgradcam.data.coco_schema import (
+    BOX,
+    ID,
+    MOST_PIXELS,
+    SCORE,
+    SIZE,
+    TEXT,
+    Kind,
+    entries,
+    field,
+    is_crowd,
+    is_difficult,
+)
+from kgradcam.errors import UserError
+
+Row = dict[str, Any]
+
+
+class Rows:
+    """Some rows of a list.
+
+    Args:
+        name: The name of the list.
+        start: The position of the first of them.
+        rows: Parsed JSON, that should be a list of objects.
+
+    Raises:
+        UserError: It is no list, or a row is no object.
+    """
+
+    def __init__(self, name: str, start: int, rows: Any) -> None:
+        self._name, self._start = name, start
+        self.rows: list[Row] = [row for _, row in entries(rows, name, start)]
+
+    def ids(self, name: str) -> list[int | str]:
+        """Returns the ids in a field."""
+        return self._plain(name, ID, lambda values: _types(values) <= {int})
+
+    def texts(self, name: str) -> list[str]:
+        """Returns the strings in a field."""
+        return self._plain(name, TEXT, lambda values: _types(values) <= {str})
+
+    def sizes(self, name: str) -> list[int]:
+        """Returns the numbers of pixels in a field; 0 where it is missing."""
+
+        def are_sizes(values: Sequence[Any]) -> bool:
+            return _types(values) <= {int} and all(0 <= each <= MOST_PIXELS for each in values)
+
+        return self._plain(name, SIZE, are_sizes, 0)
+
+    def scores(self) -> npt.NDArray[np.float64]:
+        """Returns the scores, float64 `[rows]`."""
+        return np.array(self._plain("score", SCORE, _are_numbers), np.float64)
+
+    def boxes(self) -> npt.NDArray[np.float64]:
+        """Returns the boxes, float64 `[rows, 4]`, as `[x, y, width, height]`."""
+
+        def are_boxes(values: Sequence[Any]) -> bool:
+            if _types(values) != {list} or set(map(len, values)) != {4}:
+                return False
+            numbers = list(chain.from_iterable(values))
+            return (
+                _are_numbers(numbers)
+                and max(map(abs, numbers)) <= MOST_PIXELS
+                and min(min(numbers[2::4]), min(numbers[3::4])) >= 0
+            )
+
+        return np.array(self._plain("bbox", BOX, are_boxes), np.float64).reshape(-1, 4)
+
+    def difficult(self) -> list[bool]:
+        """Returns whether each annotation is difficult."""
+        return self._flags("difficult", is_difficult)
+
+    def crowd(self) -> list[bool]:
+        """Returns whether each annotation is a box around a group of objects."""
+        return self._flags("iscrowd", is_crowd)
+
+    def _plain(
+        self,
+        name: str,
+        kind: Kind,
+        are_plain: Callable[[Sequence[Any]], bool],
+        *default: Any,
+    ) -> list[Any]:
+        values = [row.get(name) for row in self.rows]
+        if not values or are_plain(values):
+            return values
+        return [field(place, row, name, kind, *default) for place, row in self._places()]
+
+    def _flags(self, name: str, is_set: Callable[[str, Row], bool]) -> list[bool]:
+        values = [row.get(name) for row in self.rows]
+        if _types(values) <= {int}:
+            return [value != 0 for value in values]
+        return [is_set(place, row) for place, row in self._places()]
+
+    def _places(self) -> Iterator[tuple[str, Row]]:
+        for i, row in enumerate(self.rows, start=self._start):
+            yield f"{self._name}[{i}]", row
+
+
+class BoxColumns:
+    """The columns that annotations and results share.
+
+    Args:
+        name: The name of the list, for messages.
+
+    Attributes:
+        count: The number of rows so far.
+        image_ids: The distinct ids of images so far, as they are in the file.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.count = 0
+        self.image_ids: dict[int | str, int] = {}
+        self._name = name
+        self._category_ids: dict[int | str, int] = {}
+        self._of_images: list[npt.NDArray[np.int64]] = []
+        self._of_categories: list[npt.NDArray[np.int64]] = []
+        self._boxes: list[npt.NDArray[np.float64]] = []
+
+    def add(self, rows: Any) -> Rows:
+        """Adds some rows; returns them for the columns that are not shared."""
+        part = Rows(self._name, self.count, rows)
+        self._boxes.append(part.boxes())
+        self._of_images.append(_numbered(part.ids("image_id"), self.image_ids))
+        self._of_categories.append(_numbered(part.ids("category_id"), self._category_ids))
+        self.count += len(part.rows)
+        return part
+
+    def columns(
+        self, images: Mapping[str, int], categories: Mapping[str, int]
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Returns the columns of `GroundTruth` and `Detections`.
+
+        Args:
+            images: The images by the text of their ids.
+            categories: The positions of the categories by the text of their ids.
+
+        Raises:
+            UserError: A row has the id of no image, or of no category.
+        """
+        xywh = joined(self._boxes, np.float64, 4)
+        xywh[:, 2:] += xywh[:, :2]
+        return {
+            "image_ids": self._known("image", self.image_ids, self._of_images, images),
+            "category_ids": self._known(
+                "category", self._category_ids, self._of_categories, categories
+            ),
+            "boxes": xywh,
+        }
+
+    def _known(
+        self,
+        kind: str,
+        ids: Iterable[int | str],
+        numbers: list[npt.NDArray[np.int64]],
+        known: Mapping[str, int],
+    ) -> npt.NDArray[np.int64]:
+        of_rows = joined(numbers, np.int64)
+        for number, each in enumerate(ids):
+            if str(each) not in known:
+                row = int(np.flatnonzero(of_rows == number)[0])
+                raise UserError(
+                    f"{self._name}[{row}].{kind}_id must be the id of a listed {kind}, such as "
+                    f"{next(iter(known), 'none, since none is listed')}. Received: {each!r}."
+                )
+        return np.array([known[str(each)] for each in ids], np.int64)[of_rows]
+
+
+def joined(parts: Sequence[Any], dtype: Any, *shape: int) -> Any:
+    """Returns parts of a column in one array; without parts an empty one of these sides."""
+    return np.concatenate([np.zeros((0, *shape), dtype), *parts])
+
+
+def _numbered(ids: Sequence[int | str], known: dict[int | str, int]) -> npt.NDArray[np.int64]:
+    """Numbers ids from 0, in the order of their first appearance."""
+    return np.array([known.setdefault(each, len(known)) for each in ids], np.int64)
+
+
+def _types(values: Iterable[Any]) -> set[type]:
+    return set(map(type, values))
+
+
+def _are_numbers(values: Sequence[Any]) -> bool:
+    # A NaN or an infinity is not below the limit; nor is an integer that no float can hold.
+    return _types(values) <= {int, float} and all(abs(each) < 1e300 for each in values)
