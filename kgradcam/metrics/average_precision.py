@@ -16,6 +16,8 @@ from kgradcam.boxes.overlap import paired_iou
 from kgradcam.metrics.protocol import AveragePrecision, Protocol
 from kgradcam.runs.tables import Detections, GroundTruth
 
+_BLOCK = 2**18  # pairs whose corners are in memory at once
+
 
 @dataclass(frozen=True)
 class ClassResult:
@@ -137,11 +139,12 @@ def evaluate(
         ranked = found[np.argsort(-detections.scores[found], kind="stable")]
         counted = truth & ~(ground_truth.difficult & (protocol.difficult == "ignore"))
         pairs = pair_boxes(ground_truth, truth, detections, ranked, protocol.mixed_pixels)
+        best = _best_objects(pairs)
         total = int(counted.sum())
         for iou in iou_thresholds:
-            enough = pairs.iou >= iou if protocol.inclusive else pairs.iou > iou
-            enough &= pairs.iou > 0  # disjoint boxes never match, not even at a threshold of 0
-            match, first = _match(pairs, enough)
+            enough = best.iou >= iou if protocol.inclusive else best.iou > iou
+            enough &= best.iou > 0  # disjoint boxes never match, not even at a threshold of 0
+            match, first = _match(best, enough)
             # Detections of an ignored object are neither true nor false. Index -1 is no object.
             valid = np.append(counted, True)[match]
             hits = ((match >= 0) & first)[valid]
@@ -196,24 +199,34 @@ def pair_boxes(
     within = np.arange(len(places)) - np.repeat(np.cumsum(counts) - counts, counts)
     objects = rows[np.repeat(starts, counts) + within]
     shift = np.array([1.0, 1.0, 0.0, 0.0]) if mixed_pixels else 0.0
-    overlaps = paired_iou(
-        detections.boxes[ranked[places]], ground_truth.boxes[objects] + shift, mixed_pixels
-    )
+    overlaps = np.empty(len(places))
+    for start in range(0, len(places), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        overlaps[part] = paired_iou(
+            detections.boxes[ranked[places[part]]],
+            ground_truth.boxes[objects[part]] + shift,
+            mixed_pixels,
+        )
     return Pairs(len(ranked), places, objects, overlaps)
 
 
+def _best_objects(pairs: Pairs) -> Pairs:
+    """The pair of each detection with the highest overlap, the first of equals."""
+    order = np.lexsort((-pairs.iou, pairs.places))  # stable
+    places, leaders = np.unique(pairs.places[order], return_index=True)
+    best = order[leaders]
+    return Pairs(pairs.count, places, pairs.objects[best], pairs.iou[best])
+
+
 def _match(
-    pairs: Pairs, enough: npt.NDArray[np.bool_]
+    best: Pairs, enough: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
-    """The object with the highest overlap for each detection, or -1; and whether it is the first.
+    """The matching object of each detection, or -1; and whether it is the object's first.
 
     As in VOC's devkit, a detection whose best object is taken has no second choice.
     """
-    order = np.lexsort((-pairs.iou, pairs.places))  # stable: the first of equals leads
-    places, leaders = np.unique(pairs.places[order], return_index=True)
-    best = order[leaders]
-    match = np.full(pairs.count, -1, np.int64)
-    match[places[enough[best]]] = pairs.objects[best[enough[best]]]
-    first = np.zeros(pairs.count, bool)
+    match = np.full(best.count, -1, np.int64)
+    match[best.places[enough]] = best.objects[enough]
+    first = np.zeros(best.count, bool)
     first[np.unique(match, return_index=True)[1]] = True
     return match, first
