@@ -1,8 +1,11 @@
 """The boxes that an evaluation measures: those of a run by option, or given ones."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
+
+from typing_extensions import override
 
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
@@ -11,6 +14,48 @@ from kgradcam.evaluation.rows import GIVEN, HEATMAP, Option
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth, keep_rows
+
+AT_ONCE = 2**22
+"""The most heatmaps times options whose boxes are in memory at once, unless one option has more."""
+
+
+class Tables(Mapping[Option, Detections]):
+    """Boxes by option, read or drawn when they are used; those of one group are in memory.
+
+    Args:
+        groups: The options, in groups that are made together.
+        make: Returns the boxes of each option of a group.
+    """
+
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Option]],
+        make: Callable[[Sequence[Option]], Mapping[Option, Detections]],
+    ) -> None:
+        self.groups = groups
+        self._make = make
+        self._group_of = {option: i for i, group in enumerate(groups) for option in group}
+        self._made: tuple[int, Mapping[Option, Detections]] = (-1, {})
+
+    @override
+    def __getitem__(self, option: Option) -> Detections:
+        group = self._group_of[option]
+        if group != self._made[0]:
+            self._made = (-1, {})  # before the next group is made
+            self._made = (group, self._make(self.groups[group]))
+        return self._made[1][option]
+
+    @override
+    def __iter__(self) -> Iterator[Option]:
+        return iter(self._group_of)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._group_of)
+
+    def changed(self, change: Callable[[Detections], Detections]) -> "Tables":
+        """Returns these boxes after a change."""
+        return Tables(self.groups, lambda group: {option: change(self[option]) for option in group})
 
 
 @dataclass(frozen=True)
@@ -26,15 +71,28 @@ class BoxTables:
     """
 
     ground_truth: GroundTruth
-    tables: Mapping[Option, Detections]
+    tables: Tables
     source: Mapping[str, Any]
     run: Run | None = None
     box_options: BoxOptions | None = None
 
     def keep(self, rows: str) -> "BoxTables":
         """Keeps all boxes of each image and class, or only one; see `runs.tables.keep_rows`."""
-        tables = {option: keep_rows(table, rows) for option, table in self.tables.items()}
+        if rows == "all":
+            return replace(self, source={**self.source, "rows": rows})
+        tables = self.tables.changed(lambda table: keep_rows(table, rows))
         return replace(self, tables=tables, source={**self.source, "rows": rows})
+
+    def each(self, quiet: bool) -> Iterator[tuple[Option, Detections]]:
+        """Yields the boxes of each option, and shows the progress of their evaluation."""
+        quiet = quiet or self.run is None
+        for group in self.tables.groups:
+            detections = self.tables[group[0]]  # makes the group, with a bar of its own
+            with progress.bar("scores", len(group), "options", quiet) as advance:
+                for option in group:
+                    detections = self.tables[option]
+                    yield option, detections
+                    advance(1)
 
     def baselines(self, option: Option, seed: int) -> dict[str, Detections]:
         """Returns boxes that need no explanation, by name; for runs also random heatmaps."""
@@ -51,8 +109,9 @@ class BoxTables:
 
 def given_boxes(ground_truth: GroundTruth, detections: Detections) -> BoxTables:
     """Returns given detections, which have no options."""
-    source = {"images": len(ground_truth.images)}
-    return BoxTables(ground_truth, {(GIVEN, None, None): detections}, source)
+    given: Option = (GIVEN, None, None)
+    tables = Tables([[given]], lambda _: {given: detections})
+    return BoxTables(ground_truth, tables, {"images": len(ground_truth.images)})
 
 
 def boxes_of_run(
@@ -65,7 +124,8 @@ def boxes_of_run(
 ) -> BoxTables:
     """Returns the boxes of a run for every pair of smoothing radius and threshold.
 
-    Boxes that the run did not store are drawn from its heatmaps, without the model.
+    Boxes that the run did not store are drawn from its heatmaps, without the model. Of many
+    heatmaps and options they are drawn in several passes over the heatmaps; see `AT_ONCE`.
 
     Args:
         run: The run.
@@ -79,15 +139,41 @@ def boxes_of_run(
     box_options = run.options if box_options is None else box_options
     thresholds = run.default_thresholds(box_options) if thresholds is None else thresholds
     radii = [box_options.smooth_radius] if radii is None else radii
-    with progress.bar("boxes", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        drawn = run.detections(thresholds, radii, box_options, advance)
-    tables: dict[Option, Detections] = {
-        (HEATMAP, radius, threshold): drawn[radius, threshold]
-        for radius in radii
-        for threshold in thresholds
-    }
+    count = run.info.counts.heatmaps
+    stored = run.stores(thresholds, radii, box_options)
+
+    def make(group: Sequence[Option]) -> dict[Option, Detections]:
+        levels = list(dict.fromkeys(threshold or 0.0 for _, _, threshold in group))
+        widths = list(dict.fromkeys(radius or 0 for _, radius, _ in group))
+        if stored:
+            found = run.detections(levels)
+        else:
+            with progress.bar("boxes", count, "heatmaps", quiet) as advance:
+                found = draw_boxes(
+                    run.heatmaps(), run.ground_truth.images, levels, widths, box_options, advance
+                )
+        return {
+            (HEATMAP, radius, threshold): found[radius, threshold] for radius, threshold in found
+        }
+
+    tables = Tables(_groups(thresholds, radii, count), make)
     source = {**describe(run), "rows": rows, "score": box_options.score}
     return BoxTables(run.ground_truth, tables, source, run, box_options).keep(rows)
+
+
+def _groups(thresholds: Sequence[float], radii: Sequence[int], heatmaps: int) -> list[list[Option]]:
+    """All pairs in one group if their boxes fit into memory, else some of a radius in each."""
+    size = max(1, AT_ONCE // max(1, heatmaps))
+    options: list[list[Option]] = [
+        [(HEATMAP, radius, threshold) for threshold in thresholds] for radius in radii
+    ]
+    if len(thresholds) * len(radii) <= size:
+        return [list(chain.from_iterable(options))]
+    return [
+        of_radius[start : start + size]
+        for of_radius in options
+        for start in range(0, len(of_radius), size)
+    ]
 
 
 def describe(run: Run) -> dict[str, Any]:

@@ -72,7 +72,7 @@ def against(boxes: BoxTables, corrected: GroundTruth, report: Callable[[str], No
     def on_them(found: Detections) -> Detections:
         return found.select(np.isin(found.image_ids, list(kept)))
 
-    tables = {option: on_them(found) for option, found in boxes.tables.items()}
+    tables = boxes.tables.changed(on_them)
     source = {**boxes.source, "images": counted}
     # Without the run: its random heatmaps would be drawn on images that do not count.
     return replace(boxes, ground_truth=truth, tables=tables, source=source, run=None)

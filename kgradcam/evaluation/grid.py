@@ -1,12 +1,11 @@
 """AP and recall of a run, or of given detections, over grids of box options."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.evaluation.box_tables import BoxTables, boxes_of_run
 from kgradcam.evaluation.results import PrecisionRecallCurve, Result
@@ -23,6 +22,9 @@ from kgradcam.metrics.bootstrap import (
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth
+
+HALF_A_CURVE = 5000
+"""A curve of more than twice as many boxes has so many first ones, and so many of equal distance"""
 
 
 def evaluate_run(
@@ -82,43 +84,59 @@ def evaluate_boxes(
     """
     truth = boxes.ground_truth
     samples = draw_samples(len(truth.images), bootstrap, seed) if bootstrap else None
-
     image_ids = [image.id for image in truth.images]
 
     def measure(option: Option, detections: Detections) -> list[Row]:
-        return [
-            Row(
-                each.class_name,
-                each.values,
-                each.counts,
-                {k: interval(each.samples[k]) if each.samples else None for k in each.values},
-                None,
-                *option,
-                each.iou,
-            )
-            for each in measure_classes(
-                truth, detections, iou_thresholds, protocol, image_ids, samples
-            )
-        ]
+        return measure_option(
+            truth, option, detections, iou_thresholds, protocol, image_ids, samples
+        )
 
     rows = []
-    quiet = quiet or boxes.run is None
-    with progress.bar("scores", len(boxes.tables), "options", quiet) as advance:
-        for option, detections in boxes.tables.items():
-            rows += measure(option, detections)
-            advance(1)
+    for option, detections in boxes.each(quiet):
+        rows += measure(option, detections)
     best = best_option(rows)
     if baselines:
         for name, detections in boxes.baselines(best, seed).items():
             rows += measure((name, None, None), detections)
-    order = {name: i for i, name in enumerate((*truth.categories, MEAN))}
-    rows.sort(key=lambda row: order[row.class_name])  # stable
-    title = f"Protocol {protocol.name}, percent{shortened(rows)}"
+    result = result_of(boxes, rows, protocol)
+    title = result.title
     if bootstrap:
         title += f"; 95 % intervals of {bootstrap} bootstrap samples in brackets"
     source = {**boxes.source, "bootstrap": bootstrap, "seed": seed}
     curves = _curves(truth, boxes.tables[best], iou_thresholds, protocol)
-    return Result(title, asdict(protocol), tuple(rows), source, curves)
+    return replace(result, title=title, source=source, curves=curves)
+
+
+def result_of(boxes: BoxTables, rows: Sequence[Row], protocol: Protocol) -> Result:
+    """Returns the result of measured options: its rows by class, then in their order."""
+    order = {name: i for i, name in enumerate((*boxes.ground_truth.categories, MEAN))}
+    in_order = sorted(rows, key=lambda row: order[row.class_name])
+    title = f"Protocol {protocol.name}, percent{shortened(in_order)}"
+    return Result(title, asdict(protocol), tuple(in_order), boxes.source)
+
+
+def measure_option(
+    ground_truth: GroundTruth,
+    option: Option,
+    detections: Detections,
+    ious: Sequence[float],
+    protocol: Protocol,
+    image_ids: Sequence[int],
+    samples: Samples | None = None,
+) -> list[Row]:
+    """Returns the rows of one option: `measure_classes` with intervals."""
+    return [
+        Row(
+            each.class_name,
+            each.values,
+            each.counts,
+            {k: interval(each.samples[k]) if each.samples else None for k in each.values},
+            None,
+            *option,
+            each.iou,
+        )
+        for each in measure_classes(ground_truth, detections, ious, protocol, image_ids, samples)
+    ]
 
 
 @dataclass(frozen=True)
@@ -186,13 +204,17 @@ def _curves(
 ) -> tuple[PrecisionRecallCurve, ...]:
     curves = []
     for result in evaluate(ground_truth, detections, protocol, ious):
-        found = np.cumsum(result.hits)
+        found, ranks = np.cumsum(result.hits), np.arange(1, len(result.hits) + 1)
+        if len(ranks) > 2 * HALF_A_CURVE:
+            places = np.linspace(0, len(ranks) - 1, HALF_A_CURVE).astype(int)
+            places = np.union1d(np.arange(HALF_A_CURVE), places)
+            found, ranks = found[places], ranks[places]
         curves.append(
             PrecisionRecallCurve(
                 result.class_name,
                 result.iou,
                 recall=(found / max(result.ground_truths, 1)).tolist(),
-                precision=(found / np.arange(1, len(found) + 1)).tolist(),
+                precision=(found / ranks).tolist(),
             )
         )
     return tuple(curves)

@@ -10,12 +10,14 @@ from pathlib import Path
 from kgradcam.boxes.options import DEFAULT_OPTIONS, MAX_RADIUS
 from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import boxes_of_run
-from kgradcam.evaluation.grid import evaluate_boxes
+from kgradcam.evaluation.grid import measure_option, result_of
 from kgradcam.evaluation.results import Result, parse_metric
+from kgradcam.evaluation.rows import Row
 from kgradcam.files import read_bytes, write_atomically
 from kgradcam.metrics.protocol import Protocol
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import convert
+from kgradcam.runs.tables import keep_rows
 
 ROWS = ("all", "largest", "top")
 
@@ -84,9 +86,18 @@ def tune(
         The choice, the first of equals; and the result of its grid of thresholds and radii.
     """
     _, iou = parse_metric(metric)
-    boxes, tried = boxes_of_run(run, thresholds, radii, quiet=quiet), []
+    boxes = boxes_of_run(run, thresholds, radii, quiet=quiet)
+    image_ids = [image.id for image in boxes.ground_truth.images]
+    found: dict[str, list[Row]] = {rows: [] for rows in ROWS}
+    for option, table in boxes.each(quiet):
+        for rows in ROWS:
+            kept = keep_rows(table, rows)
+            found[rows] += measure_option(
+                boxes.ground_truth, option, kept, [iou], protocol, image_ids
+            )
+    tried = []
     for rows in ROWS:
-        result = evaluate_boxes(boxes.keep(rows), [iou], protocol, quiet=quiet)
+        result = result_of(boxes.keep(rows), found[rows], protocol)
         tried += [(result.value(metric, option), option, result) for option in boxes.tables]
     value, (_, radius, threshold), result = max(
         tried, key=lambda each: -1.0 if math.isnan(each[0]) else each[0]

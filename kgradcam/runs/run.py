@@ -122,7 +122,9 @@ class Run:
         count = 0
         image_ids = {image.id for image in self.ground_truth.images}
         categories = len(self.ground_truth.categories)
-        for path in sorted((self.folder / "heatmaps").glob("*.npz")):
+        paths = (self.folder / "heatmaps").glob("*.npz")
+        # By number: names have five digits or more.
+        for path in sorted(paths, key=lambda path: (len(path.name), path.name)):
             for record in read_heatmaps(self._unchanged(f"heatmaps/{path.name}")):
                 if record.image_id not in image_ids or not 1 <= record.category_id <= categories:
                     raise UserError(f"{path} has a heatmap of an unknown image or class.")
@@ -196,6 +198,13 @@ class Run:
         same_rules = options.rules == self.options.rules
         return self.thresholds if same_rules else list(DEFAULT_THRESHOLDS[options.rules])
 
+    def stores(
+        self, thresholds: Sequence[float], radii: Sequence[int], options: BoxOptions
+    ) -> bool:
+        """Returns whether `detections` of these options are read, not drawn."""
+        same_options = options == self.options and set(radii) == {options.smooth_radius}
+        return same_options and set(thresholds) <= set(self.thresholds)
+
     def detections(
         self,
         thresholds: Sequence[float],
@@ -216,11 +225,9 @@ class Run:
         """
         options = self.options if options is None else options
         radii = [options.smooth_radius] if radii is None else radii
-        radius = self.options.smooth_radius
-        same_options = options == self.options and set(radii) == {radius}
-        if same_options and set(thresholds) <= set(self.thresholds):
+        if self.stores(thresholds, radii, options):
             return {
-                (radius, threshold): read_detections(
+                (options.smooth_radius, threshold): read_detections(
                     self._unchanged(detections_name(threshold)), self.ground_truth
                 )
                 for threshold in thresholds

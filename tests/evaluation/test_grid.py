@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from helpers import PLAIN, found, sign, truth
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
-from kgradcam.evaluation.box_tables import given_boxes
+from kgradcam.evaluation import box_tables, grid
+from kgradcam.evaluation.box_tables import boxes_of_run, given_boxes
 from kgradcam.evaluation.grid import evaluate_boxes, evaluate_run
 from kgradcam.evaluation.rows import Row
 from kgradcam.metrics.protocol import PROTOCOLS
@@ -76,6 +78,31 @@ def test_curves_end_at_the_recall(run: Run) -> None:
     assert dog.precision[0] == 1.0
     assert len(dog.recall) == len(dog.precision) == 5
     assert dog.recall == sorted(dog.recall)
+
+
+def test_a_grid_of_several_passes_is_that_of_one(run: Run) -> None:
+    """As of runs with so many heatmaps that the boxes of all options would not fit into memory."""
+    options = ([0.5, 0.2, 0.3], [0.3], PROTOCOLS["voc2010"])
+    whole, heatmaps, passes = evaluate_run(run, *options, radii=[3, 0]), run.heatmaps, []
+    run.heatmaps = lambda: passes.append(1) or heatmaps()
+    with patch.object(box_tables, "AT_ONCE", 2 * run.info.counts.heatmaps):
+        boxes = boxes_of_run(run, options[0], [3, 0])
+        in_parts = evaluate_boxes(boxes, *options[1:])
+    levels = [[option[1:] for option in group] for group in boxes.tables.groups]
+    assert levels == [[(3, 0.5), (3, 0.2)], [(3, 0.3)], [(0, 0.5), (0, 0.2)], [(0, 0.3)]]
+    assert in_parts.rows == whole.rows
+    assert in_parts.curves == whole.curves
+    assert len(passes) == 5  # the last one for the curves of the best option
+
+
+def test_a_long_curve_keeps_its_first_points_and_some_of_the_others(run: Run) -> None:
+    whole = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"]).curves
+    with patch.object(grid, "HALF_A_CURVE", 2):
+        some = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"]).curves
+    assert [len(curve.recall) for curve in whole] == [2, 5]
+    assert some[0] == whole[0]
+    assert some[1].recall == [whole[1].recall[i] for i in (0, 1, 4)]
+    assert some[1].precision == [whole[1].precision[i] for i in (0, 1, 4)]
 
 
 def test_a_grid_is_each_of_its_options_alone(run: Run, pets, tiny_model, tmp_path: Path) -> None:

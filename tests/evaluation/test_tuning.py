@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from helpers import PLAIN
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.errors import UserError
+from kgradcam.evaluation import box_tables
 from kgradcam.evaluation.comparison import compare_runs
 from kgradcam.evaluation.grid import evaluate_run
 from kgradcam.evaluation.tuning import read_choice, tune, write_choice
@@ -54,6 +56,8 @@ def test_tuning_is_the_highest_cell_of_the_grid(configuration, tmp_path: Path) -
     assert every[choice.rows, choice.radius, choice.threshold] == choice.value
     assert (choice.dataset, choice.split) == (configuration.dataset, "tune")
     assert len(grid.rows) == 9
+    with patch.object(box_tables, "AT_ONCE", 1):  # a pass over the heatmaps for each option
+        assert tune(run, "ap@0.8", thresholds, radii, VOC2010) == (choice, grid)
 
 
 @pytest.mark.parametrize("rules", sorted(DEFAULT_OPTIONS))
