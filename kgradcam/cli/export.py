@@ -108,6 +108,6 @@ def export(
         force=force,
         quiet=quiet,
     )
-    boxes = sum(len(each.boxes) for each in labels.images)
-    note(f"{len(labels.images)} images, {boxes} boxes of {len(labels.categories)} classes.", quiet)
+    count = labels.images.boxes
+    note(f"{len(labels.images)} images, {count} boxes of {len(labels.categories)} classes.", quiet)
     typer.echo(out)

@@ -86,7 +86,7 @@ def export_run(
             "format": format_name,
             "source": labels.source,
             "images": len(labels.images),
-            "boxes": sum(len(each.boxes) for each in labels.images),
+            "boxes": labels.images.boxes,
             "min_score": min_score,
             "order": order,
         }
@@ -126,7 +126,7 @@ def _write_pictures(
     from kgradcam.runs.run_dataset import open_run_dataset  # imports tensorflow
 
     opened = open_run_dataset(run, dataset, data_dir, quiet)
-    targets = {each.image.file_name: folder / each.name for each in labels.images}
+    targets = {each.image.file_name: each.name for each in labels.images}
     examples = [each for each in opened.examples if each.file_name in targets]
     if len(examples) < len(targets):
         missing = min(set(targets) - {each.file_name for each in examples})
@@ -135,7 +135,7 @@ def _write_pictures(
     with progress.bar("pictures", len(examples), "images", quiet) as advance:
         for index, encoded in opened.encoded(examples).as_numpy_iterator():
             example = by_index[int(index)]
-            target = targets[example.file_name]
+            target = folder / targets[example.file_name]
             target.parent.mkdir(parents=True, exist_ok=True)
             if how == "link" and example.path:
                 _link(example.path, target)
@@ -156,15 +156,15 @@ def _link(source: Path, target: Path) -> None:
 
 
 def _write_heatmaps(run: Run, labels: Labels, folder: Path, quiet: bool) -> None:
-    names = {each.image.id: each for each in labels.images}
+    names = {each.image.id: (each.name, each.image) for each in labels.images}
     categories: Sequence[str] = run.ground_truth.categories
     with progress.bar("heatmaps", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
         for record in run.heatmaps():
-            each = names[record.image_id]
-            heat: Any = normalize(record.heatmap, (each.image.width, each.image.height))
+            image_name, image = names[record.image_id]
+            heat: Any = normalize(record.heatmap, (image.width, image.height))
             name = categories[record.category_id - 1]
             class_name = "".join(letter if letter.isalnum() else "_" for letter in name)
-            path = folder / f"{each.name}.{class_name}.png"
+            path = folder / f"{image_name}.{class_name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             PIL.Image.fromarray(np.round(255 * heat).astype(np.uint8)).save(path)
             advance(1)

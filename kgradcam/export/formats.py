@@ -20,11 +20,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.voc import write_annotation
 from kgradcam.export.labels import LabelledImage, Labels
 from kgradcam.runs.coco_files import write_detections, write_ground_truth
-from kgradcam.runs.tables import Detections, GroundTruth, Image
+from kgradcam.runs.tables import GroundTruth, Image
 
 
 class Format(NamedTuple):
@@ -56,16 +55,17 @@ def _write_coco(labels: Labels, folder: Path, prefix: str) -> None:
         Image(i, prefix + each.name, each.image.width, each.image.height)
         for i, each in enumerate(labels.images, start=1)
     )
-    counts = [len(each.boxes) for each in labels.images]
-    image_ids = np.repeat(np.arange(1, len(images) + 1), counts)
-    category_ids = _joined([each.classes for each in labels.images], np.int64) + 1
-    boxes: Boxes = np.concatenate([np.zeros((0, 4)), *(each.boxes for each in labels.images)])
+    found = labels.images.table()
     truth = GroundTruth(
-        images, labels.categories, image_ids, category_ids, boxes, np.zeros(len(boxes), bool)
+        images,
+        labels.categories,
+        found.image_ids,
+        found.category_ids,
+        found.boxes,
+        np.zeros(len(found.boxes), bool),
     )
-    scores = _joined([each.scores for each in labels.images], np.float64)
     write_ground_truth(folder / "instances.json", truth)
-    write_detections(folder / "results.json", Detections(image_ids, category_ids, boxes, scores))
+    write_detections(folder / "results.json", found)
 
 
 def _write_yolo(labels: Labels, folder: Path, prefix: str) -> None:
@@ -83,8 +83,11 @@ def _write_yolo(labels: Labels, folder: Path, prefix: str) -> None:
 
 
 def _write_label_studio(labels: Labels, folder: Path, prefix: str) -> None:
-    tasks = [_task(each, labels, prefix) for each in labels.images]
-    _write(folder / "tasks.json", json.dumps(tasks, indent=1, ensure_ascii=False))
+    with (folder / "tasks.json").open("w", encoding="utf-8") as file:
+        for i, each in enumerate(labels.images):
+            text = json.dumps(_task(each, labels, prefix), indent=1, ensure_ascii=False)
+            file.write(("," if i else "[") + f"\n{text}".replace("\n", "\n "))
+        file.write("\n]" if labels.images else "[]")
     view = ET.Element("View")
     ET.SubElement(view, "Image", name="image", value="$image")
     rectangles = ET.SubElement(view, "RectangleLabels", name="label", toName="image")
@@ -135,17 +138,29 @@ def _write_cvat(labels: Labels, folder: Path, prefix: str) -> None:
     known = ET.SubElement(task, "labels")
     for name in labels.categories:
         ET.SubElement(ET.SubElement(known, "label"), "name").text = name
-    for i, each in enumerate(labels.images):
-        values: dict[str, Any] = {"id": i, "name": prefix + each.name}
-        values |= {"width": each.image.width, "height": each.image.height}
-        image = ET.SubElement(root, "image", {key: str(value) for key, value in values.items()})
-        for row, box in enumerate(each.boxes):
-            values = {"label": labels.categories[each.classes[row]], "source": "auto"}
-            values |= {"occluded": 0, "z_order": 0}
-            corners = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
-            values |= {key: f"{value:.2f}" for key, value in corners}
-            ET.SubElement(image, "box", {key: str(value) for key, value in values.items()})
-    _write(folder / "annotations.xml", '<?xml version="1.0" encoding="utf-8"?>\n' + _xml(root))
+    ET.indent(root)
+    head, end = ET.tostring(root, encoding="unicode").rsplit("</", 1)
+    with (folder / "annotations.xml").open("w", encoding="utf-8") as file:
+        file.write(f'<?xml version="1.0" encoding="utf-8"?>\n{head}')
+        for i, each in enumerate(labels.images):
+            image = _image(i, each, labels, prefix)
+            file.write(f"  {ET.tostring(image, encoding='unicode')}\n")
+        file.write(f"</{end}\n")
+
+
+def _image(i: int, each: LabelledImage, labels: Labels, prefix: str) -> ET.Element:
+    """The element of an image, as it is indented inside the root."""
+    values: dict[str, Any] = {"id": i, "name": prefix + each.name}
+    values |= {"width": each.image.width, "height": each.image.height}
+    image = ET.Element("image", {key: str(value) for key, value in values.items()})
+    for row, box in enumerate(each.boxes):
+        values = {"label": labels.categories[each.classes[row]], "source": "auto"}
+        values |= {"occluded": 0, "z_order": 0}
+        corners = zip(("xtl", "ytl", "xbr", "ybr"), box, strict=True)
+        values |= {key: f"{value:.2f}" for key, value in corners}
+        ET.SubElement(image, "box", {key: str(value) for key, value in values.items()})
+    ET.indent(image, level=1)
+    return image
 
 
 def _write_csv(labels: Labels, folder: Path, prefix: str) -> None:
@@ -181,7 +196,3 @@ def _xml(root: ET.Element) -> str:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name
-
-
-def _joined(columns: list[Any], dtype: Any) -> Any:
-    return np.concatenate([np.zeros(0, dtype), *columns])

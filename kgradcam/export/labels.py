@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.errors import UsageError, UserError, did_you_mean
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Image
+from kgradcam.runs.tables import Detections, Image
 
 ORDERS = ("name", "doubt")
 _REPLACED = str.maketrans(dict.fromkeys('\\:*?"<>|', "_"))
@@ -38,6 +40,66 @@ class LabelledImage:
     doubt: float
 
 
+class LabelledImages(Sequence[LabelledImage]):
+    """Images with their boxes; each is made when it is used.
+
+    Args:
+        images: The images.
+        names: Their names in the export.
+        starts: int64 `[images + 1]`: the rows of image i are `starts[i]` to `starts[i + 1]`.
+        classes: int64 `[boxes]`, from 0.
+        table: The boxes of one image after another, the most confident first.
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        names: Sequence[str],
+        starts: npt.NDArray[np.int64],
+        classes: npt.NDArray[np.int64],
+        table: Detections,
+    ) -> None:
+        self._images, self._names, self._starts = images, names, starts
+        self._classes, self._table = classes, table
+        self._order = np.arange(len(images))
+
+    @property
+    def boxes(self) -> int:
+        """The number of boxes of all images."""
+        return len(self._table.boxes)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._images)
+
+    @override
+    def __getitem__(self, place: Any) -> Any:
+        i = self._order[place]
+        rows = slice(self._starts[i], self._starts[i + 1])
+        scores = self._table.scores[rows]
+        return LabelledImage(
+            self._images[i],
+            self._names[i],
+            self._classes[rows],
+            self._table.boxes[rows],
+            scores,
+            float(np.clip(1 - scores, 0, None).sum()),
+        )
+
+    def table(self) -> Detections:
+        """Returns all boxes, image by image; images and classes are numbered from 1."""
+        counts = np.diff(self._starts)[self._order]
+        before = np.cumsum(counts) - counts
+        rows = np.repeat(self._starts[self._order] - before, counts) + np.arange(counts.sum())
+        ids = np.repeat(np.arange(1, len(counts) + 1), counts)
+        boxes, scores = self._table.boxes[rows], self._table.scores[rows]
+        return Detections(ids, self._classes[rows] + 1, boxes, scores)
+
+    def sort_by_doubt(self) -> None:
+        """Puts the most doubtful images first; equal ones keep their order."""
+        self._order = self._order[np.argsort([-each.doubt for each in self], kind="stable")]
+
+
 @dataclass(frozen=True)
 class Labels:
     """The labels to export.
@@ -48,7 +110,7 @@ class Labels:
         source: The model and the method, as the version of predictions.
     """
 
-    images: Sequence[LabelledImage]
+    images: LabelledImages
     categories: tuple[str, ...]
     source: str
 
@@ -85,31 +147,25 @@ def labels_of_run(
         )
     truth = run.ground_truth
     (found,) = run.detections([threshold]).values()
-    used = sorted({*found.category_ids.tolist(), *truth.category_ids.tolist()})
-    place = {category_id: i for i, category_id in enumerate(used)}
-    names = _export_names([image.file_name for image in truth.images])
+    used = np.union1d(found.category_ids, truth.category_ids)
     kept = found.select(found.scores >= min_score)
-    by_image = np.argsort(kept.image_ids, kind="stable")
-    ids = kept.image_ids[by_image]
-    images = []
-    for image, name in zip(truth.images, names, strict=True):
-        rows = by_image[np.searchsorted(ids, image.id) : np.searchsorted(ids, image.id, "right")]
-        rows = rows[np.argsort(-kept.scores[rows], kind="stable")]
-        images.append(
-            LabelledImage(
-                image,
-                name,
-                np.array([place[each] for each in kept.category_ids[rows].tolist()], np.int64),
-                kept.boxes[rows],
-                kept.scores[rows],
-                float(np.clip(1 - kept.scores[rows], 0, None).sum()),
-            )
-        )
+    ids = np.array([image.id for image in truth.images], np.int64)
+    by_id = np.argsort(ids)
+    places = by_id[np.searchsorted(ids[by_id], kept.image_ids)]
+    in_order = np.lexsort((-kept.scores, places))  # stable
+    kept, places = kept.select(in_order), places[in_order]
+    images = LabelledImages(
+        truth.images,
+        _export_names([image.file_name for image in truth.images]),
+        np.searchsorted(places, np.arange(len(ids) + 1)),
+        np.searchsorted(used, kept.category_ids),
+        kept,
+    )
     if order == "doubt":
-        images.sort(key=lambda each: -each.doubt)
+        images.sort_by_doubt()
     info = run.info
     source = f"{info.model.name}-{info.model.digest[:8]}-{info.configuration.method}"
-    return Labels(images, tuple(truth.categories[i - 1] for i in used), source)
+    return Labels(images, tuple(truth.categories[i - 1] for i in used.tolist()), source)
 
 
 def _export_names(file_names: Sequence[str]) -> list[str]:

@@ -207,6 +207,20 @@ def test_the_order_of_doubt_and_the_lowest_score(run: Run) -> None:
     assert len(kept.images) == len(labels.images)
 
 
+@pytest.mark.parametrize("order", ["name", "doubt"])
+def test_the_table_is_the_boxes_of_one_image_after_another(run: Run, order: str) -> None:
+    labels = labels_of_run(run, order=order)
+    table = labels.images.table()
+    for i, each in enumerate(labels.images, start=1):
+        rows = table.image_ids == i
+        np.testing.assert_array_equal(table.boxes[rows], each.boxes)
+        np.testing.assert_array_equal(table.scores[rows], each.scores)
+        np.testing.assert_array_equal(table.category_ids[rows], each.classes + 1)
+        assert (np.diff(each.scores) <= 0).all()
+    assert len(table.boxes) == labels.images.boxes > 0
+    assert (np.diff(table.image_ids) >= 0).all()
+
+
 def test_heatmaps_are_pictures_of_the_size_of_their_image(run: Run, tmp_path: Path) -> None:
     export_run(run, tmp_path / "out", "csv", pictures="none", heatmaps=True)
     paths = sorted((tmp_path / "out" / "heatmaps").glob("*.png"))
