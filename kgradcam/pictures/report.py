@@ -69,8 +69,7 @@ def build_report(
     evaluation = evaluate_run(run, thresholds, iou_thresholds, protocol, quiet=quiet)
     threshold = evaluation.best[2]
     assert threshold is not None
-    cards = find_cards(run, threshold)
-    shown = cards[:count]
+    shown = find_cards(run, threshold, count)
     gallery = describe_gallery(run, shown, threshold, picture_size, data_dir, quiet, dataset)
     title = f"{short_name(run.info.model.name)} on {short_name(run.info.dataset.name)}"
     measured = _with_objects(evaluation)
@@ -84,12 +83,14 @@ def build_report(
         "style": _read_part("report.css"),
         "script": script,
         "headline": html.escape(_headline(evaluation)),
-        "summary": html.escape(_summary(run, evaluation, len(shown), len(cards))),
+        "summary": html.escape(_summary(run, evaluation, len(shown))),
         "table_title": html.escape(shown_rows.title),
         "table": _table(*shown_rows.table()),
         "charts": _charts({"precision-recall": charts.pop("precision-recall")}),
         "grid": _grid(evaluation, charts) if evaluation.chosen_on_the_test else "",
-        "looks": heat_section(check_run(run, quiet)) if cards else "<p>No heatmaps.</p>",
+        "looks": heat_section(check_run(run, quiet))
+        if run.info.counts.heatmaps
+        else "<p>No heatmaps.</p>",
         "configuration": _configuration(run.info),
         "skipped": _skipped(run.info.skipped),
         "version": html.escape(__version__),
@@ -110,7 +111,8 @@ def _json(data: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _summary(run: Run, evaluation: Result, shown: int, total: int) -> str:
+def _summary(run: Run, evaluation: Result, shown: int) -> str:
+    total = run.info.counts.heatmaps
     first = "worst" if len(run.ground_truth.boxes) else "most doubtful"
     which = f"all {total:,}" if shown == total else f"the {first} {shown:,} of {total:,}"
     chosen = ""

@@ -1,9 +1,10 @@
 """The cards of a report's gallery: image, heatmap, and the boxes at each step of the slider."""
 
 import base64
+import heapq
 import io
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from kgradcam.pictures.run_gallery import read_photographs
 from kgradcam.runs.drawn_boxes import draw_boxes
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, GroundTruth, Image
+from kgradcam.runs.tables import Detections, GroundTruth, Image, RowsByClass
 
 STEPS = tuple(step / 50 for step in range(51))
 """The thresholds of the slider, beside those of the run and of the report's tables."""
@@ -56,29 +57,35 @@ class Card:
         return (2.0, -self.doubt) if self.iou is None else (self.iou, -self.score)
 
 
-def find_cards(run: Run, threshold: float) -> list[Card]:
-    """Makes a card for every heatmap of a run, the worst first.
+def find_cards(run: Run, threshold: float, count: int) -> list[Card]:
+    """Makes cards for the worst heatmaps of a run, the worst first.
 
     Args:
         run: The run.
         threshold: The heat threshold of the boxes, in [0, 1].
+        count: The number of cards, at most.
     """
     truth = run.ground_truth
     (found,) = run.detections([threshold]).values()
     images = {image.id: image for image in truth.images}
-    objects, predictions = _group_rows(truth), _group_rows(found)
-    cards = []
-    for record in run.heatmaps():
+    objects, predictions = RowsByClass(truth), RowsByClass(found)
+
+    def card(record: ClassHeatmap) -> Card:
         key = record.image_id, record.category_id
-        rows = predictions.get(key, [])
-        best = [max(rows, key=lambda row: found.scores[row])] if rows else []
-        annotated = [row for row in objects.get(key, []) if not truth.difficult[row]]
-        (score,) = found.scores[best] if best else (0.0,)
+        rows = predictions(*key)
+        best = rows[found.scores[rows].argmax()][np.newaxis] if len(rows) else rows
+        annotated = objects(*key)
+        annotated = annotated[~truth.difficult[annotated]]
+        (score,) = found.scores[best] if len(best) else (0.0,)
         ious = _best_ious(found.boxes[best], truth.boxes[annotated])
-        (iou,) = ious if best else (0.0 if annotated else None,)
-        doubt = float(np.sum(1 - found.scores[rows])) if rows else 0.0
-        cards.append(Card(record, images[key[0]], float(score), iou, doubt))
-    return sorted(cards, key=lambda card: card.sort_key)
+        (iou,) = ious if len(best) else (0.0 if len(annotated) else None,)
+        doubt = float(np.sum(1 - found.scores[rows])) if len(rows) else 0.0
+        # A copy, since a heatmap is a view of all values of its file.
+        record = replace(record, heatmap=record.heatmap.copy())
+        return Card(record, images[key[0]], float(score), iou, doubt)
+
+    # The others are dropped while the heatmaps are read.
+    return heapq.nsmallest(count, map(card, run.heatmaps()), key=lambda card: card.sort_key)
 
 
 def describe_gallery(
@@ -113,8 +120,8 @@ def describe_gallery(
         names = [card.image.file_name for card in cards]
         for name, image in read_photographs(run, names, data_dir, quiet, dataset):
             photos[name] = _thumbnail(image, picture_size)
-    objects = _group_rows(run.ground_truth)
-    found = [(table, _group_rows(table)) for table in _find_boxes(run, cards, thresholds, quiet)]
+    objects = RowsByClass(run.ground_truth)
+    found = [(table, RowsByClass(table)) for table in _find_boxes(run, cards, thresholds, quiet)]
     return {
         "thresholds": thresholds,
         "step": thresholds.index(threshold),
@@ -123,45 +130,35 @@ def describe_gallery(
     }
 
 
-_Rows = Mapping[tuple[int, int], list[int]]
-
-
-def _group_rows(table: GroundTruth | Detections) -> _Rows:
-    """The rows of a table by image and category."""
-    rows: dict[tuple[int, int], list[int]] = {}
-    keys = zip(table.image_ids.tolist(), table.category_ids.tolist(), strict=True)
-    for row, key in enumerate(keys):
-        rows.setdefault(key, []).append(row)
-    return rows
-
-
 def _find_boxes(
     run: Run, cards: Sequence[Card], thresholds: Sequence[float], quiet: bool
 ) -> list[Detections]:
-    """The boxes at each threshold: those of the run's files, and others drawn for the cards."""
+    """The boxes of the cards at each threshold: of the run's files, and others drawn."""
     radius, records = run.options.smooth_radius, [card.record for card in cards]
     others = [each for each in thresholds if each not in run.thresholds]
-    images = run.ground_truth.images
+    images = {card.image.id: card.image for card in cards}
     with progress.bar("boxes", len(records), "heatmaps", quiet) as advance:
-        found = draw_boxes(records, images, others, [radius], run.options, advance)
-    found |= run.detections(run.thresholds)
+        found = draw_boxes(records, images.values(), others, [radius], run.options, advance)
+    for threshold in run.thresholds:
+        (table,) = run.detections([threshold]).values()
+        found[radius, threshold] = table.select(np.isin(table.image_ids, list(images)))
     return [found[radius, threshold] for threshold in thresholds]
 
 
 def _describe_card(
     card: Card,
     truth: GroundTruth,
-    objects: _Rows,
-    found: Sequence[tuple[Detections, _Rows]],
+    objects: RowsByClass,
+    found: Sequence[tuple[Detections, RowsByClass]],
 ) -> dict[str, Any]:
     record, image = card.record, card.image
     key = record.image_id, record.category_id
-    annotated = objects.get(key, [])
-    easy = truth.boxes[[row for row in annotated if not truth.difficult[row]]]
+    annotated = objects(*key)
+    easy = truth.boxes[annotated[~truth.difficult[annotated]]]
     numbers: dict[tuple[Any, ...], int] = {}  # of each distinct box
     changes: list[list[int]] = []
     for step, (table, rows_by_key) in enumerate(found):
-        rows = sorted(rows_by_key.get(key, []), key=lambda row: -table.scores[row])
+        rows = sorted(rows_by_key(*key).tolist(), key=lambda row: -table.scores[row])
         # Whole pixels of the image are finer than those of its thumbnail.
         boxes = np.round(table.boxes[rows]).astype(int).tolist()
         values = zip(table.scores[rows], _best_ious(table.boxes[rows], easy), strict=True)

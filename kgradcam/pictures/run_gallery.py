@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +104,11 @@ def read_photographs(
 
     source = open_run_dataset(run, dataset, data_dir, quiet)
     missing = set(file_names)
-    sizes = {each.file_name: (each.width, each.height) for each in run.ground_truth.images}
+    sizes = {
+        each.file_name: (each.width, each.height)
+        for each in run.ground_truth.images
+        if each.file_name in missing
+    }
     examples = [example for example in source.examples if example.file_name in missing]
     for each in examples:
         if (each.width, each.height) != sizes[each.file_name]:
@@ -127,12 +132,14 @@ def read_photographs(
 
 def _choose_heatmaps(run: Run, count: int, seed: int) -> dict[int, ClassHeatmap]:
     """Samples images, and one heatmap of each; ordered by image id."""
-    by_image: dict[int, list[ClassHeatmap]] = {}
-    for record in run.heatmaps():
-        by_image.setdefault(record.image_id, []).append(record)
+    keys = ((record.image_id, record.category_id) for record in run.heatmaps())
+    ids = np.fromiter(chain.from_iterable(keys), np.int64).reshape(-1, 2)
     generator = random.Random(seed)
-    image_ids = generator.sample(sorted(by_image), min(count, len(by_image)))
-    return {
-        image_id: generator.choice(sorted(by_image[image_id], key=lambda each: each.category_id))
-        for image_id in sorted(image_ids)
-    }
+    image_ids = np.unique(ids[:, 0]).tolist()
+    chosen = {}
+    for image_id in sorted(generator.sample(image_ids, min(count, len(image_ids)))):
+        of_image = np.flatnonzero(ids[:, 0] == image_id)
+        in_order = of_image[np.argsort(ids[of_image, 1], kind="stable")]
+        chosen[generator.choice(in_order.tolist())] = image_id
+    found = {i: record for i, record in enumerate(run.heatmaps()) if i in chosen}
+    return {image_id: found[i] for i, image_id in chosen.items()}

@@ -34,7 +34,7 @@ def draw_boxes(
     """Draws the boxes of heatmaps for every pair of smoothing radius and threshold, in one pass.
 
     Args:
-        heatmaps: Any number of heatmaps; they are never all in memory.
+        heatmaps: Any number of heatmaps; they are never all in memory, unlike their boxes.
         images: Their images.
         thresholds: Heat thresholds in [0, 1].
         radii: Smoothing radii in pixels; they replace `options.smooth_radius`.
@@ -44,25 +44,33 @@ def draw_boxes(
     Returns:
         Detections by smoothing radius and threshold, ordered by image and class.
     """
-    sizes = {image.id: (image.width, image.height) for image in images}
+    by_id = {image.id: image for image in images}
     pairs = [(radius, threshold) for radius in radii for threshold in thresholds]
-    rows: dict[tuple[int, float], list[_Row]] = {pair: [] for pair in pairs}
+    tables: dict[tuple[int, float], list[Detections]] = {pair: [] for pair in pairs}
 
     def draw(record: ClassHeatmap) -> list[_Row]:
-        size = sizes[record.image_id]
+        image = by_id[record.image_id]
         found = boxes_by_option(
-            record.heatmap, size, record.probability, thresholds, radii, options
+            record.heatmap,
+            (image.width, image.height),
+            record.probability,
+            thresholds,
+            radii,
+            options,
         )
         return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
 
     remaining = iter(heatmaps)
     with ThreadPoolExecutor(os.cpu_count()) as pool, _SINGLE_THREADED_OPENCV:
         while block := list(islice(remaining, _BLOCK)):
+            rows: dict[tuple[int, float], list[_Row]] = {pair: [] for pair in pairs}
             for found in pool.map(draw, block):
                 for pair, row in zip(pairs, found, strict=True):
                     rows[pair].append(row)
                 advance(1)
-    return {pair: _to_table(rows[pair]) for pair in pairs}
+            for pair, of_pair in rows.items():
+                tables[pair].append(_to_table(of_pair))
+    return {pair: join(tables.pop(pair)) for pair in pairs}
 
 
 class _SingleThreadedOpenCV:
@@ -96,10 +104,9 @@ def _to_table(rows: list[_Row]) -> Detections:
     counts = [len(boxes) for _, _, boxes, _ in rows]
     ids = np.array([row[:2] for row in rows], np.int64).reshape(-1, 2)
     image_ids, category_ids = np.repeat(ids, counts, axis=0).T
-    found = Detections(
+    return Detections(
         image_ids=image_ids,
         category_ids=category_ids,
         boxes=np.concatenate([np.zeros((0, 4)), *(boxes for _, _, boxes, _ in rows)]),
         scores=np.concatenate([np.zeros(0), *(scores for _, _, _, scores in rows)]),
     )
-    return join([found])

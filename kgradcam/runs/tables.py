@@ -157,6 +157,32 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     return detections.select(np.sort(best_first[firsts]))
 
 
+class RowsByClass:
+    """The rows of a table by image and class; it takes 32 bytes a row.
+
+    Args:
+        table: Boxes in any order.
+    """
+
+    def __init__(self, table: GroundTruth | Detections) -> None:
+        self._images, numbers = np.unique(table.image_ids, return_inverse=True)
+        self._classes = int(table.category_ids.max(initial=0)) + 1
+        keys = numbers * self._classes + table.category_ids
+        self._rows = np.argsort(keys, kind="stable")
+        self._keys = keys[self._rows]
+
+    def __call__(self, image_id: int, category_id: int) -> npt.NDArray[np.int64]:
+        """Returns the rows of an image and class, in the order of the table."""
+        number = int(np.searchsorted(self._images, image_id))
+        if number == len(self._images) or self._images[number] != image_id:
+            return self._rows[:0]
+        if category_id >= self._classes:
+            return self._rows[:0]
+        key = number * self._classes + category_id
+        start, end = np.searchsorted(self._keys, (key, key + 1))
+        return self._rows[start:end]
+
+
 def join(tables: Sequence[Detections]) -> Detections:
     """Joins tables; rows are ordered by image and class, then by table and position."""
     image_ids, category_ids, boxes, scores = (

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from helpers import found, truth
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kgradcam.errors import UserError
-from kgradcam.runs.tables import Detections, keep_rows
+from kgradcam.runs.tables import Detections, RowsByClass, keep_rows
 
 
 def test_tables_are_checked() -> None:
@@ -33,3 +35,10 @@ def test_rows_are_kept_for_each_image_and_class() -> None:
     with pytest.raises(UserError, match="'first'"):
         keep_rows(detections, "first")
     assert keep_rows(found(), "last").boxes.shape == (0, 4)
+
+
+@given(st.lists(st.tuples(st.sampled_from([-(2**62), 1, 3, 2**62]), st.integers(1, 3))))
+def test_rows_are_found_by_image_and_class(keys) -> None:
+    rows_of = RowsByClass(found(*((*key, [0, 0, 1, 1], 0.5) for key in keys)))
+    for key in [*keys, (1, 1), (2, 2), (2**62, 9), (2**63 - 1, 1)]:
+        assert rows_of(*key).tolist() == [i for i, each in enumerate(keys) if each == key]
