@@ -27,6 +27,7 @@ from kgradcam.metrics.shortcuts import (
     outside_cells,
 )
 from kgradcam.runs.run import Run
+from kgradcam.runs.tables import RowsByClass
 
 HIGH_IS_GOOD: Mapping[str, str] = {
     "energy": "share of the heat in the boxes",
@@ -85,7 +86,7 @@ class Verdict:
     failure: str | None = None
 
 
-def check_run(run: Run, quiet: bool = True) -> HeatCheck:
+def check_run(run: Run, quiet: bool = True, most: int | None = None) -> HeatCheck:
     """Measures where the heat of a run lies.
 
     Heatmaps of classes without an object that counts, as of wrongly predicted ones, have no
@@ -94,23 +95,26 @@ def check_run(run: Run, quiet: bool = True) -> HeatCheck:
     Args:
         run: The run.
         quiet: Shows no progress on stderr.
+        most: Of more heatmaps so many are measured, at equal distances. Default: all.
 
     Raises:
         UserError: The run has no heatmaps, or is damaged.
     """
     truth = run.ground_truth
     images = {image.id: image for image in truth.images}
-    objects: dict[tuple[int, int], list[int]] = {}
-    for row, key in enumerate(zip(truth.image_ids, truth.category_ids, strict=True)):
-        objects.setdefault((int(key[0]), int(key[1])), []).append(row)
+    objects = RowsByClass(truth)
+    every = run.info.counts.heatmaps
+    most = min(every, every if most is None else most)
     rows: dict[str, list[dict[str, float]]] = {}
     cells: dict[str, list[npt.NDArray[np.float64]]] = {}
     heat: dict[str, npt.NDArray[np.float64]] = {}
-    with progress.bar("heat", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        for record in run.heatmaps():
+    with progress.bar("heat", most, "heatmaps", quiet) as advance:
+        for i, record in enumerate(run.heatmaps()):
+            if (i + 1) * most // every == i * most // every:
+                continue
             image = images[record.image_id]
             heatmap = normalize(record.heatmap, (image.width, image.height))
-            indices = objects.get((record.image_id, record.category_id), [])
+            indices = objects(record.image_id, record.category_id)
             boxes = truth.boxes[indices]
             counts = bool(len(indices)) and not truth.difficult[indices].all()
             name = truth.categories[record.category_id - 1]

@@ -31,6 +31,9 @@ from kgradcam.runs.run_info import RunInfo, SkippedImage
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_CHECKED = 10_000
+"""Where heat lies is measured on so many heatmaps; each takes some milliseconds."""
+
 
 def build_report(
     run: Run,
@@ -88,9 +91,7 @@ def build_report(
         "table": _table(*shown_rows.table()),
         "charts": _charts({"precision-recall": charts.pop("precision-recall")}),
         "grid": _grid(evaluation, charts) if evaluation.chosen_on_the_test else "",
-        "looks": heat_section(check_run(run, quiet))
-        if run.info.counts.heatmaps
-        else "<p>No heatmaps.</p>",
+        "looks": _looks(run, quiet),
         "configuration": _configuration(run.info),
         "skipped": _skipped(run.info.skipped),
         "version": html.escape(__version__),
@@ -99,6 +100,16 @@ def build_report(
     }
     # In one pass, so that a placeholder in the text of a part stays text.
     return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], _read_part("report.html"))
+
+
+def _looks(run: Run, quiet: bool) -> str:
+    total = run.info.counts.heatmaps
+    if not total:
+        return "<p>No heatmaps.</p>"
+    section = heat_section(check_run(run, quiet, _MOST_CHECKED))
+    if total > _MOST_CHECKED:
+        section = f"<p>Measured on {_MOST_CHECKED:,} of {total:,} heatmaps.</p>\n{section}"
+    return section
 
 
 def _read_part(name: str) -> str:

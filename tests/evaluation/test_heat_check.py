@@ -59,6 +59,16 @@ def test_the_published_table(name: str, label: str) -> None:
     assert line.endswith(f" | {found} |")
 
 
+def test_of_many_heatmaps_some_at_equal_distances_are_measured(run: Run) -> None:
+    every = list(run.heatmaps())
+    assert len(every) == 5
+    found = check_run(run, most=2)
+    run.heatmaps = lambda: iter([every[2], every[4]])
+    alone = check_run(run, most=5)
+    assert [row.counts["heatmaps"] for row in found.result.rows][-1] == 2
+    assert repr(found.result.rows) == repr(alone.result.rows)
+
+
 def checked(**by_class: tuple[float, float]) -> HeatCheck:
     rows = tuple(
         Row(name, {"energy": energy, "fixed": fixed}, {"heatmaps": 9})

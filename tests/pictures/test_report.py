@@ -13,6 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import PIL.Image
@@ -189,7 +190,7 @@ def test_the_worst_come_first_and_only_so_many(run: Run) -> None:
 
 
 def test_the_doubt_of_cards_is_that_of_exported_labels(run: Run) -> None:
-    cards = report_cards.find_cards(run, 0.5)
+    cards = report_cards.find_cards(run, 0.5, 5)
     for labels in labels_of_run(run, threshold=0.5).images:
         doubts = [each.doubt for each in cards if each.image == labels.image]
         assert sum(doubts) == pytest.approx(labels.doubt)
@@ -197,6 +198,13 @@ def test_the_doubt_of_cards_is_that_of_exported_labels(run: Run) -> None:
     doubts = [each.doubt for each in sorted(without, key=lambda each: each.sort_key)]
     assert doubts == sorted(doubts, reverse=True)
     assert doubts[0] > doubts[-1]
+
+
+def test_where_heat_lies_is_measured_on_some_of_many_heatmaps(run: Run) -> None:
+    assert "Measured on" not in build_report(run, None, [0.3], VOC2010, count=0)
+    with patch.object(report, "_MOST_CHECKED", 2):
+        page = build_report(run, None, [0.3], VOC2010, count=0)
+    assert "<p>Measured on 2 of 5 heatmaps.</p>" in page
 
 
 def test_tables_and_configuration_are_those_of_the_run(run: Run) -> None:
