@@ -14,8 +14,8 @@ DATASET = (
     "dataset of tensorflow-datasets, or demo."
 )
 MODEL = (
-    "efficientnet-lite0, a network of keras.applications such as resnet50, a .keras or .h5 file, "
-    "or a model folder of train."
+    "efficientnet-lite0, a network of keras.applications such as resnet50, a preset of KerasHub "
+    "such as hub:resnet_50_imagenet, a .keras or .h5 file, or a model folder of train."
 )
 WEIGHTS = "imagenet, or a weights file. A model file or folder has its own weights."
 PREPROCESS = (

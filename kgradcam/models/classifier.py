@@ -13,6 +13,7 @@ from kgradcam.errors import UserError
 from kgradcam.heatmaps.scores import select_output
 from kgradcam.models import imagenet
 from kgradcam.models.class_names import read_class_names
+from kgradcam.models.hub import is_preset, load_preset
 from kgradcam.models.model_card import read_card
 from kgradcam.models.network import IMAGENET, is_model_folder, load_network, model_names
 from kgradcam.models.preprocessing import (
@@ -82,8 +83,9 @@ def load_classifier(
 
     Args:
         name: `"efficientnet-lite0"`, a network of `keras.applications` in lower case
-            (`"resnet50"`), a `.keras` or `.h5` file, or a model folder. The card of a folder holds
-            its preprocessing and class names (see `model_card`).
+            (`"resnet50"`), a preset of KerasHub (`"hub:resnet_50_imagenet"`), a `.keras` or `.h5`
+            file, or a model folder. The card of a folder holds its preprocessing and class names
+            (see `model_card`).
         weights: `"imagenet"`, a weights file, or `None` for random weights; see `load_network`.
         image_size: Side of the square input in pixels, or `(width, height)`; `"own"` keeps the
             input. Default: any height and width, which needs a network that is convolutional up to
@@ -109,6 +111,8 @@ def load_classifier(
         (None, 'tabby')
     """
     require_threads()
+    if is_preset(name):
+        return _classifier_of_preset(name, image_size, preprocess, trusted, names)
     model, missing = load_network(name, weights, trusted)
     if missing:
         raise UserError(
@@ -131,6 +135,30 @@ def load_classifier(
         class_names=class_names,
         own_size=own_size,
         pixels=describe_preprocessing(chosen),
+    )
+
+
+def _classifier_of_preset(
+    name: str,
+    image_size: Size | str | None,
+    preprocess: str | None,
+    trusted: bool,
+    names: str | None,
+) -> Classifier:
+    preset = load_preset(name, trusted)
+    model, outputs = preset.model, preset.model.output_shape[-1]
+    if names is None and preset.listed and outputs == len(imagenet.CLASS_NAMES):
+        names = IMAGENET
+    own_size = preset.size or _own_size(model, name, {})
+    if image_size != OWN:
+        model = _fit_input(model, name, image_size)
+    return Classifier(
+        name=name,
+        model=model,
+        preprocess=find_preprocessing(preprocess) if preprocess else preset.preprocess,
+        class_names=None if names is None else read_class_names(names, outputs),
+        own_size=own_size,
+        pixels=describe_preprocessing(preprocess) if preprocess else "pixels as in its preset",
     )
 
 

@@ -12,6 +12,7 @@ import keras
 
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.models.efficientnet_lite import EfficientNetLite0
+from kgradcam.models.hub import is_preset, require_preset
 from kgradcam.models.keras_file import check_archive, is_model_file, read_model
 from kgradcam.models.model_card import MODEL_FILE, read_card
 from kgradcam.models.weights_file import check_hdf5, read_arrays
@@ -53,8 +54,9 @@ def is_model_folder(name: str) -> bool:
 
 
 def is_model(name: str) -> bool:
-    """Returns whether `name` is a known network, a model file, or an existing folder."""
-    return name in model_names() or is_model_file(name) or Path(name).is_dir()
+    """Returns whether `name` is a known network, a preset, a model file or an existing folder."""
+    known = name in model_names() or is_preset(name)
+    return known or is_model_file(name) or Path(name).is_dir()
 
 
 def require_model(name: str) -> None:
@@ -64,13 +66,17 @@ def require_model(name: str) -> None:
         name: See `load_network`.
 
     Raises:
-        UserError: It is neither a known network, nor a model file, nor an existing folder.
+        UserError: It is neither a known network, nor a preset, nor a model file, nor an existing
+            folder.
     """
-    if not is_model(name):
+    if is_preset(name):
+        require_preset(name)
+    elif not is_model(name):
         raise UserError(
             f"model={name!r} is neither a .keras or .h5 file, nor a model folder, nor a known "
-            f"network.{did_you_mean(name, model_names())} Known are {EFFICIENTNET_LITE0} and the "
-            "networks of keras.applications in lower case, such as resnet50."
+            f"network.{did_you_mean(name, model_names())} Known are {EFFICIENTNET_LITE0}, the "
+            "networks of keras.applications in lower case, such as resnet50, and presets of "
+            "KerasHub, such as hub:resnet_50_imagenet."
         )
 
 

@@ -20,6 +20,7 @@ from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.class_targets import Target
 from kgradcam.models.classifier import OWN, Classifier, load_classifier, takes_any_size
+from kgradcam.models.hub import is_preset
 from kgradcam.models.keras_file import is_model_file
 from kgradcam.models.model_card import read_card
 from kgradcam.models.network import is_model_folder
@@ -74,7 +75,7 @@ def default_size(
     if is_model_folder(model):
         side = read_card(Path(model)).get("image_size")
         own = (side, side) if side else None
-    elif is_model_file(model):
+    elif is_model_file(model) or is_preset(model):
         classifier = load_classifier(model, None, OWN, trusted=trusted, output=output)
         own = classifier.own_size
         if own and not takes_any_size(classifier):

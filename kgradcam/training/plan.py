@@ -6,7 +6,9 @@ from typing import Any
 
 import keras
 
+from kgradcam.errors import UserError
 from kgradcam.heatmaps.default_layer import list_layers
+from kgradcam.models.hub import is_preset
 from kgradcam.models.network import load_network, require_model
 from kgradcam.training.configuration import TrainingConfiguration
 from kgradcam.training.data import TrainingData, open_data
@@ -100,6 +102,12 @@ def plan_training(configuration: TrainingConfiguration, data_dir: Path | None = 
     Raises:
         UserError: A dataset, split, class, model, layer or file does not exist or does not fit.
     """
+    if is_preset(configuration.model):
+        raise UserError(
+            "A preset of KerasHub cannot be trained here: its layers are inside a backbone. "
+            "Expected model to be a network, a .keras file or a folder. Received: "
+            f"{configuration.model!r}."
+        )
     require_model(configuration.model)
     # Sets the seed of Keras for the initial weights of the head.
     keras.utils.set_random_seed(configuration.seed)
