@@ -8,6 +8,7 @@ from pathlib import Path, PureWindowsPath
 
 from kgradcam.data.images import SUFFIXES
 from kgradcam.errors import UserError
+from kgradcam.storage import children, is_remote
 
 
 class NamedFiles:
@@ -36,7 +37,7 @@ class NamedFiles:
         for path in _walk(folder):
             if path.suffix.lower() not in self._preference:
                 continue
-            parts = path.relative_to(folder).with_suffix("").parts
+            parts = path.with_suffix("").relative_to(folder).parts
             self.stems.add("/".join(parts))
             for left_out in range(len(parts)):
                 ending = "/".join(parts[left_out:])
@@ -82,7 +83,8 @@ class NamedFiles:
     def _parts(self, name: str) -> tuple[str, ...]:
         """Splits a name; raises if it leads out of the folder."""
         text = name
-        if Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name:
+        local = not is_remote(self.folder)
+        if local and Path(name).is_absolute() and ".." not in Path(name).parts and "\0" not in name:
             root = os.path.join(os.path.abspath(self.folder), "")
             text = name.removeprefix(root)
         path = PureWindowsPath(text)  # splits at / and at \
@@ -97,6 +99,14 @@ class NamedFiles:
 
 def _walk(folder: Path) -> Iterator[Path]:
     """Yields the files, also those behind links to folders; each folder once."""
+    if is_remote(folder):
+        for each in sorted(children(folder)) if folder.is_dir() else ():
+            path = folder / each.name
+            if each.is_folder:
+                yield from _walk(path)
+            elif not each.name.startswith("._"):
+                yield path
+        return
     seen = set()
     for root, folders, names in os.walk(folder, followlinks=True):
         real = os.path.realpath(root)

@@ -12,15 +12,14 @@ from kgradcam.data.reading import Entry, Place, Reading, read_entries
 from kgradcam.data.split_names import SPLIT_NAMES
 from kgradcam.data.voc_folder import read_lines
 from kgradcam.errors import UserError
+from kgradcam.storage import children
 
 _LISTS = (".txt", ".lst")
 
 
 def has_images(root: Path) -> bool:
     """Returns whether a folder or one of its subfolders has an image."""
-    return root.is_dir() and any(
-        _is_image(name) for _, _, names in os.walk(root, followlinks=False) for name in names
-    )
+    return root.is_dir() and any(image_names(root))
 
 
 def read_plain_folder(place: Place, split: str, quiet: bool, clip: bool) -> Reading:
@@ -90,15 +89,9 @@ def _nothing(size: tuple[int, int]) -> Objects:
 
 def _children(root: Path) -> tuple[list[Path], bool]:
     """The visible folders of a folder, sorted, and whether an image is directly in it."""
-    folders, has_image = [], False
-    with os.scandir(root) as found:
-        for entry in found:
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                folders.append(Path(entry.path))
-            has_image = has_image or _is_image(entry.name)
-    return sorted(folders), has_image
+    found = [each for each in children(root) if not each.name.startswith(".")]
+    folders = sorted(root / each.name for each in found if each.is_folder)
+    return folders, any(_is_image(each.name) for each in found)
 
 
 def image_names(root: Path) -> Iterator[str]:
@@ -120,10 +113,10 @@ def _sorted_names(root: Path) -> list[str]:
     Folders end in `/`, and so sort as the paths of their files do.
     """
     names = []
-    with contextlib.suppress(OSError), os.scandir(root) as found:
-        for each in found:
-            if each.is_dir():
-                if not (each.name.startswith(".") or each.is_symlink()):
+    with contextlib.suppress(OSError):
+        for each in children(root):
+            if each.is_folder:
+                if not (each.name.startswith(".") or each.is_link):
                     names.append(f"{each.name}/")
             elif _is_image(each.name):
                 names.append(each.name)

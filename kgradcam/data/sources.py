@@ -11,6 +11,7 @@ from kgradcam.data.split_names import choose_split
 from kgradcam.data.splits import Split
 from kgradcam.errors import UserError, did_you_mean
 from kgradcam.files import home_folder
+from kgradcam.storage import place, storage_errors
 
 
 def open_dataset(
@@ -67,8 +68,9 @@ def open_split(
     A list keeps its names; VOC, COCO and YOLO keep names and annotations.
     """
     if name == DEMO or _is_place(name):
-        place = Place(dataset_root(name, data_dir), images)
-        return _open_place(place, name, split, quiet, clip, layout)
+        where = Place(dataset_root(name, data_dir), images and place(images))
+        with storage_errors(where.root):
+            return _open_place(where, name, split, quiet, clip, layout)
     if layout is not None:
         raise UserError(f"No folder or file {name}, which --layout {layout} needs.")
     from kgradcam.data import tfds_records  # imports tensorflow-datasets
@@ -89,7 +91,8 @@ def split_names(
     if name != DEMO and not _is_place(name):
         return None
     root = dataset_root(name, data_dir)
-    return tuple(find_layout(root, layout).splits(root))
+    with storage_errors(root):
+        return tuple(find_layout(root, layout).splits(root))
 
 
 def _open_place(
@@ -108,12 +111,13 @@ def _open_place(
 
 
 def _is_place(name: str) -> bool:
-    return not is_name(name) and Path(name).exists()
+    with storage_errors(name):
+        return not is_name(name) and place(name).exists()
 
 
 def dataset_root(name: str, data_dir: Path | None) -> Path:
     """Returns the folder or file of a dataset on disk, or of the demo; the demo is made."""
-    return demo_folder(data_dir) if name == DEMO else Path(name)
+    return demo_folder(data_dir) if name == DEMO else place(name)
 
 
 def image_folder(name: str, data_dir: Path | None = None) -> Path | None:

@@ -70,10 +70,12 @@ class _Labels:
 
     def __call__(self, size: tuple[int, int]) -> Objects:
         path = _label_file(self._image)
-        if not path.is_file():
+        try:
+            lines = read_lines(path)
+        except FileNotFoundError:
             return NO_OBJECTS
         names, boxes = [], []
-        for number, line in enumerate(read_lines(path), start=1):
+        for number, line in enumerate(lines, start=1):
             try:
                 index, box = _parse(line)
                 if not 0 <= index < len(self._names):
@@ -109,11 +111,10 @@ def _parse(line: str) -> tuple[int, list[float]]:
 
 def _label_file(image: Path) -> Path:
     """Returns `labels/a.txt` for `images/a.jpg`: the last folder `images` becomes `labels`."""
-    parts = list(image.parts)
-    places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
-    if places:
-        parts[places[-1]] = "labels"
-    return Path(*parts).with_suffix(".txt")
+    folder = next((each for each in image.parents if each.name == "images"), None)
+    if folder is not None:
+        image = folder.parent / "labels" / image.relative_to(folder)
+    return image.with_suffix(".txt")
 
 
 def _class_names(root: Path) -> tuple[str, ...]:
