@@ -150,6 +150,64 @@ def local_copy(path: Path) -> Path:
     return copy
 
 
+def upload(folder: Path, url: Path, last: str) -> None:
+    """Copies the files of a local folder to a store.
+
+    Args:
+        folder: The folder. A file `lock` is not copied.
+        url: Its URL to be.
+        last: The file that is copied when all others are there.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    target: Any = place(url)
+    names = [
+        path.relative_to(folder).as_posix()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "lock"
+    ]
+    first = [name for name in names if name != last]
+    with storage_errors(url):
+        target.fs.put(
+            [str(folder / name) for name in first], [f"{target.path}/{name}" for name in first]
+        )
+        target.fs.put_file(str(folder / last), f"{target.path}/{last}")
+
+
+def download(url: Path, folder: Path) -> None:
+    """Copies the objects below a URL to a new local folder.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    source: Any = place(url)
+    with storage_errors(url):
+        paths = source.fs.find(source.path)
+        inside = [path.removeprefix(f"{source.path}/") for path in paths]
+        source.fs.get(paths, [str(folder / name) for name in inside])
+
+
+def remove(url: Path, first: str) -> None:
+    """Removes the objects below a URL, if there are any.
+
+    Args:
+        url: The URL.
+        first: The one to remove before all others.
+
+    Raises:
+        StorageError: The store failed.
+    """
+    folder: Any = place(url)
+    with storage_errors(url):
+        paths = folder.fs.find(folder.path)
+        mark = f"{folder.path}/{first}"
+        if mark in paths:
+            folder.fs.rm_file(mark)
+        if others := [path for path in paths if path != mark]:
+            folder.fs.rm(others)
+
+
 class Child(NamedTuple):
     """A file or folder in a folder.
 

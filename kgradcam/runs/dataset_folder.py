@@ -18,10 +18,13 @@ def relative_folder(dataset: str, run: Path) -> str | None:
         run: The run folder.
 
     Returns:
-        The relative path with `/`, or `None` if the dataset is a name.
+        The relative path with `/`; the full one if the run is on an object store, or `None` if the
+        dataset is a name or a URL.
     """
     if not dataset or is_name(dataset) or not Path(dataset).exists():
         return None
+    if is_remote(run):
+        return Path(dataset).resolve().as_posix()
     try:
         return Path(os.path.relpath(Path(dataset).resolve(), run.resolve())).as_posix()
     except ValueError:  # another drive of Windows
@@ -51,10 +54,11 @@ def find_folder(run_folder: Path, dataset: DatasetInfo) -> str:
     Raises:
         UserError: It was a folder, and is gone.
     """
-    if dataset.folder is None or is_remote(run_folder):
+    if dataset.folder is None:
         return dataset.name
     # Normalized, since the folder of an unfinished run does not exist yet.
-    places = [os.path.normpath(run_folder.resolve() / dataset.folder), dataset.name]
+    base = Path() if is_remote(run_folder) else run_folder.resolve()
+    places = [os.path.normpath(base / dataset.folder), dataset.name]
     for place in places:
         if Path(place).exists():
             return place

@@ -18,6 +18,8 @@ from kgradcam.runs.plan import Plan, is_merged, read_plan
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_info import Counts, RunInfo, SkippedImage
 from kgradcam.runs.run_writer import Report, write_run
+from kgradcam.runs.runs_on_stores import merged_locally
+from kgradcam.storage import forget_listings, is_remote, place
 
 _COMMANDS = 20
 
@@ -36,8 +38,16 @@ def merge(folder: Path, *, report: Report = lambda line: None) -> Run:
         UserError: Parts are missing or damaged, which the message names; parts were made in
             different precisions; or another process is merging.
     """
+    folder = place(folder)
     if is_merged(folder):
         report(f"{folder} is merged already.")
+        return Run(folder)
+    if is_remote(folder):
+        forget_listings(folder)
+        plan = read_plan(folder)
+        _require_all(plan, sorted(set(range(plan.parts)) - plan.done()), "missing")
+        with merged_locally(folder) as local:
+            merge(local, report=report)
         return Run(folder)
     with write_run(folder, resume=True, report=report) as writer:
         plan = read_plan(folder)

@@ -21,6 +21,7 @@ from kgradcam.errors import UserError, errors_in_file
 from kgradcam.files import read_json, write_atomically
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.run_info import RunInfo
+from kgradcam.storage import is_remote, place
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ class Start:
 
 def partial_folder(folder: Path) -> Path:
     """Returns the path of the hidden folder of a run."""
-    absolute = Path(os.path.abspath(folder))  # "." has no name of its own
+    # "." has no name of its own.
+    absolute = place(folder) if is_remote(folder) else Path(os.path.abspath(folder))
     return absolute.with_name(f".{absolute.name}.partial")
 
 
@@ -48,7 +50,8 @@ def is_interrupted(folder: Path) -> bool:
     """Returns whether a run to `folder` is unfinished, and has a plan or results."""
     partial = partial_folder(folder)
     results = (partial.glob(name) for name in ("plan.json", "parts/*.json", "pieces/*.json"))
-    return (partial / "run").is_dir() and any(map(any, results))
+    begun = is_remote(folder) or (partial / "run").is_dir()
+    return begun and any(map(any, results))
 
 
 def write_start(folder: Path, start: Start) -> None:
@@ -70,7 +73,8 @@ def read_start(folder: Path) -> Start:
     """
     partial = partial_folder(folder)
     path = partial / "start.json"
-    if not ((partial / "run").is_dir() and path.is_file()):
+    begun = is_remote(folder) or (partial / "run").is_dir()  # a store has no empty folders
+    if not (begun and path.is_file()):
         done = " It is finished." if (folder / "run.json").is_file() else ""
         raise UserError(f"There is no interrupted run to {folder} to resume.{done}")
     content = read_json(path)

@@ -31,6 +31,7 @@ from kgradcam.runs import run_writer
 from kgradcam.runs.partial_run import Start, partial_folder, read_start, write_start
 from kgradcam.runs.run_info import RunInfo
 from kgradcam.runs.tables import Image
+from kgradcam.storage import place
 
 _SCHEMA = 1
 _ROWS = 256
@@ -168,6 +169,7 @@ def read_plan(folder: Path) -> Plan:
     Raises:
         UserError: There is no plan, or it is damaged.
     """
+    folder = place(folder)
     path = partial_folder(folder) / _PLAN
     start = read_start(folder)
     if not path.is_file():

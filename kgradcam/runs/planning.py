@@ -23,6 +23,8 @@ from kgradcam.runs.plan import Plan, PlannedImage, write_plan
 from kgradcam.runs.run_classes import run_targets
 from kgradcam.runs.run_dataset import stream_configured
 from kgradcam.runs.run_writer import Report, write_run
+from kgradcam.runs.runs_on_stores import planned_locally
+from kgradcam.storage import is_remote, place
 
 
 def make_plan(
@@ -53,7 +55,10 @@ def make_plan(
         raise UsageError(f"shards must be at least 1. Received: {shards}.")
     find_method(configuration.method)
     require_model(configuration.model)
-    with write_run(folder, force=force, report=report):
+    with (
+        planned_locally(folder, force) as local,
+        write_run(local, force=force, report=report),
+    ):
         split = stream_configured(configuration, data_dir, quiet)
         if not split.annotated:
             configuration = replace(configuration, presence=PREDICTED)
@@ -61,7 +66,7 @@ def make_plan(
             classifier = load_model(configuration)
             # An unknown layer is reported now. Workers choose the precision that they have.
             explainer = make_explainer(replace(configuration, precision="float32"), classifier)
-        spool = partial_folder(folder) / "images.tmp"
+        spool = partial_folder(local) / "images.tmp"
         relative = _relative_to(image_folder(configuration.dataset, data_dir))
         with gzip.open(spool, "wt", 1, encoding="utf-8") as file:
             summary = summarize(
@@ -76,12 +81,12 @@ def make_plan(
         model = describe_model(classifier, explainer.layer, targets)
         info = describe(configuration, summary, "", model, folder)
         plan = write_plan(
-            folder, Start(info, force, data_dir), shards, chosen.limited(), summary.skipped
+            local, Start(info, force, data_dir), shards, chosen.limited(), summary.skipped
         )
         spool.unlink()
         if configuration.image_size is None:
             warn_if_large(*chosen.largest)
-        return plan
+    return replace(plan, folder=place(folder))
 
 
 def _row(example: Example, relative: Callable[[Path], str]) -> list[Any]:
@@ -105,8 +110,9 @@ def _relative_to(folder: Path | None) -> Callable[[Path], str]:
 
     def relative(path: Path) -> str:
         text = str(path)
-        inside = text.startswith(prefix)
-        return Path(text[len(prefix) :] if inside else os.path.relpath(text, folder)).as_posix()
+        if text.startswith(prefix):
+            return Path(text[len(prefix) :]).as_posix()
+        return text if is_remote(path) else Path(os.path.relpath(text, folder)).as_posix()
 
     return relative
 

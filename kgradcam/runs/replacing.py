@@ -11,6 +11,7 @@ from pathlib import Path
 from kgradcam.errors import UserError
 from kgradcam.files import exchange, file_digest, move, read_bytes, write_atomically
 from kgradcam.runs.partial_run import partial_folder
+from kgradcam.storage import is_remote
 
 _MARK, _REPLACED = "exchange", "replaced"
 
@@ -21,6 +22,11 @@ def require_possible(folder: Path) -> None:
     Raises:
         UserError: It is a link, a mount point, or the working directory or above it.
     """
+    if is_remote(folder):
+        raise UserError(
+            f"{folder} is on an object store, which has no locks. Plan the run there with --shards "
+            "N --plan."
+        )
     absolute = Path(os.path.abspath(folder))
     if absolute.is_symlink():
         reason = f"is a link to {absolute.readlink()}. Give the folder that it refers to"

@@ -103,7 +103,6 @@ class RunWriter:
         self._configuration = info.configuration
         if (self._partial / "start.json").is_file():
             self.require_same(info.to_json())
-            self._force = read_start(self.folder).force
             # What write_atomically was writing when the process was killed.
             for half_written in self._partial.rglob(".*"):
                 half_written.unlink()
@@ -316,7 +315,7 @@ def write_run(
     try:
         leftovers = recover(folder) and writer.clear()
         if resume:
-            read_start(folder)
+            writer._force = read_start(folder).force
         else:
             require_free(folder, force)
             if is_interrupted(folder) and not force:

@@ -27,6 +27,7 @@ from kgradcam.runs.finished_parts import part_fields, write_part
 from kgradcam.runs.plan import Plan, PlannedImage, is_merged
 from kgradcam.runs.tables import Image
 from kgradcam.runs.unfinished_part import BatchResult, merged
+from kgradcam.storage import is_remote, place
 
 
 class ShardWorker:
@@ -201,7 +202,7 @@ class ShardWorker:
     def _path(self, planned: PlannedImage) -> Path | None:
         if planned.path is None or self._folder is None:
             return None
-        return self._folder / planned.path
+        return place(planned.path) if is_remote(planned.path) else self._folder / planned.path
 
 
 def run_shard(plan: Plan, index: int, *, quiet: bool = True, **options: Any) -> int:
