@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.boxes.expected_iou import MOST, expected_iou
 from kgradcam.boxes.normalization import WHOLE, Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes, box_iou
@@ -54,16 +55,23 @@ def level_boxes(
     shrink = min(1.0, CANVAS / max(size))
     for radius in radii:
         smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas
-        boxes, levels = _boxes_at_levels(smoothed, thresholds)
-        scores = score_boxes(canvas, boxes, probability, options.score)
+        boxes, levels = boxes_at_levels(smoothed, thresholds)
+        learned = options.score == "expected-iou"
+        scores = score_boxes(canvas, boxes, probability, "density" if learned else options.score)
         # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
         # of a threshold do not depend on the others.
         regular = np.isin(levels, LEVELS)
         overlaps = box_iou(boxes, boxes) if len(boxes) <= _MAX_TABLE else None
         for threshold in thresholds:
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
-            kept = suppress(rows, boxes, scores, overlaps, options)
-            yield boxes[kept] * scale, scores[kept]
+            ranked = scores
+            if learned:
+                # Candidates are compared in pairs: only the densest are, with their order kept.
+                rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[:MOST]])
+                ranked = np.zeros(len(boxes))
+                ranked[rows] = probability**0.1 * expected_iou(canvas, boxes[rows])
+            kept = suppress(rows, boxes, ranked, overlaps, options)
+            yield boxes[kept] * scale, ranked[kept]
 
 
 def level_canvas(
@@ -103,7 +111,7 @@ def _smooth(canvas: Heatmap, width: float) -> Heatmap:
     return cv2.sepFilter2D(canvas, -1, weights, weights, borderType=cv2.BORDER_REFLECT)
 
 
-def _boxes_at_levels(
+def boxes_at_levels(
     canvas: Heatmap, thresholds: Sequence[float]
 ) -> tuple[Boxes, npt.NDArray[np.float64]]:
     """The bounding boxes of the 4-connected regions above each level, and their levels.

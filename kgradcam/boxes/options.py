@@ -19,14 +19,17 @@ class BoxOptions:
         smooth_radius: Width in pixels of the box filter that smooths the heatmap; 0 for none.
         score: The confidence of a box. `"density"`: the fifth root of the class probability, times
             the share of the map's heat inside the box, times the mean heat there. `"heat"`: the
-            probability times that share. `"constant"`: 1.
+            probability times that share. `"constant"`: 1. `"expected-iou"`, for `"levels"` only:
+            the tenth root of the probability, times the IoU to expect with an object, by six
+            constants that were fitted to annotated boxes; see `docs/localization.md`.
         iou_threshold: For `"levels"`: of two boxes with a higher IoU, non-maximum suppression
             drops the one with the lower score.
         min_relative_score: For `"levels"`: boxes that score below this fraction of the best score
             are dropped.
 
     Raises:
-        UsageError: `rules` or `score` is unknown, or a number is out of range.
+        UsageError: `rules` or `score` is unknown, they do not fit each other, or a number is out of
+            range.
     """
 
     rules: str = "levels"
@@ -38,13 +41,18 @@ class BoxOptions:
     def __post_init__(self) -> None:
         for name, value, known in (
             ("boxes", self.rules, ("levels", "single-threshold")),
-            ("score", self.score, ("density", "heat", "constant")),
+            ("score", self.score, ("density", "heat", "constant", "expected-iou")),
         ):
             if value not in known:
                 raise UsageError(
                     f"{name} must be {' or '.join(known)}. Received: {value!r}."
                     f"{did_you_mean(str(value), known)}"
                 )
+        if self.score == "expected-iou" and self.rules != "levels":
+            raise UsageError(
+                "score='expected-iou' compares boxes of many heat levels: it needs boxes='levels'. "
+                f"Received: boxes={self.rules!r}. Try score='density'."
+            )
         if not 0 <= self.smooth_radius <= MAX_RADIUS:
             raise UsageError(
                 f"smooth_radius must be 0 to {MAX_RADIUS} pixels. Received: {self.smooth_radius!r}."

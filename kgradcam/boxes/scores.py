@@ -24,14 +24,27 @@ def score_boxes(heatmap: Heatmap, boxes: Boxes, probability: float, score: str) 
     """
     if score == "constant":
         return np.ones(len(boxes))
+    shares, densities = heat_inside(heatmap, boxes)
+    if score == "heat":
+        return probability * shares
+    return probability**0.2 * shares * densities
+
+
+def heat_inside(heatmap: Heatmap, boxes: Boxes) -> tuple[Scores, Scores]:
+    """Returns the share of all heat inside each box, and the mean heat there.
+
+    Args:
+        heatmap: float32 `[height, width]` in [0, 1].
+        boxes: `[boxes, 4]`, xyxy in whole pixels inside it.
+
+    Returns:
+        Two float64 `[boxes]` in [0, 1]; zeros in a heatmap without heat.
+    """
     # Summed-area table: the heat of a box is the sum of four entries.
     heat = cv2.integral(heatmap, sdepth=cv2.CV_64F)
     if heat[-1, -1] == 0:
-        return np.zeros(len(boxes))
+        return np.zeros(len(boxes)), np.zeros(len(boxes))
     xmin, ymin, xmax, ymax = boxes.astype(int).T
     inside = heat[ymax, xmax] - heat[ymin, xmax] - heat[ymax, xmin] + heat[ymin, xmin]
-    share = np.clip(inside / heat[-1, -1], 0, 1)
-    if score == "heat":
-        return probability * share
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return probability**0.2 * share * np.clip(inside / areas, 0, 1)
+    return np.clip(inside / heat[-1, -1], 0, 1), np.clip(inside / areas, 0, 1)

@@ -182,8 +182,9 @@ def detect(
     score: Annotated[
         str | None,
         typer.Option(
-            help="Confidence of boxes: heat and its density, heat alone, or constant.",
-            metavar="density|heat|constant",
+            help="Confidence of boxes: the IoU to expect, heat and its density, heat alone, or "
+            "constant.",
+            metavar="expected-iou|density|heat|constant",
             show_default="density; heat with --boxes single-threshold",
         ),
     ] = None,

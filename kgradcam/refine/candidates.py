@@ -19,7 +19,7 @@ from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores
 
 _LOWEST_LEVEL = 0.05
-_EVERY_REGION = BoxOptions(iou_threshold=1.0, min_relative_score=0.0)
+_EVERY_REGION = BoxOptions(score="density", iou_threshold=1.0, min_relative_score=0.0)
 MOST = 60
 """The number of candidates of a heatmap, at most: those of the highest score."""
 
