@@ -181,9 +181,8 @@ def main() -> None:
     for each in measured:
         peak = f"{each['peak']:,.0f} MB" if "peak" in each else each["error"]
         size = f"{each.get('output', 0):,.1f} MB"
-        lines.append(
-            [f"{each['boxes']:,}", each["command"], each["seconds"], each["cpu"], peak, size]
-        )
+        times = f"{each['seconds']:.1f}", f"{each['cpu']:.1f}"
+        lines.append([f"{each['boxes']:,}", each["command"], *times, peak, size])
     header = ["boxes", "command", "seconds", "CPU seconds", "peak", "output"]
     save(options.out, "large_runs", {"measured": measured}, {"Large runs": (header, lines)})
 

@@ -99,7 +99,9 @@ class _Reader:
             return
         while True:
             rows.append(self._value())
-            if self._take(",]") == "]":
+            if self._text.startswith(", ", self._place):  # as `json` writes it
+                self._place += 2
+            elif self._take(",]") == "]":
                 yield name, rows
                 return
             if len(rows) == ROWS:
@@ -107,7 +109,8 @@ class _Reader:
                 rows = []
 
     def _value(self) -> Any:
-        self._peek()
+        if not self._text.startswith(("{", "["), self._place):
+            self._peek()
         while True:
             failure: json.JSONDecodeError | None = None
             try:

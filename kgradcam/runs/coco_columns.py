@@ -43,7 +43,9 @@ class Rows:
 
     def __init__(self, name: str, start: int, rows: Any) -> None:
         self._name, self._start = name, start
-        self.rows: list[Row] = [row for _, row in entries(rows, name, start)]
+        self.rows: list[Row] = rows
+        if not isinstance(rows, list) or not _types(rows) <= {dict}:
+            self.rows = [row for _, row in entries(rows, name, start)]
 
     def ids(self, name: str) -> list[int | str]:
         """Returns the ids in a field."""
@@ -63,22 +65,23 @@ class Rows:
 
     def scores(self) -> npt.NDArray[np.float64]:
         """Returns the scores, float64 `[rows]`."""
-        return np.array(self._plain("score", SCORE, _are_numbers), np.float64)
+        found = _numbers([row.get("score") for row in self.rows])
+        if found is None or not np.isfinite(found).all():
+            found = np.array(self._checked("score", SCORE), np.float64)
+        return found
 
     def boxes(self) -> npt.NDArray[np.float64]:
         """Returns the boxes, float64 `[rows, 4]`, as `[x, y, width, height]`."""
-
-        def are_boxes(values: Sequence[Any]) -> bool:
-            if _types(values) != {list} or set(map(len, values)) != {4}:
-                return False
-            numbers = list(chain.from_iterable(values))
-            return (
-                _are_numbers(numbers)
-                and max(map(abs, numbers)) <= MOST_PIXELS
-                and min(min(numbers[2::4]), min(numbers[3::4])) >= 0
-            )
-
-        return np.array(self._plain("bbox", BOX, are_boxes), np.float64).reshape(-1, 4)
+        values = [row.get("bbox") for row in self.rows]
+        found = None
+        if _types(values) <= {list} and set(map(len, values)) <= {4}:
+            found = _numbers(list(chain.from_iterable(values)))
+        if found is None or not (np.abs(found) <= MOST_PIXELS).all():  # a NaN is not below it
+            found = np.array(self._checked("bbox", BOX), np.float64)
+        boxes = found.reshape(-1, 4)
+        if (boxes[:, 2:] < 0).any():
+            self._checked("bbox", BOX)  # raises
+        return boxes
 
     def difficult(self) -> list[bool]:
         """Returns whether each annotation is difficult."""
@@ -96,8 +99,9 @@ class Rows:
         *default: Any,
     ) -> list[Any]:
         values = [row.get(name) for row in self.rows]
-        if not values or are_plain(values):
-            return values
+        return values if are_plain(values) else self._checked(name, kind, *default)
+
+    def _checked(self, name: str, kind: Kind, *default: Any) -> list[Any]:
         return [field(place, row, name, kind, *default) for place, row in self._places()]
 
     def _flags(self, name: str, is_set: Callable[[str, Row], bool]) -> list[bool]:
@@ -194,6 +198,11 @@ def _types(values: Iterable[Any]) -> set[type]:
     return set(map(type, values))
 
 
-def _are_numbers(values: Sequence[Any]) -> bool:
-    # A NaN or an infinity is not below the limit; nor is an integer that no float can hold.
-    return _types(values) <= {int, float} and all(abs(each) < 1e300 for each in values)
+def _numbers(values: Sequence[Any]) -> npt.NDArray[np.float64] | None:
+    """Returns numbers as float64; `None` if there is another value among them."""
+    if not _types(values) <= {int, float}:
+        return None
+    try:
+        return np.array(values, np.float64)
+    except OverflowError:
+        return None
