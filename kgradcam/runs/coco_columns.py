@@ -72,7 +72,7 @@ class Rows:
 
     def boxes(self) -> npt.NDArray[np.float64]:
         """Returns the boxes, float64 `[rows, 4]`, as `[x, y, width, height]`."""
-        values = [row.get("bbox") for row in self.rows]
+        values: list[Any] = [row.get("bbox") for row in self.rows]
         found = None
         if _types(values) <= {list} and set(map(len, values)) <= {4}:
             found = _numbers(list(chain.from_iterable(values)))
