@@ -102,8 +102,8 @@ def read_photographs(
     """
     from kgradcam.runs.run_dataset import open_run_dataset  # imports tensorflow
 
-    source = open_run_dataset(run, dataset, data_dir, quiet)
     missing = set(file_names)
+    source = open_run_dataset(run, dataset, data_dir, quiet, missing)
     sizes = {
         each.file_name: (each.width, each.height)
         for each in run.ground_truth.images

@@ -118,7 +118,11 @@ def _warn_of_missing(name: str, held_out: HeldOut, missing: Collection[str], mod
 
 
 def open_run_dataset(
-    run: Run, dataset: str | None = None, data_dir: Path | None = None, quiet: bool = True
+    run: Run,
+    dataset: str | None = None,
+    data_dir: Path | None = None,
+    quiet: bool = True,
+    wanted: Collection[str] | None = None,
 ) -> Dataset:
     """Opens the split of a run as the run did.
 
@@ -127,15 +131,22 @@ def open_run_dataset(
         dataset: The dataset, if it was moved. Default: that of the run.
         data_dir: The folder of tensorflow-datasets.
         quiet: Shows no progress on stderr.
+        wanted: The file names of the images that are needed. The others are not kept in memory,
+            apart from the first one, since a dataset needs an image. Default: all.
 
     Raises:
         UserError: The dataset is gone or unreadable.
     """
-    return open_again(run.folder, run.info, dataset, data_dir, quiet)
+    return open_again(run.folder, run.info, dataset, data_dir, quiet, wanted)
 
 
 def open_again(
-    folder: Path, info: RunInfo, dataset: str | None, data_dir: Path | None, quiet: bool
+    folder: Path,
+    info: RunInfo,
+    dataset: str | None,
+    data_dir: Path | None,
+    quiet: bool,
+    wanted: Collection[str] | None = None,
 ) -> Dataset:
     """Opens the split of a finished or unfinished run; see `open_run_dataset`."""
     made_by = info.configuration
@@ -143,6 +154,14 @@ def open_again(
     images = None if made_by.images is None else Path(made_by.images)
     if images is not None and not images.is_dir() and info.dataset.images_folder:
         images = Path(os.path.normpath(folder.resolve() / info.dataset.images_folder))
-    return open_dataset(
+    split = open_split(
         place, info.dataset.split, data_dir, quiet, made_by.clip, made_by.layout, images
     )
+    if wanted is not None:
+        kept = (
+            each
+            for each in split.results
+            if not isinstance(each, Example) or each.index == 0 or each.file_name in wanted
+        )
+        split = replace(split, results=kept)
+    return Dataset.of(split)
