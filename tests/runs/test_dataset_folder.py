@@ -13,6 +13,7 @@ from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.dataset_folder import locate_dataset, relative_folder
 from kgradcam.runs.detection import detect
 from kgradcam.runs.run import Run
+from kgradcam.runs.run_dataset import open_run_dataset
 from kgradcam.runs.run_writer import RunWriter
 
 
@@ -37,6 +38,14 @@ def test_it_is_found_from_elsewhere(run: Run, tmp_path: Path) -> None:
     assert locate_dataset(run) == str(tmp_path / "pets")
     assert names(run) == ["a.jpg", "b.jpg"]
     assert len(faithfulness_of_run(run, limit=1).rows) > 0
+
+
+def test_only_the_wanted_images_and_the_first_are_kept(run: Run) -> None:
+    every = open_run_dataset(run).examples
+    kept = open_run_dataset(run, wanted={"b.jpg"}).examples
+    assert [each.file_name for each in kept] == ["a.jpg", "b.jpg"]
+    assert [each.index for each in kept] == [0, 1]
+    assert len(every) > 2
 
 
 def test_it_is_found_after_both_were_moved(run: Run, tmp_path: Path) -> None:
