@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kgradcam.cli import options
+from kgradcam.cli import options, sharding
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.output import note, print_json, report_skipped, require_absent
 from kgradcam.cli.parsing import (
@@ -22,6 +22,8 @@ from kgradcam.errors import UsageError
 
 _BESIDE_RESUME = {
     "resume",
+    "shard",
+    "workers",
     "trust_model",
     "imports",
     "max_pixels",
@@ -202,6 +204,10 @@ def detect(
     max_pixels: options.MaxPixels = None,
     data_dir: options.DataDir = None,
     config: options.Config = None,
+    plan: sharding.OnlyPlan = False,
+    shards: sharding.Shards = None,
+    shard: sharding.Shard = None,
+    workers: sharding.Workers = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -220,13 +226,22 @@ def detect(
         kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat
     """
     folder = _run_folder(out, resume)
+    sharding.require_fitting(resume, shards, plan, shard, workers)
+    others = sorted(set(given_options(context)) - _BESIDE_RESUME)
     import_tensorflow()
+    loading = {"trusted": trust_model, "imports": imports or (), "data_dir": data_dir}
+    if shard:
+        sharding.require_no_others(others)
+        sharding.compute_shard(folder, shard, as_json, quiet=quiet, **loading)
+        return
+    gpus = sharding.hide_gpus() if workers else []
     from kgradcam.boxes.options import DEFAULT_THRESHOLDS
     from kgradcam.models.own_layers import import_modules
     from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect as run_detect
     from kgradcam.runs.explaining import default_size
     from kgradcam.runs.partial_run import interrupted_configuration, is_interrupted
+    from kgradcam.runs.plan import has_plan
 
     box_options = box_rules(boxes, radius, score)
     plain = boxes == "single-threshold"
@@ -264,7 +279,7 @@ def detect(
     if resume:
         begun, stored = interrupted_configuration(folder)
         data_dir = data_dir or stored
-        if not set(given_options(context)) - _BESIDE_RESUME:
+        if not others:
             configuration = replace(
                 begun, trusted=trust_model, max_pixels=max_pixels or begun.max_pixels
             )
@@ -272,16 +287,21 @@ def detect(
     if dry_run:
         _dry_run(configuration, folder, data_dir, force)
         return
+    common: Any = {"data_dir": data_dir, "force": force, "quiet": quiet}
     try:
-        run = run_detect(
-            configuration,
-            folder,
-            data_dir=data_dir,
-            force=force,
-            resume=resume is not None,
-            quiet=quiet,
-            report=note,
-        )
+        if plan:
+            sharding.write_plan(configuration, folder, shards or 1, as_json, **common)
+            return
+        if workers or (resume and has_plan(folder)):
+            if resume:
+                sharding.require_no_others(others)
+            else:
+                sharding.only_plan(configuration, folder, 1, **common)
+            run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **loading)
+        else:
+            run = run_detect(
+                configuration, folder, resume=resume is not None, report=note, **common
+            )
     except BaseException:
         if is_interrupted(folder):
             note(f"Finished images are kept. Continue with `kgradcam detect --resume {folder}`.")
