@@ -4,7 +4,8 @@
 
 Each run is a process of its own, and its peak the most that was resident. Weights are random,
 heatmaps in float32, boxes drawn, a run written. The weights of MobileNet are frozen in both of its
-runs, which by itself `detect` does from 1,000 images on.
+runs, which by itself `detect` does from 1,000 images on. Other commands take these runs and their
+photographs; those that only measure take runs of random heatmaps.
 """
 
 import argparse
@@ -28,17 +29,17 @@ LARGE = (4000, 3000)
 
 
 def peak_of_detect(options: dict[str, Any], folder: Path) -> float:
-    """Runs `detect` in this process, and returns its peak in MB."""
+    """Runs `detect` in this process, to `run` in the folder, and returns its peak in MB."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from kgradcam.runs import detection
     from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect
 
-    with tempfile.TemporaryDirectory() as out, patch.object(detection, "FREEZE_FROM", 2):
+    with patch.object(detection, "FREEZE_FROM", 2):
         configuration = Configuration(
             dataset=str(folder), classes=(CLASS,), weights=None, **options
         )
-        detect(configuration, Path(out) / "run")
+        detect(configuration, folder / "run", force=True)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024**2 if sys.platform == "darwin" else 1024)
 
@@ -55,13 +56,24 @@ def measure(options: dict[str, Any], folder: Path) -> float | str:
             return f"{type(error).__name__}: {error}".splitlines()[0][:160]
 
 
-COMMANDS = {
-    "evaluate": ["--bootstrap", "200"],
-    "tune": ["--thresholds", "0.05,0.1,0.2", "--radii", "0,20", "--out", "OUT"],
-    "coco": [],
-    "wsol": [],
+MEASURES = {
+    "evaluate": "evaluate {run} --bootstrap 200",
+    "tune": "tune {run} --thresholds 0.05,0.1,0.2 --radii 0,20 --out {out}.json",
+    "coco": "coco {run}",
+    "wsol": "wsol {run}",
 }
-"""Commands that measure a run, and their options."""
+"""Command lines that measure a run of random heatmaps."""
+
+COMMANDS = {
+    "check": "check {run}",
+    "visualize": "visualize {run} --out {out}.png",
+    "report": "report {run} --out {out}.html",
+    "export": "export {run} --format coco --out {out}-labels",
+    "train-refiner": "train-refiner {run} --out {out}-refiner.json",
+    "train": "train --dataset {folder} --model efficientnet-lite0 --image-size 96 --head-epochs 1 "
+    "--epochs 1 --out {out}-model",
+}
+"""Command lines on a run of `detect` and its photographs; `train` on the photographs alone."""
 
 
 PROGRAM = """
@@ -74,12 +86,26 @@ main()
 """
 
 
-def peak_of_command(name: str, run: Path) -> float:
-    """Runs a command on a run, and returns the peak of its process in MB; on Linux."""
-    options = [str(run.with_name(f"{run.name}.json")) if x == "OUT" else x for x in COMMANDS[name]]
-    command = [sys.executable, "-c", PROGRAM, name, str(run), *options, "--quiet"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+def peak_of_command(line: str, run: Path, folder: Path) -> float:
+    """Runs a command line, and returns the peak of its process in MB; on Linux."""
+    words = line.format(run=run, folder=folder, out=folder.with_name(f"{folder.name}-out")).split()
+    command = [sys.executable, "-c", PROGRAM, *words, "--quiet"]
+    finished = subprocess.run(command, capture_output=True, text=True)
+    if finished.returncode:
+        raise SystemExit(f"{line} failed: {finished.stderr[-2000:]}")
     return int(finished.stderr.rpartition("VmHWM:")[2].split()[0]) / 1024
+
+
+def growth_of(lines: dict[str, str], runs: list[Path], folders: list[Path]) -> list[list[str]]:
+    """A row for each command: its peaks with some and with ten times the images, and the growth."""
+    rows = []
+    for name, line in lines.items():
+        some, many = (
+            peak_of_command(line, run, folder) for run, folder in zip(runs, folders, strict=True)
+        )
+        rows.append([name, f"{some:,.0f} MB", f"{many:,.0f} MB", f"{many / some - 1:+.1%}"])
+        print(*rows[-1], file=sys.stderr)
+    return rows
 
 
 def main() -> None:
@@ -105,6 +131,7 @@ def main() -> None:
         for name, (chosen, folder) in runs.items():
             peaks[name] = measure(chosen, folder)
             print(f"{name}: {peaks[name]}", file=sys.stderr)
+        commands = growth_of(COMMANDS, [some / "run", many / "run"], [some, many])
     one, ten = list(peaks.values())[:2]
     growth = ten / one - 1 if isinstance(one, float) and isinstance(ten, float) else None
     lines = [
@@ -113,20 +140,18 @@ def main() -> None:
     ]
     if growth is not None:
         lines.append(["growth with ten times the images", f"{growth:+.1%}"])
-    commands = []
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / "some", Path(scratch) / "many"]
         for folder, images in zip(folders, (100, 1000), strict=True):
             random_run(folder, images)
-        for name in COMMANDS:
-            some_images, many_images = (peak_of_command(name, folder) for folder in folders)
-            cells = (f"{some_images:,.0f} MB", f"{many_images:,.0f} MB")
-            commands.append([name, *cells, f"{many_images / some_images - 1:+.1%}"])
+        measures = growth_of(MEASURES, folders, folders)
     tables = {
         "Memory of detect": (["", "peak"], lines),
-        "Memory of measures": (["", "100 images", "1,000 images", "growth"], commands),
+        "Memory of commands": (["", f"{count} images", f"{10 * count} images", "growth"], commands),
+        "Memory of measures": (["", "100 images", "1,000 images", "growth"], measures),
     }
-    save(options.out, "memory", {"peaks": peaks, "growth": growth, "commands": commands}, tables)
+    found = {"peaks": peaks, "growth": growth, "commands": commands, "measures": measures}
+    save(options.out, "memory", found, tables)
     known = {name: peak for name, peak in peaks.items() if isinstance(peak, float)}
     draw(options.out / "memory.png", {"memory of detect": known}, "MB")
 
