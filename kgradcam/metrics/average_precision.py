@@ -8,6 +8,7 @@ detections among the first n, recall the share of the objects that they found.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +74,7 @@ def average_precision(
 
 def weighted_average_precision(
     hits: npt.NDArray[np.bool_],
-    weights: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.integer[Any]],
     ground_truths: npt.NDArray[np.int64],
     ap: AveragePrecision,
 ) -> npt.NDArray[np.float64]:
@@ -81,7 +82,7 @@ def weighted_average_precision(
 
     Args:
         hits: bool `[detections]`: whether each is true, by rank.
-        weights: int64 `[samples, detections]`: the multiplicity of each in a sample, from 0.
+        weights: Signed integers `[samples, detections]`: the multiplicity of each in a sample.
         ground_truths: int64 `[samples]`: the number of objects to find.
         ap: See `Protocol.ap`.
 

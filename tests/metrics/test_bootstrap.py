@@ -79,11 +79,26 @@ def test_blocks_of_samples_change_no_bit(rules: Protocol, monkeypatch: pytest.Mo
         np.testing.assert_array_equal(evaluate_samples(result, image_ids, samples, rules.ap), whole)
 
 
+def test_small_integers_change_no_bit() -> None:
+    ground_truth, detections = some_boxes(1, ties=True)
+    result = evaluate(ground_truth, detections, PROTOCOLS["voc2010"], [0.3])[0]
+    ids, samples = [image.id for image in ground_truth.images], draw_samples(12, 50)
+    assert samples.dtype == np.int16
+    for ap in ("area", "11"):
+        one, other = (
+            evaluate_samples(result, ids, each, ap) for each in (samples, samples.astype(int))
+        )
+        np.testing.assert_array_equal(one, other)
+
+
 def test_samples_are_as_large_as_the_set_and_repeatable() -> None:
     samples = draw_samples(40, 100, seed=3)
     assert (samples.sum(axis=1) == 40).all()
     np.testing.assert_array_equal(samples, draw_samples(40, 100, seed=3))
     assert (samples != draw_samples(40, 100, seed=4)).any()
+    shares = np.full(40, 1 / 40)
+    at_once = np.random.default_rng(3).multinomial(40, shares, size=100)
+    np.testing.assert_array_equal(samples, at_once)
 
 
 def test_intervals_and_means_leave_out_what_is_undefined() -> None:
