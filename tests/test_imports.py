@@ -33,6 +33,7 @@ NEEDS_TENSORFLOW = {
     "data.voc_builder",
     "runs.run_classes",
     "runs.run_dataset",
+    "runs.beam_engine",  # and Beam
     "runs.describing",
     "runs.detection",
     "runs.explaining",
