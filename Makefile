@@ -8,7 +8,7 @@ EXTRAS ?= dev
 TESTS ?= tests
 STAMP := $(VENV)/installed
 
-.PHONY: help demo results test test-quick test-slow test-explore test-oldest docs package bench lint lock
+.PHONY: help demo results test test-quick test-slow test-explore test-beam test-oldest docs package bench lint lock
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):.*  ## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,6 +34,9 @@ test-explore:  ## the page of `kgradcam explore`, with Gradio, which needs an ol
 
 test-oldest:  ## the same with the oldest supported version of each dependency
 	$(MAKE) test VENV=.venv-oldest CONSTRAINTS=constraints/oldest.txt
+
+test-beam:  ## Apache Beam, which needs older versions of Pillow and protobuf
+	$(MAKE) test VENV=.venv-beam EXTRAS=dev,beam TESTS=tests/runs/test_beam_engine.py
 
 docs: $(STAMP)  ## the site, with the reference made from docstrings, in build/site
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict

@@ -19,11 +19,14 @@ from kgradcam.cli.parsing import (
 )
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
+from kgradcam.storage import place
 
 _BESIDE_RESUME = {
     "resume",
     "shard",
     "workers",
+    "runner",
+    "beam_options",
     "trust_model",
     "imports",
     "max_pixels",
@@ -208,6 +211,8 @@ def detect(
     shards: sharding.Shards = None,
     shard: sharding.Shard = None,
     workers: sharding.Workers = None,
+    runner: sharding.Runner = None,
+    beam_options: sharding.BeamOptions = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -226,7 +231,7 @@ def detect(
         kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat
     """
     folder = _run_folder(out, resume)
-    sharding.require_fitting(resume, shards, plan, shard, workers)
+    sharding.require_fitting(resume, shards, plan, shard, workers, runner, beam_options)
     others = sorted(set(given_options(context)) - _BESIDE_RESUME)
     import_tensorflow()
     loading = {"trusted": trust_model, "imports": imports or (), "data_dir": data_dir}
@@ -292,12 +297,15 @@ def detect(
         if plan:
             sharding.write_plan(configuration, folder, shards or 1, as_json, **common)
             return
-        if workers or (resume and has_plan(folder)):
+        if workers or runner or (resume and has_plan(folder)):
             if resume:
                 sharding.require_no_others(others)
             else:
                 sharding.only_plan(configuration, folder, 1, **common)
-            run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **loading)
+            if runner:
+                run = sharding.run_on_beam(folder, beam_options or (), quiet, **loading)
+            else:
+                run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **loading)
         else:
             run = run_detect(
                 configuration, folder, resume=resume is not None, report=note, **common
@@ -322,10 +330,8 @@ def detect(
 
 
 def _run_folder(out: Path | None, resume: Path | None) -> Path:
-    if out and not resume:
-        return out
-    if resume and not out:
-        return resume
+    if (folder := out or resume) and not (out and resume):
+        return place(folder)
     raise UsageError("Give either --out RUN for a new run, or --resume RUN to continue one.")
 
 

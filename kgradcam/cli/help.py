@@ -22,7 +22,7 @@ _SECTIONS = {
     "Page": "host port",
     "Measures": "iou protocol metric baselines bootstrap ignore_difficult metrics "
     "fail_under fail_over per_class baseline tolerance",
-    "Many processes": "plan shards shard workers",
+    "Many processes": "plan shards shard workers runner",
     "Output": "out junit form sort prefix heatmaps resume force dry_run config as_json as_csv "
     "as_markdown as_latex quiet",
 }

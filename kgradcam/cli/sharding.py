@@ -49,11 +49,35 @@ Workers = Annotated[
     ),
 ]
 
+Runner = Annotated[
+    str | None,
+    typer.Option(
+        help="Compute by Apache Beam, whose options follow after --, such as -- "
+        "--runner=FlinkRunner.",
+        metavar="beam",
+        show_default=False,
+    ),
+]
+BeamOptions = Annotated[
+    list[str] | None,
+    typer.Argument(
+        help="With --runner beam: options of Beam, after --.",
+        metavar="-- BEAM OPTION",
+        show_default=False,
+    ),
+]
+
 _SECONDS = 0.5  # between two looks at what is finished
 
 
 def require_fitting(
-    resume: Path | None, shards: int | None, plan: bool, shard: str | None, workers: int | None
+    resume: Path | None,
+    shards: int | None,
+    plan: bool,
+    shard: str | None,
+    workers: int | None,
+    runner: str | None,
+    beam_options: Sequence[str] | None,
 ) -> None:
     """Checks the options that belong together.
 
@@ -66,6 +90,14 @@ def require_fitting(
         raise UsageError("--plan goes with --out RUN. Then compute with --resume RUN --shard K/N.")
     if shard and (not resume or workers):
         raise UsageError("--shard K/N goes with --resume RUN, of a run that --plan has planned.")
+    if runner not in (None, "beam"):
+        raise UsageError(f"--runner must be beam. Received: {runner!r}. Beam's go after --.")
+    if runner and (plan or shard or workers):
+        raise UsageError("--runner beam does not go with --plan, --shard or --workers.")
+    if beam_options and not runner:
+        raise UsageError(
+            f"detect takes options only. Received: {beam_options[0]!r}. Beam's need --runner beam."
+        )
 
 
 def require_no_others(others: Sequence[str]) -> None:
@@ -227,6 +259,29 @@ def run_in_workers(
                 process.join()
     if len(done) < plan.parts:
         raise UserError(f"All workers ended, and {plan.parts - len(done)} parts are missing.")
+    return merge(folder, report=note)
+
+
+def run_on_beam(folder: Path, arguments: Sequence[str], quiet: bool, **options: Any) -> "Run":
+    """Computes a planned run by a pipeline of Apache Beam, and merges it.
+
+    Raises:
+        UserError: Beam is not installed, or see `run_beam`.
+    """
+    from kgradcam.runs.merging import merge
+
+    try:
+        from kgradcam.runs.beam_engine import run_beam
+    except ImportError as error:
+        raise UserError(
+            f"--runner beam needs Apache Beam: pip install 'kgradcam[beam]' ({error})"
+        ) from None
+    found = run_beam(folder, arguments, **options)
+    note(
+        f"Beam: {found['parts_computed']} parts, {found['images']} images, "
+        f"{found['images_per_hour']} images an hour.",
+        quiet,
+    )
     return merge(folder, report=note)
 
 

@@ -1,6 +1,8 @@
 """Apache Beam computes the parts of a plan: the bytes of one process, also after failures."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from kgradcam.runs.detection import detect
 from kgradcam.runs.merging import merge
 from kgradcam.runs.planning import make_plan
 
-pytest.importorskip("apache_beam", reason="needs the extra beam")
+pytest.importorskip("apache_beam", reason="needs the extra beam; make test-beam")
 
 from kgradcam.runs.beam_engine import run_beam
 
@@ -95,3 +97,30 @@ def test_the_runner_has_a_name(planned: tuple[Path, Contents]) -> None:
     for arguments in ([], ["--direct_num_workers=2"], ["--runner=NoSuchRunner"]):
         with pytest.raises(UsageError, match="runner"):
             run_beam(planned[0], arguments)
+
+
+def test_the_command_continues_after_a_kill(
+    planned: tuple[Path, Contents], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, expected = planned
+    mark = tmp_path / "died"
+    (tmp_path / "dying.py").write_text(
+        "import os, signal\n"
+        "from kgradcam.runs.shards import ShardWorker\n"
+        "run_part = ShardWorker.run_part\n"
+        "def once(worker, number):\n"
+        f"    if number == 1 and not os.path.exists({str(mark)!r}):\n"
+        f"        open({str(mark)!r}, 'w').close()\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    return run_part(worker, number)\n"
+        "ShardWorker.run_part = once\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}:{Path(__file__).parents[2]}")
+    command = [sys.executable, "-m", "kgradcam", "detect", "--resume", str(folder)]
+    command += ["--import", "dying", "--runner", "beam", "--", "--runner=FnApiRunner"]
+    assert subprocess.run(command, capture_output=True, timeout=300).returncode == -9
+    assert mark.exists()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert (again.returncode, again.stdout) == (0, f"{folder}\n"), again.stderr
+    assert "Beam: " in again.stderr
+    assert contents(folder) == expected
