@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from kgradcam.runs.detection import detect
 from kgradcam.runs.merging import merge
 from kgradcam.runs.planning import make_plan
 
-pytest.importorskip("apache_beam", reason="needs the extra beam; make test-beam")
-
-from kgradcam.runs.beam_engine import run_beam
+pytestmark = pytest.mark.skipif(
+    find_spec("apache_beam") is None, reason="needs the extra beam; make test-beam"
+)
 
 PROCESSES = (
     "--runner=FnApiRunner",
@@ -24,6 +26,12 @@ PROCESSES = (
     "--direct_running_mode=multi_processing",
 )
 Contents = dict[str, bytes]
+
+
+def run_beam(folder: Path, arguments: Sequence[str]) -> dict[str, int]:
+    from kgradcam.runs.beam_engine import run_beam
+
+    return run_beam(folder, arguments)
 
 
 def contents(folder: Path) -> Contents:
