@@ -39,6 +39,7 @@ NEEDS_TENSORFLOW = {
     "runs.explaining",
     "runs.planning",
     "runs.shards",
+    "refine.network",
     "metrics.attribution",
     "metrics.faithfulness",
     "metrics.randomization",

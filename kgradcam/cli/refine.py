@@ -18,6 +18,8 @@ def refine(
 ) -> None:
     """Refine the boxes of a run, from its stored heatmaps.
 
+    A refiner of the rung `network` opens the model and the images of the run again.
+
     `kgradcam evaluate --detections FILE --ground-truth RUN/ground_truth.json` measures them.
 
     Example:

@@ -25,10 +25,11 @@ def train_refiner(
     rung: Annotated[
         str,
         typer.Option(
-            help="offsets: four numbers. score: the order of boxes. ridge: score and offsets.",
-            metavar="offsets|score|ridge",
+            help="offsets: four numbers. score: the order of boxes. ridge: score and offsets. "
+            "network: both, with features of the network in the box.",
+            metavar="offsets|score|ridge|network",
         ),
-    ] = "ridge",
+    ] = "network",
     seed: Annotated[int, typer.Option(help="Random seed of --boxes.")] = 0,
     as_json: options.AsJson = False,
     force: options.Force = False,
@@ -36,20 +37,27 @@ def train_refiner(
 ) -> None:
     """Learn from a few annotated boxes to refine others.
 
-    It takes seconds, and no model. A refiner also helps classes that it has never seen.
+    The model and the images of the run are opened again; the other rungs need neither. A refiner
+    also helps classes that it has never seen.
 
     Example:
         kgradcam train-refiner runs/train --boxes 50 --out refiner.json
     """
     from kgradcam import progress
-    from kgradcam.refine import collect, fit
+    from kgradcam.refine import add_network, collect, fit
     from kgradcam.runs.run import Run
 
     opened = Run(run)
     require_absent(out, force, run / "run.json", run / "ground_truth.json", suffixes=(".json",))
     with progress.bar("candidates", opened.info.counts.heatmaps, "heatmaps", quiet) as advance:
         examples = collect(opened, boxes, seed, classes or (), advance)
-    refiner = fit(examples, rung)
+    network = None
+    if rung == "network":
+        images = len({each.image_id for each in examples})
+        with progress.bar("feature maps", images, "images", quiet) as advance:
+            examples, network = add_network(opened, examples, advance)
+    with progress.step("fitting", quiet):
+        refiner = fit(examples, rung, network)
     refiner.save(out)
     note(f"{refiner.objects} boxes on {len(refiner.images)} images.", quiet)
     if as_json:

@@ -1,7 +1,8 @@
 """The candidates of a heatmap: boxes at all heat levels, and what describes them.
 
 A candidate is described by the heat in and around it, by its geometry in the image, and by the
-probability of the class. No model is needed: stored heatmaps are enough.
+probability of the class. No model is needed: stored heatmaps are enough. Features of the network in
+the box are optional; see `pooling`.
 """
 
 from dataclasses import dataclass
@@ -36,11 +37,13 @@ class Candidates:
         boxes: float64 `[candidates, 4]`, xyxy in pixels, those of the highest heat first.
         scores: float64 `[candidates]`, those of `find_boxes`.
         features: float64 `[candidates, features]`, see `describe`.
+        network: float64 `[candidates, features]`, see `Reduction.inputs`; `None` without a network.
     """
 
     boxes: Boxes
     scores: Scores
     features: npt.NDArray[np.float64]
+    network: npt.NDArray[np.float64] | None = None
 
 
 def find_candidates(

@@ -2,8 +2,9 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,16 @@ from kgradcam.errors import UserError
 from kgradcam.files import read_json, write_atomically
 from kgradcam.progress import Advance, ignore
 from kgradcam.refine.candidates import Candidates, find_candidates
+from kgradcam.refine.pooling import Reduction
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, join
 
-SCHEMA = 1
+SCHEMA = 2
 _LARGEST_MOVE = 0.5  # of the box's side
 _SUPPRESSION = BoxOptions()
+# Boxes that fit may overlap more: those of neighbours in a herd do.
+_SUPPRESSION_OF_MOVED = BoxOptions(iou_threshold=0.45)
+_BLOCK = 512
 
 
 @dataclass(frozen=True)
@@ -39,6 +44,7 @@ class Refiner:
             height of the box; `None` keeps boxes.
         images: Digests of the names of the images that it was trained on.
         objects: The number of annotated objects that it was trained on.
+        network: How feature maps of the network become features; `None` uses heatmaps alone.
     """
 
     mean: npt.NDArray[np.float64]
@@ -47,6 +53,7 @@ class Refiner:
     offset: npt.NDArray[np.float64] | None
     images: frozenset[str]
     objects: int
+    network: Reduction | None = None
 
     def __call__(self, candidates: Candidates, size: tuple[int, int]) -> tuple[Boxes, Scores]:
         """Returns the refined boxes of a heatmap, best first, overlaps removed, and their scores.
@@ -58,7 +65,7 @@ class Refiner:
         boxes = candidates.boxes
         if not len(boxes):
             return boxes, np.zeros(0)
-        inputs = with_bias((candidates.features - self.mean) / self.deviation)
+        inputs = with_bias((all_features(candidates) - self.mean) / self.deviation)
         if self.offset is not None:
             moves = np.clip(inputs @ self.offset, -_LARGEST_MOVE, _LARGEST_MOVE)
             # At half of its side from each end, a box would vanish.
@@ -68,16 +75,23 @@ class Refiner:
         scores = candidates.scores
         if self.score is not None:
             scores = np.clip(scores + inputs @ self.score, 0, 1)
-        kept = suppress(np.arange(len(boxes)), boxes, scores, None, _SUPPRESSION)
+        options = _SUPPRESSION if self.offset is None else _SUPPRESSION_OF_MOVED
+        kept = suppress(np.arange(len(boxes)), boxes, scores, None, options)
         return boxes[kept], scores[kept]
 
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""
-        content: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
-        for name, value in content.items():
-            if isinstance(value, np.ndarray):
-                content[name] = value.tolist()
+        content: dict[str, Any] = {"schema": SCHEMA}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            content[each.name] = value.tolist() if isinstance(value, np.ndarray) else value
         content["images"] = sorted(self.images)
+        if self.network:
+            content["network"] = {
+                "model": self.network.model,
+                "means": [each.tolist() for each in self.network.means],
+                "projections": [each.tolist() for each in self.network.projections],
+            }
         write_atomically(path, json.dumps(content) + "\n")
 
 
@@ -96,7 +110,8 @@ def load_refiner(path: Path) -> Refiner:
         score = content["score"] and _array(content, "score", (count + 1,))
         offset = content["offset"] and _array(content, "offset", (count + 1, 4))
         images = frozenset(map(str, content["images"]))
-        return Refiner(mean, deviation, score, offset, images, int(content["objects"]))
+        network = content["network"] and _reduction(content["network"])
+        return Refiner(mean, deviation, score, offset, images, int(content["objects"]), network)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no refiner: {error}. `kgradcam train-refiner` makes one."
@@ -110,8 +125,23 @@ def _array(content: Any, name: str, shape: tuple[int, ...]) -> npt.NDArray[np.fl
     return array
 
 
+def _reduction(content: Any) -> Reduction:
+    channels = [len(each) for each in content["means"]]
+    means = [
+        _array({"mean": mean}, "mean", (count,))
+        for mean, count in zip(content["means"], channels, strict=True)
+    ]
+    projections = [
+        _array({"projection": each}, "projection", (count, len(each[0])))
+        for each, count in zip(content["projections"], channels, strict=True)
+    ]
+    return Reduction(str(content["model"]), tuple(means), tuple(projections))
+
+
 def refine_run(run: Run, refiner: Refiner, advance: Advance = ignore) -> Detections:
     """Returns the refined boxes of a run, from its stored heatmaps.
+
+    A refiner with features of the network opens the model and the images of the run.
 
     Args:
         run: The run.
@@ -119,7 +149,8 @@ def refine_run(run: Run, refiner: Refiner, advance: Advance = ignore) -> Detecti
         advance: Called with 1 after each heatmap.
 
     Raises:
-        UserError: The refiner was trained on an image of the run, or for other features.
+        UserError: The refiner was trained on an image of the run, or for other features or
+            another model.
     """
     seen = refiner.images & digests(image.file_name for image in run.ground_truth.images)
     if seen:
@@ -127,16 +158,58 @@ def refine_run(run: Run, refiner: Refiner, advance: Advance = ignore) -> Detecti
             f"The refiner was trained on {len(seen)} of the {len(run.ground_truth.images)} images "
             f"of {run.folder}, so its boxes there would say nothing. Use another split."
         )
+    if refiner.network and refiner.network.model != run.info.model.digest:
+        raise UserError(
+            f"The refiner needs the model that it was trained with, and {run.folder} is of another."
+        )
+    source = open_network(run) if refiner.network else None
     tables = []
-    for record, size in sized_heatmaps(run):
-        found = find_candidates(record.heatmap, size, record.probability)
-        if found.features.shape[1] != len(refiner.mean):
-            raise UserError("The refiner is of another version of kgradcam: train it again.")
-        boxes, scores = refiner(found, size)
-        ids = np.ones(len(boxes), np.int64)
-        tables.append(Detections(record.image_id * ids, record.category_id * ids, boxes, scores))
-        advance(1)
+    remaining = sized_heatmaps(run)
+    while block := list(islice(remaining, _BLOCK)):
+        maps = {}
+        if source and refiner.network:
+            wanted = {record.image_id for record, _ in block}
+            maps = {i: refiner.network(each) for i, each in source.maps(wanted)}
+        for record, size in block:
+            found = find_candidates(record.heatmap, size, record.probability)
+            if refiner.network:
+                found = with_network(found, refiner.network, maps[record.image_id], size)
+            if all_features(found).shape[1] != len(refiner.mean):
+                raise UserError("The refiner is of another version of kgradcam: train it again.")
+            boxes, scores = refiner(found, size)
+            ids = np.ones(len(boxes), np.int64)
+            row = (record.image_id * ids, record.category_id * ids, boxes, scores)
+            tables.append(Detections(*row))
+            advance(1)
     return join(tables)
+
+
+def open_network(run: Run) -> Any:
+    """Returns the `Network` of a run; imports TensorFlow."""
+    from kgradcam.refine.network import Network
+
+    return Network(run)
+
+
+def with_network(
+    candidates: Candidates, network: Reduction, maps: Sequence[Any], size: tuple[int, int]
+) -> Candidates:
+    """Returns candidates with their features of the network.
+
+    Args:
+        candidates: See `find_candidates`.
+        network: Pools the features.
+        maps: The components of the feature maps of the image.
+        size: `(width, height)` of the image in pixels.
+    """
+    return replace(candidates, network=network.inputs(maps, candidates.boxes, size))
+
+
+def all_features(candidates: Candidates) -> npt.NDArray[np.float64]:
+    """Returns the features of the heat and, if there are any, those of the network."""
+    if candidates.network is None:
+        return candidates.features
+    return np.concatenate([candidates.features, candidates.network], axis=1)
 
 
 def sized_heatmaps(run: Run) -> Iterator[tuple[Any, tuple[int, int]]]:

@@ -1,7 +1,8 @@
 """Trains a refiner by ridge regression on annotated boxes, in closed form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,24 @@ from kgradcam.boxes.overlap import Boxes, box_iou
 from kgradcam.errors import UsageError, UserError
 from kgradcam.progress import Advance, ignore
 from kgradcam.refine.candidates import Candidates, find_candidates
-from kgradcam.refine.refiner import Refiner, digests, sized_heatmaps, with_bias
+from kgradcam.refine.pooling import Reduction, fit_reduction
+from kgradcam.refine.refiner import (
+    Refiner,
+    all_features,
+    digests,
+    open_network,
+    sized_heatmaps,
+    with_bias,
+    with_network,
+)
 from kgradcam.runs.run import Run
 
-RUNGS = ("offsets", "score", "ridge")
+RUNGS = ("offsets", "score", "ridge", "network")
 _PENALTIES = tuple(10.0**power for power in range(-4, 3))
 _FOLDS = 5
-_NEAR = 0.35
+_IMAGES_OF_REDUCTION = 256
+"""The principal components of feature maps are those of so many images."""
+_NEAR = 0.5
 """The IoU from which a candidate is near enough to an object to learn its sides from."""
 
 _Floats = npt.NDArray[np.float64]
@@ -30,11 +42,15 @@ class Annotated:
         image: The file name of the image.
         candidates: The candidates.
         objects: float64 `[objects, 4]`, xyxy in pixels.
+        image_id: The id of the image in its run.
+        size: `(width, height)` of the image in pixels.
     """
 
     image: str
     candidates: Candidates
     objects: Boxes
+    image_id: int = 0
+    size: tuple[int, int] = (0, 0)
 
 
 def collect(
@@ -69,7 +85,8 @@ def collect(
         rows = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
         if rows.any() and (not classes or truth.categories[record.category_id - 1] in classes):
             candidates = find_candidates(record.heatmap, size, record.probability)
-            found.append(Annotated(names[record.image_id], candidates, truth.boxes[rows]))
+            name, objects = names[record.image_id], truth.boxes[rows]
+            found.append(Annotated(name, candidates, objects, record.image_id, size))
         advance(1)
     if count is None:
         return found
@@ -86,7 +103,41 @@ def collect(
     return chosen
 
 
-def fit(examples: Sequence[Annotated], rung: str = "ridge") -> Refiner:
+def add_network(
+    run: Run, examples: Sequence[Annotated], advance: Advance = ignore
+) -> tuple[list[Annotated], Reduction]:
+    """Adds features of the network in the box; opens the model and the images of the run.
+
+    Args:
+        run: The run of the examples.
+        examples: See `collect`.
+        advance: Called with 1 after each image.
+
+    Returns:
+        The examples, and how feature maps became features.
+
+    Raises:
+        UserError: The model or an image is gone, or the model has changed since.
+    """
+    remaining = iter(open_network(run).maps({each.image_id for each in examples}))
+    first = list(islice(remaining, _IMAGES_OF_REDUCTION))
+    if not first:
+        raise UserError("A refiner needs two images or more. Received: 0.")
+    network = fit_reduction(run.info.model.digest, [maps for _, maps in first])
+    reduced = {}
+    for image_id, maps in chain(first, remaining):
+        reduced[image_id] = network(maps)
+        advance(1)
+    found = []
+    for each in examples:
+        candidates = with_network(each.candidates, network, reduced[each.image_id], each.size)
+        found.append(replace(each, candidates=candidates))
+    return found, network
+
+
+def fit(
+    examples: Sequence[Annotated], rung: str = "ridge", network: Reduction | None = None
+) -> Refiner:
     """Fits a refiner.
 
     A linear function of the features of a candidate is added to its score, so that the sum predicts
@@ -97,7 +148,8 @@ def fit(examples: Sequence[Annotated], rung: str = "ridge") -> Refiner:
     Args:
         examples: See `collect`.
         rung: `"offsets"`: mean offsets, the same for all boxes, four numbers. `"score"`: the score
-            alone. `"ridge"`: score and offsets.
+            alone. `"ridge"`: score and offsets. `"network"`: both, with features of the network.
+        network: The second result of `add_network`, for the rung of this name.
 
     Raises:
         UserError: There are too few images.
@@ -105,15 +157,20 @@ def fit(examples: Sequence[Annotated], rung: str = "ridge") -> Refiner:
     """
     if rung not in RUNGS:
         raise UsageError(f"rung must be {', '.join(RUNGS)}. Received: {rung!r}.")
+    if (rung == "network") != (network is not None):
+        raise UsageError("The rung 'network' needs the results of add_network, and no other does.")
     examples = [each for each in examples if len(each.candidates.boxes)]
     names = sorted({each.image for each in examples})
     if len(names) < 2:
         raise UserError(f"A refiner needs two images or more. Received: {len(names)}.")
-    features = np.concatenate([each.candidates.features for each in examples])
+    features = np.concatenate([all_features(each.candidates) for each in examples])
     counts = [len(each.candidates.boxes) for each in examples]
     images = np.repeat([names.index(each.image) for each in examples], counts)
     ious, offsets = (np.concatenate(each) for each in zip(*map(_targets, examples), strict=True))
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    if network:  # components of small variance stay small, so that the penalty removes them
+        begin = examples[0].candidates.features.shape[1]
+        deviation[begin:] = features[:, begin:].std() + 1e-6
     inputs = with_bias((features - mean) / deviation)
     near = ious >= _NEAR
     if not near.any():
@@ -122,13 +179,13 @@ def fit(examples: Sequence[Annotated], rung: str = "ridge") -> Refiner:
     if rung != "offsets":
         before = np.concatenate([each.candidates.scores for each in examples])
         score = _ridge(inputs, (ious - before)[:, np.newaxis], images)[:, 0]
-    if rung == "ridge":
+    if rung in ("ridge", "network"):
         offset = _ridge(inputs[near], offsets[near], images[near])
     if rung == "offsets":
         offset = np.zeros((inputs.shape[1], 4))
         offset[0] = offsets[near].mean(axis=0)
     objects = sum(len(each.objects) for each in examples)
-    return Refiner(mean, deviation, score, offset, digests(names), objects)
+    return Refiner(mean, deviation, score, offset, digests(names), objects, network)
 
 
 def _targets(example: Annotated) -> tuple[_Floats, _Floats]:

@@ -122,7 +122,7 @@ def test_a_run_is_refined_and_images_of_the_training_are_refused(
     run: Run, tmp_path: Path, kgradcam
 ) -> None:
     path, out = tmp_path / "refiner.json", tmp_path / "refined.json"
-    result = kgradcam("train-refiner", run.folder, "--out", path, "--json")
+    result = kgradcam("train-refiner", run.folder, "--rung", "ridge", "--out", path, "--json")
     assert result.code == 0, result.err
     refiner = load_refiner(path)
     assert json.loads(result.out)["boxes"] == refiner.objects
@@ -154,7 +154,7 @@ def test_a_number_of_boxes_is_drawn_by_seed(run: Run) -> None:
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="rung must be offsets, score, ridge"):
+    with pytest.raises(UsageError, match="rung must be offsets, score, ridge, network"):
         fit(examples(3), "dqn")
     with pytest.raises(UserError, match="two images or more. Received: 1"):
         fit(examples(1))
