@@ -186,7 +186,8 @@ class BoxColumns:
 
 def joined(parts: Sequence[Any], dtype: Any, *shape: int) -> Any:
     """Returns parts of a column in one array; without parts an empty one of these sides."""
-    return np.concatenate([np.zeros((0, *shape), dtype), *parts])
+    # An array of no rows may have another type than those with rows.
+    return np.concatenate([np.zeros((0, *shape), dtype), *parts]).astype(dtype, copy=False)
 
 
 def _numbered(ids: Sequence[int | str], known: dict[int | str, int]) -> npt.NDArray[np.int64]:

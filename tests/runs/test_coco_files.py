@@ -404,3 +404,13 @@ def test_a_byte_order_mark_is_read(tmp_path: Path, encoding: str) -> None:
     text = (tmp_path / "truth.json").read_text("utf-8")
     (tmp_path / "truth.json").write_bytes(text.encode(encoding))
     assert_equal_tables(read_ground_truth(tmp_path / "truth.json"), TRUTH)
+
+
+def test_flags_of_a_file_without_annotations_are_flags(tmp_path: Path) -> None:
+    """As of a run on pictures without annotation, whose report masks objects by these flags."""
+    images = [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]
+    content = {"images": images, "annotations": [], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "truth.json").write_text(json.dumps(content))
+    found = read_ground_truth(tmp_path / "truth.json")
+    assert (found.difficult.dtype, found.crowd.dtype) == (bool, bool)
+    assert found.boxes.shape == (0, 4)
