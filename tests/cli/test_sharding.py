@@ -1,7 +1,10 @@
 """`detect --plan`, `--shard` and `--workers`, and `merge`."""
 
 import json
+import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +106,28 @@ def test_the_commands_of_the_page(kgradcam: Any, photos: Path) -> None:
     assert files("runs/photos") == files("runs/whole")
     again = kgradcam(*shard.replace("$k", "1").split())
     assert (again.code, "is merged already" in again.err) == (0, True)
+
+
+@pytest.mark.slow
+def test_killed_workers(kgradcam: Any, photos: Path) -> None:
+    """Two workers a shard, killed while they start, compute or write; then all again."""
+    whole = ("--dataset", "photos", "--model", "mine.keras", "--out", "runs/whole")
+    assert kgradcam("detect", *whole, *SMALL).code == 0
+    assert kgradcam(*page_commands("On many machines")[0].split()[1:], *SMALL).code == 0
+    times = random.Random(0)
+    resume = ("detect", "--resume", "runs/photos", "--quiet", "--shard")
+    for k in range(1, 9, 2):
+        command = [sys.executable, "-m", "kgradcam", *resume, f"{k}/8"]
+        for process in [subprocess.Popen(command) for _ in range(2)]:
+            try:
+                assert process.wait(times.uniform(2, 10)) == 0
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+    for k in range(1, 9):
+        assert kgradcam(*resume, f"{k}/8").code == 0
+    assert kgradcam("merge", "runs/photos", "--quiet").code == 0
+    assert files("runs/photos") == files("runs/whole")
 
 
 @pytest.mark.slow
