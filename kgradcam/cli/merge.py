@@ -25,6 +25,7 @@ def merge(
     from kgradcam.runs.merging import merge as merge_run
 
     merged = merge_run(run, report=note)
+    run = merged.folder  # a URL in full
     skipped = [asdict(each) for each in merged.info.skipped]
     report_skipped(skipped)
     counts = merged.info.counts
