@@ -157,6 +157,8 @@ def _with_objects(evaluation: Result) -> Result:
 
 def _headline(evaluation: Result) -> str:
     """The AP of the best option at each IoU, in a sentence."""
+    if not any(row.counts["ground_truths"] for row in evaluation.rows):
+        return "Nothing is annotated, so there is no AP. The most doubtful images come first."
     values = [
         f"{100 * evaluation.value(f'ap@{iou}'):.1f} % at IoU {iou:g}" for iou in evaluation.ious
     ]

@@ -189,6 +189,17 @@ def test_the_worst_come_first_and_only_so_many(run: Run) -> None:
     assert (difficult["iou"], difficult["difficult"]) == (None, [True])
 
 
+def test_a_run_without_annotations_has_a_report(pets, tiny_model: Path, tmp_path: Path) -> None:
+    options = {"classes": ("cat=0", "dog=2"), "model": str(tiny_model), "presence_threshold": 0.0}
+    pictures = str(pets.root / "JPEGImages")
+    made = detect(Configuration(**PLAIN, dataset=pictures, **options), tmp_path / "plain")
+    text = build_report(made, None, [0.5], VOC2010)
+    assert "Nothing is annotated, so there is no AP." in text
+    doubts = [card["doubt"] for card in Page(text).data["cards"]]
+    assert len(doubts) == 10
+    assert doubts == sorted(doubts, reverse=True)
+
+
 def test_the_doubt_of_cards_is_that_of_exported_labels(run: Run) -> None:
     cards = report_cards.find_cards(run, 0.5, 5)
     for labels in labels_of_run(run, threshold=0.5).images:
