@@ -20,7 +20,7 @@ from kgradcam.errors import DataWarning, UsageError, UserError
 from kgradcam.heatmaps.frozen import FrozenExplainer
 from kgradcam.heatmaps.graph_rewriting import CannotFreezeError
 from kgradcam.heatmaps.precision import choose_precision
-from kgradcam.runs import detection, drawn_boxes
+from kgradcam.runs import describing, detection, drawn_boxes
 from kgradcam.runs.coco_files import read_detections
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
@@ -68,8 +68,8 @@ def test_large_images_at_native_size_are_warned_of(
     configuration: Configuration, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """40 x 30 pixels, with the limit lowered to 1,000 pixels. Resized images need no warning."""
-    monkeypatch.setattr(detection, "_LARGE_MEGAPIXELS", 0.001)
-    monkeypatch.setattr(detection, "_GB_PER_MEGAPIXEL", 2500)
+    monkeypatch.setattr(describing, "_LARGE_MEGAPIXELS", 0.001)
+    monkeypatch.setattr(describing, "_GB_PER_MEGAPIXEL", 2500)
     line = r"[a-e].jpg has 0 megapixels. At its native size it takes about 3 GB .* --image-size"
     with pytest.warns(DataWarning, match=line):
         detect(replace(configuration, image_size=None), tmp_path / "native")
