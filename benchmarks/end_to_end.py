@@ -29,7 +29,7 @@ from report import RESULTS, draw, quartiles, save, spread
 from kgradcam.data.sources import open_dataset
 from kgradcam.heatmaps.precision import choose_precision
 from kgradcam.models.imagenet import VOC_GROUPS
-from kgradcam.runs import detection, run_writer
+from kgradcam.runs import detection, finished_parts, run_writer
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
 from kgradcam.runs.drawn_boxes import draw_boxes
@@ -118,7 +118,7 @@ def time_stages(configuration: Configuration, run: Run, out: Path) -> dict[str, 
     )
     boxed = time.perf_counter() - start
 
-    with patch.object(run_writer, "draw_boxes", lambda *_: next(drawn)):
+    with patch.object(finished_parts, "draw_boxes", lambda *_: next(drawn)):
         start = time.perf_counter()
         with run_writer.write_run(out) as writer:
             writer.begin(run.info)
