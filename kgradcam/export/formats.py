@@ -78,7 +78,8 @@ def _write_yolo(labels: Labels, folder: Path, prefix: str) -> None:
             for i, row in zip(each.classes, numbers, strict=True)
         ]
         _write(folder / "labels" / f"{_stem(each.name)}.txt", "".join(lines))
-    content = {"path": ".", "train": "images", "val": "images", "names": list(labels.categories)}
+    # Without "path": readers take a relative one from their working directory, not from this file.
+    content = {"train": "images", "val": "images", "names": list(labels.categories)}
     _write(folder / "data.yaml", yaml.safe_dump(content, sort_keys=False, allow_unicode=True))
 
 

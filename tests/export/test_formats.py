@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
+import yaml
 from helpers import TinyVoc
 
 from kgradcam.data.sources import open_dataset
@@ -102,6 +103,13 @@ def test_supervision_reads_yolo_voc_and_coco(run: Run, tmp_path: Path) -> None:
             for i, box in zip(detections.class_id, detections.xyxy, strict=True)
         ]
         assert_same(sorted(found, key=lambda row: row[0]), labels, atol)
+
+
+def test_the_images_of_yolo_are_those_beside_data_yaml(written) -> None:
+    """With a relative `path`, ultralytics looks for them in its working directory."""
+    folder, labels = written("yolo")
+    content = yaml.safe_load((folder / "data.yaml").read_text())
+    assert content == {"train": "images", "val": "images", "names": list(labels.categories)}
 
 
 def test_label_studio_accepts_the_tasks(written) -> None:
