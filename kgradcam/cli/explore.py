@@ -13,7 +13,7 @@ from kgradcam.errors import UserError
 
 
 def explore(
-    model: Annotated[str, typer.Option(help=options.MODEL)] = "efficientnet-lite0",
+    model: options.Model = "efficientnet-lite0",
     weights: options.Weights = "imagenet",
     preprocess: options.Preprocess = None,
     scale_pixels: options.ScalePixels = False,

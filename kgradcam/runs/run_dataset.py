@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kgradcam.data.dataset import Dataset
 from kgradcam.data.examples import Example
-from kgradcam.data.sources import open_dataset, open_split, split_names
+from kgradcam.data.sources import open_split, split_names
 from kgradcam.data.split_names import HELD_OUT
 from kgradcam.data.splits import Skipped, Split
 from kgradcam.errors import DataWarning, UserError
@@ -33,16 +33,8 @@ def open_configured(
     Raises:
         UserError: The dataset or the split does not exist, or has no usable image.
     """
-    held_out = _find_held_out(configuration, data_dir)
-    dataset = open_dataset(
-        configuration.dataset,
-        held_out.split if held_out else configuration.split,
-        data_dir,
-        quiet,
-        configuration.clip,
-        configuration.layout,
-        Path(configuration.images) if configuration.images else None,
-    )
+    split, held_out = _open(configuration, data_dir, quiet)
+    dataset = Dataset.of(split)
     return _part(dataset, held_out, configuration.model) if held_out else dataset
 
 
@@ -50,16 +42,7 @@ def stream_configured(
     configuration: Configuration, data_dir: Path | None = None, quiet: bool = True
 ) -> Split:
     """Opens the split that a configuration names, to be read image by image."""
-    held_out = _find_held_out(configuration, data_dir)
-    split = open_split(
-        configuration.dataset,
-        held_out.split if held_out else configuration.split,
-        data_dir,
-        quiet,
-        configuration.clip,
-        configuration.layout,
-        Path(configuration.images) if configuration.images else None,
-    )
+    split, held_out = _open(configuration, data_dir, quiet)
     if held_out is None:
         return split
 
@@ -82,6 +65,23 @@ def open_to_resume(
     dataset = open_again(folder, info, None, data_dir, quiet)
     held_out = _find_held_out(info.configuration, data_dir)
     return _part(dataset, held_out, info.configuration.model) if held_out else dataset
+
+
+def _open(
+    configuration: Configuration, data_dir: Path | None, quiet: bool
+) -> tuple[Split, HeldOut | None]:
+    """The split that a configuration names, or that of its held-out images, and these."""
+    held_out = _find_held_out(configuration, data_dir)
+    split = open_split(
+        configuration.dataset,
+        held_out.split if held_out else configuration.split,
+        data_dir,
+        quiet,
+        configuration.clip,
+        configuration.layout,
+        Path(configuration.images) if configuration.images else None,
+    )
+    return split, held_out
 
 
 def _find_held_out(configuration: Configuration, data_dir: Path | None) -> HeldOut | None:
