@@ -47,6 +47,7 @@ package: $(STAMP)  ## the wheel, installed in an empty environment, runs the dem
 	$(PYTHON) -m venv build/empty
 	build/empty/bin/pip install --quiet "$$(ls build/wheel/*.whl)[demo]"
 	cd build && empty/bin/kgradcam demo --out demo
+	rm -rf build/empty
 
 bench: $(STAMP)  ## what heatmaps, detect, memory, boxes and grids cost, in benchmarks/results/bench.md
 	$(VENV)/bin/python benchmarks/throughput.py --quick
