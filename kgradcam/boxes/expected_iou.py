@@ -23,42 +23,47 @@ STABLE = 0.6
 MOST = 1000
 """The number of candidates of a heatmap that are compared, at most: those of the best density."""
 
+Overlaps = npt.NDArray[np.float64]
 
-def expected_iou(canvas: Heatmap, boxes: Boxes) -> Scores:
+
+def expected_iou(canvas: Heatmap, boxes: Boxes, overlaps: Overlaps | None = None) -> Scores:
     """Predicts the IoU of each candidate with the object nearest to it.
 
     Args:
         canvas: float32 `[height, width]` in [0, 1].
-        boxes: `[boxes, 4]`, xyxy in whole pixels inside it: all candidates of the heatmap, at
-            most `MOST`.
+        boxes: `[boxes, 4]`, xyxy in whole pixels inside it: all candidates of the heatmap.
+        overlaps: `[boxes, boxes]`, the IoU of all pairs, for at most `MOST` boxes. Default:
+            computed here.
 
     Returns:
         float64 `[boxes]` in [0, 1].
     """
     # A product with BLAS would differ in the last bit with the alignment of its operands.
-    return np.clip(BIAS + (describe(canvas, boxes) * WEIGHTS).sum(axis=1), 0, 1)
+    return np.clip(BIAS + (describe(canvas, boxes, overlaps) * WEIGHTS).sum(axis=1), 0, 1)
 
 
-def describe(canvas: Heatmap, boxes: Boxes) -> npt.NDArray[np.float64]:
-    """Describes each candidate of a heatmap.
-
-    Args:
-        canvas: See `expected_iou`.
-        boxes: See `expected_iou`.
+def describe(
+    canvas: Heatmap, boxes: Boxes, overlaps: Overlaps | None = None
+) -> npt.NDArray[np.float64]:
+    """Describes each candidate of a heatmap; the arguments are those of `expected_iou`.
 
     Returns:
         float64 `[boxes, 6]`: the share of all heat in the box; the mean heat there; the number of
         sides at the border of the image; of candidates that overlap it by `STABLE`, itself
         included; the sum over all candidates of IoU times relative density; and its own relative
-        density. That is share times mean heat, divided by the highest such product.
+        density. That is share times mean heat, divided by the highest such product. A candidate
+        beyond the `MOST` densest has no other candidates.
     """
     if not len(boxes):
         return np.zeros((0, 6))
     height, width = canvas.shape
     shares, densities = heat_inside(canvas, boxes)
     relative = shares * densities / (shares * densities).max()
-    overlaps = box_iou(boxes, boxes)
     borders = (boxes == [0, 0, width, height]).sum(axis=1)
-    stability = (overlaps >= STABLE).sum(axis=1)
-    support = (overlaps * relative).sum(axis=1)
+    stability, support = np.ones(len(boxes)), relative.copy()
+    densest = np.sort(np.argsort(-relative, kind="stable")[:MOST])
+    if overlaps is None:
+        overlaps = box_iou(boxes[densest], boxes[densest])
+    stability[densest] = (overlaps >= STABLE).sum(axis=1)
+    support[densest] = (overlaps * relative[densest]).sum(axis=1)
     return np.stack([shares, densities, borders, stability, support, relative], axis=1)

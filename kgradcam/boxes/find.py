@@ -31,7 +31,8 @@ def find_boxes(
     1. The heatmap is resized to the image and stretched to [0, 1].
     2. At each level from the threshold up, in steps of .05 to .8, each 4-connected region above
        the level gives its bounding box.
-    3. A box is scored by its share of all heat and by its density (see `BoxOptions.score`).
+    3. A box is scored by the IoU to expect with an object: by its heat, and by how many other
+       boxes agree with it (see `BoxOptions.score`).
     4. Greedy non-maximum suppression keeps the best of boxes that overlap. Boxes with a low score
        are dropped.
 

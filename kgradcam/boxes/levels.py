@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.expected_iou import MOST, expected_iou
+from kgradcam.boxes.expected_iou import expected_iou
 from kgradcam.boxes.normalization import WHOLE, Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes, box_iou
@@ -56,22 +56,21 @@ def level_boxes(
     for radius in radii:
         smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas
         boxes, levels = boxes_at_levels(smoothed, thresholds)
+        scores = np.zeros(len(boxes))
         learned = options.score == "expected-iou"
-        scores = score_boxes(canvas, boxes, probability, "density" if learned else options.score)
+        if not learned:
+            scores = score_boxes(canvas, boxes, probability, options.score)
         # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
         # of a threshold do not depend on the others.
         regular = np.isin(levels, LEVELS)
         overlaps = box_iou(boxes, boxes) if len(boxes) <= _MAX_TABLE else None
         for threshold in thresholds:
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
-            ranked = scores
             if learned:
-                # Candidates are compared in pairs: only the densest are, with their order kept.
-                rows = np.sort(rows[np.argsort(-scores[rows], kind="stable")[:MOST]])
-                ranked = np.zeros(len(boxes))
-                ranked[rows] = probability**0.1 * expected_iou(canvas, boxes[rows])
-            kept = suppress(rows, boxes, ranked, overlaps, options)
-            yield boxes[kept] * scale, ranked[kept]
+                pairs = None if overlaps is None else overlaps[np.ix_(rows, rows)]
+                scores[rows] = probability**0.1 * expected_iou(canvas, boxes[rows], pairs)
+            kept = suppress(rows, boxes, scores, overlaps, options)
+            yield boxes[kept] * scale, scores[kept]
 
 
 def level_canvas(

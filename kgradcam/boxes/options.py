@@ -17,11 +17,12 @@ class BoxOptions:
             `"single-threshold"`: one box for each region above one fixed threshold, as in the 2021
             scripts; see `single_threshold_boxes`.
         smooth_radius: Width in pixels of the box filter that smooths the heatmap; 0 for none.
-        score: The confidence of a box. `"density"`: the fifth root of the class probability, times
-            the share of the map's heat inside the box, times the mean heat there. `"heat"`: the
-            probability times that share. `"constant"`: 1. `"expected-iou"`, for `"levels"` only:
-            the tenth root of the probability, times the IoU to expect with an object, by six
-            constants that were fitted to annotated boxes; see `docs/localization.md`.
+        score: The confidence of a box. `"expected-iou"`, for `"levels"` only and their default: the
+            tenth root of the class probability, times the IoU to expect with an object, by
+            constants that were fitted to annotated boxes; see `docs/localization.md`. `"density"`,
+            the default of `"single-threshold"`: the fifth root of the probability, times the share
+            of the map's heat inside the box, times the mean heat there. `"heat"`: the probability
+            times that share. `"constant"`: 1. With `""` the field becomes the default of `rules`.
         iou_threshold: For `"levels"`: of two boxes with a higher IoU, non-maximum suppression
             drops the one with the lower score.
         min_relative_score: For `"levels"`: boxes that score below this fraction of the best score
@@ -34,14 +35,18 @@ class BoxOptions:
 
     rules: str = "levels"
     smooth_radius: int = 0
-    score: str = "density"
+    score: str = ""
     iou_threshold: float = 0.35
     min_relative_score: float = 0.05
 
     def __post_init__(self) -> None:
+        # The one place where the default of the score depends on the rules; a frozen dataclass has
+        # no other way to set a field.
+        default = "density" if self.rules == "single-threshold" else "expected-iou"
+        object.__setattr__(self, "score", self.score or default)
         for name, value, known in (
             ("boxes", self.rules, ("levels", "single-threshold")),
-            ("score", self.score, ("density", "heat", "constant", "expected-iou")),
+            ("score", self.score, ("expected-iou", "density", "heat", "constant")),
         ):
             if value not in known:
                 raise UsageError(

@@ -190,7 +190,7 @@ def detect(
             help="Confidence of boxes: the IoU to expect, heat and its density, heat alone, or "
             "constant.",
             metavar="expected-iou|density|heat|constant",
-            show_default="density; heat with --boxes single-threshold",
+            show_default="expected-iou; heat with --boxes single-threshold",
         ),
     ] = None,
     limit: Annotated[

@@ -59,7 +59,7 @@ def level_boxes(
     canvas = _normalized(heatmap, tf.cast(small, tf.int32), tf.cast(extent, tf.float64))
     levels = sorted({threshold, *(each for each in LEVELS if each > threshold)})
     boxes = _boxes_of_regions(canvas > tf.constant(levels, tf.float32)[:, None, None])
-    boxes, scores = _scored(canvas, boxes, tf.cast(probability, tf.float64), options.score)
+    scores = _scores(canvas, boxes, tf.cast(probability, tf.float64), options.score)
 
     candidates = tf.argsort(scores, direction="DESCENDING", stable=True)[:MAX_CANDIDATES]
     lowest = options.min_relative_score * tf.reduce_max(tf.concat([[0.0], scores], 0))
@@ -157,23 +157,17 @@ def _connected(count: Any, upper: Any, lower: Any) -> Any:
     return labels
 
 
-def _scored(canvas: Any, boxes: Any, probability: Any, score: str) -> tuple[Any, Any]:
-    """`boxes.score_boxes`: the boxes, and their scores, float64 `[boxes]`.
-
-    `"expected-iou"` keeps the `MOST` densest of the boxes.
-    """
+def _scores(canvas: Any, boxes: Any, probability: Any, score: str) -> Any:
+    """The scores of boxes by `boxes.score_boxes` or `boxes.expected_iou`, float64 `[boxes]`."""
     if score == "constant":
-        return boxes, tf.ones(tf.shape(boxes)[:1], tf.float64)
+        return tf.ones(tf.shape(boxes)[:1], tf.float64)
     shares, densities = _heat_inside(canvas, boxes)
     if score == "heat":
-        return boxes, probability * shares
+        return probability * shares
     if score == "density":
-        return boxes, probability ** np.float64(0.2) * shares * densities
-    densest = tf.argsort(shares * densities, direction="DESCENDING", stable=True)[:MOST]
-    densest = tf.sort(densest)
-    boxes, shares, densities = (tf.gather(each, densest) for each in (boxes, shares, densities))
+        return probability ** np.float64(0.2) * shares * densities
     expected = _expected_iou(boxes, shares, densities, tf.shape(canvas))
-    return boxes, probability ** np.float64(0.1) * expected
+    return probability ** np.float64(0.1) * expected
 
 
 def _heat_inside(canvas: Any, boxes: Any) -> tuple[Any, Any]:
@@ -194,15 +188,19 @@ def _expected_iou(boxes: Any, shares: Any, densities: Any, shape: Any) -> Any:
     """`boxes.expected_iou`, float64 `[boxes]`; `shape` is the height and width of the canvas."""
     relative = shares * densities
     relative /= tf.reduce_max(tf.concat([[1e-300], relative], 0))
-    corners = tf.cast(boxes, tf.float64)
-    lower = tf.maximum(corners[:, tf.newaxis, :2], corners[:, :2])
-    upper = tf.minimum(corners[:, tf.newaxis, 2:], corners[:, 2:])
+    densest = tf.argsort(relative, direction="DESCENDING", stable=True)[:MOST]
+    rivals, weights = tf.gather(tf.cast(boxes, tf.float64), densest), tf.gather(relative, densest)
+    lower = tf.maximum(rivals[:, tf.newaxis, :2], rivals[:, :2])
+    upper = tf.minimum(rivals[:, tf.newaxis, 2:], rivals[:, 2:])
     common = tf.reduce_prod(tf.maximum(upper - lower, 0), axis=-1)
-    areas = tf.reduce_prod(corners[:, 2:] - corners[:, :2], axis=-1)
+    areas = tf.reduce_prod(rivals[:, 2:] - rivals[:, :2], axis=-1)
     overlaps = common / (areas[:, tf.newaxis] + areas - common)
+    stability = tf.reduce_sum(tf.cast(overlaps >= STABLE, tf.float64), axis=1)
+    support = tf.reduce_sum(overlaps * weights, axis=1)
+    places = densest[:, tf.newaxis]
+    stability = tf.tensor_scatter_nd_update(tf.ones_like(relative), places, stability)
+    support = tf.tensor_scatter_nd_update(relative, places, support)
     ends = tf.stack([0, 0, shape[1], shape[0]])
     borders = tf.reduce_sum(tf.cast(boxes == ends, tf.float64), axis=1)
-    stability = tf.reduce_sum(tf.cast(overlaps >= STABLE, tf.float64), axis=1)
-    support = tf.reduce_sum(overlaps * relative, axis=1)
     numbers = tf.stack([shares, densities, borders, stability, support, relative], axis=1)
     return tf.clip_by_value(BIAS + tf.reduce_sum(numbers * WEIGHTS, axis=1), 0, 1)

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from kgradcam.boxes.expected_iou import BIAS, WEIGHTS
 from kgradcam.boxes.find import boxes_by_option, find_boxes
 from kgradcam.boxes.levels import _smooth
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
@@ -20,13 +21,19 @@ def test_the_best_box_over_all_levels() -> None:
     heatmap = np.zeros((40, 80), np.float32)
     heatmap[4:36, 8:72] = 0.3
     heatmap[10:30, 20:60] = 1.0
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32)
+    density = BoxOptions(score="density")
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=density)
     # The core: 800 of 800 + 0.3 * 1248 heat, density 1; fifth root of the probability 0.5.
     assert boxes.tolist() == [[20, 10, 60, 30]]
     np.testing.assert_allclose(scores, [0.5 * 800 / (800 + 0.3 * 1248)], rtol=1e-5)
+    # By default: ten levels agree on it, so ten candidates overlap it by 1 and are as dense.
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=2.0**-10)
+    expected = BIAS + np.dot(WEIGHTS, [800 / (800 + 0.3 * 1248), 1, 0, 10, 10, 1])
+    assert boxes.tolist() == [[20, 10, 60, 30]]
+    np.testing.assert_allclose(scores, [0.5 * expected], rtol=1e-5)
     # With much heat around it, the whole field has the better score: 0.5 * 1 * its density.
     heatmap[heatmap == np.float32(0.3)] = 0.75
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32)
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=density)
     assert boxes.tolist() == [[8, 4, 72, 36]]
     np.testing.assert_allclose(scores, [0.5 * (800 + 0.75 * 1248) / 2048], rtol=1e-5)
 
@@ -158,9 +165,10 @@ def spots(height: int, width: int, pitch: int) -> np.ndarray:
 
 
 def test_hundreds_of_peaks_give_a_box_each() -> None:
-    boxes, _ = find_boxes(spots(120, 120, 6), (1200, 1200))
-    assert len(boxes) == 400
-    assert box_iou(boxes, boxes).sum() == pytest.approx(400)
+    """Pixels of the canvas: ten levels have 4,410 candidates, more than are compared."""
+    boxes, _ = find_boxes(spots(128, 128, 6), (128, 128))
+    assert len(boxes) == 441
+    assert box_iou(boxes, boxes).sum() == pytest.approx(441)
 
 
 @pytest.mark.parametrize("size", [(4000, 3000), (1, 5000), (5000, 1), (1, 1)])

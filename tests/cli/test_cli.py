@@ -92,7 +92,7 @@ def test_detect_prints_the_folder_alone(run_folder: Path, kgradcam, pets, tiny_m
     assert info["configuration"]["boxes"] == {
         "rules": "levels",
         "smooth_radius": 0,
-        "score": "density",
+        "score": "expected-iou",
         "iou_threshold": 0.35,
         "min_relative_score": 0.05,
     }
@@ -456,7 +456,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (
             ["detect", "--out", "x", "--score", "loud"],
             2,
-            "score must be density or heat",
+            "score must be expected-iou or density",
         ),
         (["detect", "--out", "x", "--dataset", "demmo"], 1, "Did you mean 'demo'"),
         (["detect", "--out", ".", "--dataset", "demo"], 1, "No run can be renamed to ."),

@@ -209,7 +209,7 @@ def test_other_rules_are_drawn_from_the_same_heatmaps(run) -> None:
     levels = DEFAULT_OPTIONS["levels"]
     evaluation = evaluate_run(run, None, [0.3], PROTOCOLS["voc2010"], box_options=levels)
     assert {row.threshold for row in evaluation.rows} == {0.35}
-    assert evaluation.source["score"] == "density"
+    assert evaluation.source["score"] == "expected-iou"
     drawn = run.detections([0.35], options=levels)[0, 0.35]
     counts = [row.counts["detections"] for row in evaluation.rows if row.class_name != "mean"]
     assert counts == [int((drawn.category_ids == i).sum()) for i in (1, 2)]

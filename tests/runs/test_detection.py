@@ -357,7 +357,7 @@ def test_by_default_boxes_are_drawn_from_refined_heatmaps(
     run = detect(configuration, tmp_path / "run")
     assert run.info.configuration.scales == (1.0,)
     assert run.info.configuration.score_scales == (0.5,)
-    assert run.options == BoxOptions("levels", 0, "density")
+    assert run.options == BoxOptions("levels", 0, "expected-iou")
     sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
     stored = run.detections([0.35])[0, 0.35]
     for record in run.heatmaps():
