@@ -21,20 +21,10 @@ from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError
 from kgradcam.storage import place
 
-_BESIDE_RESUME = {
-    "resume",
-    "shard",
-    "workers",
-    "runner",
-    "beam_options",
-    "trust_model",
-    "imports",
-    "max_pixels",
-    "data_dir",
-    "dry_run",
-    "as_json",
-    "quiet",
-}
+_BESIDE_RESUME = set(
+    "resume shard workers runner beam_options refiner trust_model imports max_pixels data_dir "
+    "dry_run as_json quiet".split()
+)
 
 
 def detect(
@@ -193,6 +183,7 @@ def detect(
             show_default="expected-iou; heat with --boxes single-threshold",
         ),
     ] = None,
+    refiner: options.Refiner = None,
     limit: Annotated[
         int | None, typer.Option(help="Take at most N images, drawn at random.", min=1)
     ] = None,
@@ -231,7 +222,7 @@ def detect(
         kgradcam detect --dataset demo --class cat --model efficientnet-lite0 --out runs/cat
     """
     folder = _run_folder(out, resume)
-    sharding.require_fitting(resume, shards, plan, shard, workers, runner, beam_options)
+    sharding.require_fitting(resume, shards, plan, shard, workers, runner, beam_options, refiner)
     others = sorted(set(given_options(context)) - _BESIDE_RESUME)
     import_tensorflow()
     loading = {"trusted": trust_model, "imports": imports or (), "data_dir": data_dir}
@@ -242,6 +233,7 @@ def detect(
     gpus = sharding.hide_gpus() if workers else []
     from kgradcam.boxes.options import DEFAULT_THRESHOLDS
     from kgradcam.models.own_layers import import_modules
+    from kgradcam.refine import RunRefiner
     from kgradcam.runs.configuration import Configuration
     from kgradcam.runs.detection import detect as run_detect
     from kgradcam.runs.explaining import default_size
@@ -282,8 +274,8 @@ def detect(
         chosen |= {"dataset": listed, "layout": "list"}
     configuration = Configuration(**options_of(context, Configuration) | chosen)
     if resume:
-        begun, stored = interrupted_configuration(folder)
-        data_dir = data_dir or stored
+        begun, stored, with_refiner = interrupted_configuration(folder)
+        data_dir, refiner = data_dir or stored, refiner or with_refiner
         if not others:
             configuration = replace(
                 begun, trusted=trust_model, max_pixels=max_pixels or begun.max_pixels
@@ -299,7 +291,7 @@ def detect(
             return
         if workers or runner or (resume and has_plan(folder)):
             if resume:
-                sharding.require_no_others(others)
+                sharding.require_no_others(others + ["refiner"] * bool(refiner))
             else:
                 sharding.only_plan(configuration, folder, 1, **common)
             if runner:
@@ -308,7 +300,12 @@ def detect(
                 run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **loading)
         else:
             run = run_detect(
-                configuration, folder, resume=resume is not None, report=note, **common
+                configuration,
+                folder,
+                resume=resume is not None,
+                report=note,
+                refiner=RunRefiner(refiner) if refiner else None,
+                **common,
             )
     except BaseException:
         if is_interrupted(folder):

@@ -247,6 +247,14 @@ GivenSplit = Annotated[
         "detections, else test, else all.",
     ),
 ]
+Refiner = Annotated[
+    Path | None,
+    typer.Option(
+        help="Refine the boxes by this file of train-refiner; see also `kgradcam refine`.",
+        metavar="FILE.json",
+        show_default=False,
+    ),
+]
 Rows = Annotated[
     str,
     typer.Option(

@@ -78,6 +78,7 @@ def require_fitting(
     workers: int | None,
     runner: str | None,
     beam_options: Sequence[str] | None,
+    refiner: Path | None,
 ) -> None:
     """Checks the options that belong together.
 
@@ -94,6 +95,11 @@ def require_fitting(
         raise UsageError(f"--runner must be beam. Received: {runner!r}. Beam's go after --.")
     if runner and (plan or shard or workers):
         raise UsageError("--runner beam does not go with --plan, --shard or --workers.")
+    if refiner and (plan or shard or workers or runner):
+        raise UsageError(
+            "--refiner does not go with --plan, --shard, --workers or --runner. Refine the "
+            f"finished run: kgradcam refine RUN --refiner {refiner}."
+        )
     if beam_options and not runner:
         raise UsageError(
             f"detect takes options only. Received: {beam_options[0]!r}. Beam's need --runner beam."

@@ -1,5 +1,6 @@
 """The boxes that an evaluation measures: those of a run by option, or given ones."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -9,6 +10,7 @@ from typing_extensions import override
 
 from kgradcam import progress
 from kgradcam.boxes.options import BoxOptions
+from kgradcam.errors import DataWarning
 from kgradcam.evaluation.baselines import centre_box, full_frame, random_heatmaps
 from kgradcam.evaluation.rows import GIVEN, HEATMAP, Option
 from kgradcam.runs.drawn_boxes import draw_boxes
@@ -157,7 +159,16 @@ def boxes_of_run(
         }
 
     tables = Tables(_groups(thresholds, radii, count), make)
-    source = {**describe(run), "rows": rows, "score": box_options.score}
+    refined = run.info.refiner is not None and stored
+    if run.info.refiner and not stored:
+        warnings.warn(
+            f"The boxes of {run.folder} are refined. Those of other options are drawn from its "
+            "heatmaps, and are not.",
+            DataWarning,
+            stacklevel=2,
+        )
+    score = "refined" if refined else box_options.score
+    source = {**describe(run), "rows": rows, "score": score}
     return BoxTables(run.ground_truth, tables, source, run, box_options).keep(rows)
 
 

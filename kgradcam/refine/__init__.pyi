@@ -4,6 +4,7 @@ from .pooling import Reduction as Reduction
 from .refiner import Refiner as Refiner
 from .refiner import load_refiner as load_refiner
 from .refiner import refine_run as refine_run
+from .run_refiner import RunRefiner as RunRefiner
 from .training import Annotated as Annotated
 from .training import add_network as add_network
 from .training import collect as collect

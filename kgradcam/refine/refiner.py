@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,8 +20,12 @@ from kgradcam.files import read_json, write_atomically
 from kgradcam.progress import Advance, ignore
 from kgradcam.refine.candidates import Candidates, find_candidates
 from kgradcam.refine.pooling import Reduction
+from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, join
+from kgradcam.runs.tables import Detections, Image, join
+
+if TYPE_CHECKING:
+    from kgradcam.refine.network import Network
 
 SCHEMA = 2
 _LARGEST_MOVE = 0.5  # of the box's side
@@ -152,25 +156,65 @@ def refine_run(run: Run, refiner: Refiner, advance: Advance = ignore) -> Detecti
         UserError: The refiner was trained on an image of the run, or for other features or
             another model.
     """
-    seen = refiner.images & digests(image.file_name for image in run.ground_truth.images)
-    if seen:
+    images = run.ground_truth.images
+    require_fitting(refiner, run.folder, run.info.model.digest, images)
+    network = open_network(run) if refiner.network else None
+    return refine_heatmaps(refiner, run.heatmaps(), images, network, advance)
+
+
+def require_fitting(refiner: Refiner, folder: Path, model: str, images: Iterable[Image]) -> None:
+    """Checks that a refiner may refine a run.
+
+    Args:
+        refiner: The refiner.
+        folder: The run folder.
+        model: The digest of the weights of the run's model.
+        images: The images of the run.
+
+    Raises:
+        UserError: The refiner was trained on one of the images, or needs another model.
+    """
+    names = {image.file_name for image in images}
+    if seen := refiner.images & digests(names):
         raise UserError(
-            f"The refiner was trained on {len(seen)} of the {len(run.ground_truth.images)} images "
-            f"of {run.folder}, so its boxes there would say nothing. Use another split."
+            f"The refiner was trained on {len(seen)} of the {len(names)} images of {folder}, so "
+            "its boxes there would say nothing. Use another split."
         )
-    if refiner.network and refiner.network.model != run.info.model.digest:
+    if refiner.network and refiner.network.model != model:
         raise UserError(
-            f"The refiner needs the model that it was trained with, and {run.folder} is of another."
+            f"The refiner needs the model that it was trained with, and {folder} is of another."
         )
-    source = open_network(run) if refiner.network else None
+
+
+def refine_heatmaps(
+    refiner: Refiner,
+    heatmaps: Iterable[ClassHeatmap],
+    images: Iterable[Image],
+    network: "Network | None",
+    advance: Advance = ignore,
+) -> Detections:
+    """Returns the refined boxes of heatmaps.
+
+    Args:
+        refiner: The refiner.
+        heatmaps: The heatmaps.
+        images: Their images.
+        network: Has the feature maps of the images, if the refiner needs them.
+        advance: Called with 1 after each heatmap.
+
+    Raises:
+        UserError: The refiner is for other features.
+    """
+    sizes = {image.id: (image.width, image.height) for image in images}
     tables = []
-    remaining = sized_heatmaps(run)
+    remaining = iter(heatmaps)
     while block := list(islice(remaining, _BLOCK)):
         maps = {}
-        if source and refiner.network:
-            wanted = {record.image_id for record, _ in block}
-            maps = {i: refiner.network(each) for i, each in source.maps(wanted)}
-        for record, size in block:
+        if network and refiner.network:
+            wanted = {record.image_id for record in block}
+            maps = {i: refiner.network(each) for i, each in network.maps(wanted)}
+        for record in block:
+            size = sizes[record.image_id]
             found = find_candidates(record.heatmap, size, record.probability)
             if refiner.network:
                 found = with_network(found, refiner.network, maps[record.image_id], size)
@@ -184,11 +228,11 @@ def refine_run(run: Run, refiner: Refiner, advance: Advance = ignore) -> Detecti
     return join(tables)
 
 
-def open_network(run: Run) -> Any:
-    """Returns the `Network` of a run; imports TensorFlow."""
+def open_network(run: Run) -> "Network":
+    """Opens the model and the images of a run; see `Network.of_run`. Imports TensorFlow."""
     from kgradcam.refine.network import Network
 
-    return Network(run)
+    return Network.of_run(run)
 
 
 def with_network(

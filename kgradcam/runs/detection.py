@@ -30,7 +30,9 @@ from kgradcam.runs.explaining import (
     load_model,
     make_explainer,
 )
+from kgradcam.runs.finished_parts import to_rows
 from kgradcam.runs.partial_run import read_start
+from kgradcam.runs.refining import BoxRefiner, require_default_boxes
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_classes import run_targets
 from kgradcam.runs.run_dataset import open_configured, open_to_resume
@@ -60,6 +62,7 @@ def detect(
     resume: bool = False,
     quiet: bool = True,
     report: Report = lambda line: None,
+    refiner: BoxRefiner | None = None,
 ) -> Run:
     """Localizes classes on each image of a dataset, and writes a run folder.
 
@@ -79,6 +82,8 @@ def detect(
         quiet: Shows no progress on stderr.
         report: Called with a line of text on the layout, and on removed leftovers of a killed
             process.
+        refiner: Makes the boxes, when all heatmaps are there. If that is interrupted, a resumed
+            run begins them anew.
 
     Returns:
         The run.
@@ -86,15 +91,19 @@ def detect(
     Raises:
         UserError: An option names something unknown, no image has an object of the classes, the
             folder exists, or the run to resume has other options.
+        UsageError: Options of boxes beside a refiner.
     """
     # Mistyped names are reported before any work.
     find_method(configuration.method)
     require_model(configuration.model)
+    if refiner:
+        require_default_boxes(configuration)
     with write_run(folder, force=force, resume=resume, report=report) as writer:
         if resume:
             options = asdict(configuration)
             del options["precision"]  # "auto" is resolved only when the images are counted
-            writer.require_same({"configuration": options})
+            refiner_info = asdict(refiner.info) if refiner else None
+            writer.require_same({"configuration": options, "refiner": refiner_info})
         dataset = (
             open_to_resume(folder, read_start(folder).info, data_dir, quiet)
             if resume
@@ -108,9 +117,12 @@ def detect(
         with progress.step(f"loading and tracing {configuration.model}", quiet):
             prepared = _prepare(configuration, dataset, load_model(configuration))
         info = _describe(prepared, folder)
+        if refiner:
+            refiner.require_fitting(folder, info.model.digest, prepared.images.values())
+            info = replace(info, refiner=refiner.info)
         writer.begin(info, data_dir)
         _explain_images(prepared, writer, quiet)
-        return _finish(prepared, info, writer)
+        return _finish(prepared, info, writer, refiner, quiet)
 
 
 @dataclass(frozen=True)
@@ -199,7 +211,9 @@ def _explain_images(prepared: _Prepared, writer: RunWriter, quiet: bool) -> None
     writer.end_parts()
 
 
-def _finish(prepared: _Prepared, info: RunInfo, writer: RunWriter) -> Run:
+def _finish(
+    prepared: _Prepared, info: RunInfo, writer: RunWriter, refiner: BoxRefiner | None, quiet: bool
+) -> Run:
     names = {image.id: image.file_name for image in prepared.images.values()}
     skipped = [*prepared.dataset.skipped, *((names[i], why) for i, why in writer.skipped.items())]
     if not writer.done:
@@ -220,7 +234,18 @@ def _finish(prepared: _Prepared, info: RunInfo, writer: RunWriter) -> Run:
         counts=Counts(len(explained), writer.heatmaps, len(ground_truth.boxes), len(skipped)),
         skipped=tuple(SkippedImage(name, why) for name, why in sorted(skipped)),
     )
-    return writer.finish(info, ground_truth)
+    if refiner is None:
+        return writer.finish(info, ground_truth)
+    with progress.bar("refined boxes", writer.heatmaps, "heatmaps", quiet) as advance:
+        boxes = refiner(
+            writer.stored_heatmaps(),
+            ground_truth.images,
+            prepared.classifier,
+            info.model.layer,
+            prepared.dataset,
+            advance,
+        )
+    return writer.finish(info, ground_truth, [[to_rows(boxes)]])
 
 
 def _ground_truth(

@@ -87,8 +87,8 @@ def read_start(folder: Path) -> Start:
         )
 
 
-def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]:
-    """Returns the options of an interrupted run, and its folder of tensorflow-datasets.
+def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None, Path | None]:
+    """Returns the options of an interrupted run, its folder of datasets, and its refiner.
 
     `trusted` is false whatever the file holds, since the file may come from anyone.
 
@@ -96,4 +96,5 @@ def interrupted_configuration(folder: Path) -> tuple[Configuration, Path | None]
         UserError: There is no interrupted run to `folder`, or `start.json` is damaged.
     """
     start = read_start(folder)
-    return replace(start.info.configuration, trusted=False), start.data_dir
+    refiner = Path(start.info.refiner.file) if start.info.refiner else None
+    return replace(start.info.configuration, trusted=False), start.data_dir, refiner

@@ -214,6 +214,8 @@ class Run:
     ) -> dict[tuple[int, float], Detections]:
         """Returns the boxes for some options: the stored ones, or drawn from the heatmaps.
 
+        Those of a run with a refiner are refined as stored, not as drawn.
+
         Args:
             thresholds: Heat thresholds in [0, 1].
             radii: Smoothing radii in pixels. Default: the radius of `options`.

@@ -95,6 +95,19 @@ class SkippedImage:
 
 
 @dataclass(frozen=True)
+class RefinerInfo:
+    """The refiner that made the boxes of a run.
+
+    Attributes:
+        file: Its file, as it was given.
+        digest: A hash of that file.
+    """
+
+    file: str
+    digest: str
+
+
+@dataclass(frozen=True)
 class RunInfo:
     """The content of `run.json`.
 
@@ -106,6 +119,7 @@ class RunInfo:
         model: The model that was loaded.
         versions: The version of kgradcam, of Python, and of each library that affects results.
         determinism: How far another run may differ, in one sentence.
+        refiner: The refiner that made the boxes; `None` if the options of boxes did.
         counts: The size of the run; zeros until it is finished.
         skipped: The images that could not be used, in order of their file names.
         files: A hash of each other file of the finished run, by its name in the folder.
@@ -116,6 +130,7 @@ class RunInfo:
     model: ModelInfo
     versions: dict[str, str]
     determinism: str
+    refiner: RefinerInfo | None = None
     counts: Counts = Counts()
     skipped: tuple[SkippedImage, ...] = ()
     files: dict[str, str] = field(default_factory=dict)
@@ -189,4 +204,5 @@ def convert(kind: Any, value: Any, name: str) -> Any:
 
 
 def _matches(kind: Any, value: Any) -> bool:
-    return isinstance(value, list if typing.get_origin(kind) is tuple else kind)
+    parsed = list if typing.get_origin(kind) is tuple else dict if is_dataclass(kind) else kind
+    return isinstance(value, parsed)

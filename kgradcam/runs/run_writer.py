@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -22,7 +23,7 @@ from kgradcam.files import write_atomically
 from kgradcam.runs.box_files import write_box_files
 from kgradcam.runs.coco_files import write_ground_truth
 from kgradcam.runs.finished_parts import heatmap_file, part_fields, read_parts, write_part
-from kgradcam.runs.heatmap_files import ClassHeatmap
+from kgradcam.runs.heatmap_files import ClassHeatmap, read_heatmaps
 from kgradcam.runs.partial_run import (
     Start,
     is_interrupted,
@@ -159,12 +160,20 @@ class RunWriter:
         if self._writing:
             self._writing.result()
 
-    def finish(self, info: RunInfo, ground_truth: GroundTruth) -> Run:
+    def stored_heatmaps(self) -> Iterator[ClassHeatmap]:
+        """Yields the heatmaps of the finished parts, in the order of `Run.heatmaps`."""
+        paths = (heatmap_file(self._partial, number) for number in range(self._parts))
+        return chain.from_iterable(read_heatmaps(path) for path in paths if path.is_file())
+
+    def finish(
+        self, info: RunInfo, ground_truth: GroundTruth, boxes: Iterable[Any] | None = None
+    ) -> Run:
         """Writes the rest of the run, and renames it to its folder.
 
         Args:
             info: The content of `run.json`.
             ground_truth: The annotated boxes of the run's images and classes.
+            boxes: See `complete`. Default: the boxes that were drawn part by part.
 
         Returns:
             The finished run.
@@ -175,8 +184,8 @@ class RunWriter:
         self.end_parts()
         run = self._partial / "run"
         write_ground_truth(run / "ground_truth.json", ground_truth)
-        boxes = (part["boxes"] for part in read_parts(self._partial))
-        return self.complete(info, boxes)
+        drawn = (part["boxes"] for part in read_parts(self._partial))
+        return self.complete(info, drawn if boxes is None else boxes)
 
     def complete(
         self,

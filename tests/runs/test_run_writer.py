@@ -416,7 +416,7 @@ def test_detect_resumes_after_the_last_batch(
         return explain(cam, batch, *others)
 
     monkeypatch.setattr(detection, "explain_batch", watched)
-    assert interrupted_configuration(stopped) == (configuration, None)
+    assert interrupted_configuration(stopped) == (configuration, None, None)
     detect(configuration, stopped, resume=True)
     assert seen == ["e.jpg"]
     detect(configuration, tmp_path / "whole")
