@@ -1,69 +1,77 @@
 """Reads the boxes that `evaluate`, `wsol` and `coco` measure: those of a run, or given ones."""
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kgradcam.cli import options
 from kgradcam.cli.output import note
-from kgradcam.cli.parsing import Numbers, box_rules, joined, whole_numbers
+from kgradcam.cli.parsing import box_rules, joined, whole_numbers
 from kgradcam.errors import UsageError
 
+_EITHER = "Give either RUN, or --detections FILE and --ground-truth FILE."
 
-def read_boxes(
-    run: Path | None,
-    detections: Path | None,
-    ground_truth: Path | None,
-    split: str | None,
-    rows: str,
-    threshold: Sequence[Numbers] | None,
-    radius: Sequence[Numbers] | None,
-    boxes: str | None,
-    tuned: Path | None,
-    quiet: bool,
-    grid: bool = False,
-) -> Any:
-    """Checks the options that select boxes, and returns their `BoxTables`.
 
-    `grid` allows several smoothing radii.
-    """
-    from kgradcam.evaluation.box_tables import boxes_of_run, given_boxes
-    from kgradcam.evaluation.corrections import against
-    from kgradcam.evaluation.tuning import read_choice
-    from kgradcam.runs.run import Run
+@dataclass(frozen=True)
+class BoxSource:
+    """The options that select boxes: of a run, or in files of another program."""
 
-    given = detections is not None and ground_truth is not None
-    if (run is None) != given or (run is None and not given) or (run and detections):
-        raise UsageError("Give either RUN, or --detections FILE and --ground-truth FILE.")
-    if detections is not None and ground_truth is not None:
-        if threshold or radius or boxes or tuned:
+    run: options.OptionalRun = None
+    detections: options.GivenDetections = None
+    ground_truth: options.GivenTruth = None
+    split: options.GivenSplit = None
+    rows: options.Rows = "all"
+    threshold: options.Thresholds = None
+    radius: options.Radii = None
+    boxes: options.Boxes = None
+    box_options: options.TunedOptions = None
+
+    def read(self, quiet: bool, grid: bool = False) -> Any:
+        """Checks the options, and returns the `BoxTables`; `grid` allows several radii."""
+        if (self.run is None) == (self.detections is None):
+            raise UsageError(_EITHER)
+        if self.run is not None:
+            return self._of_run(self.run, quiet, grid)
+        if self.detections is None or self.ground_truth is None:
+            raise UsageError(_EITHER)
+        if self.threshold or self.radius or self.boxes or self.box_options:
             raise UsageError(
                 "--threshold, --radius, --boxes and --box-options need RUN: given detections have "
                 "no heatmaps."
             )
-        return given_boxes(*_read_files(detections, ground_truth, split)).keep(rows)
-    assert run is not None
-    if split is not None and ground_truth is None:
-        raise UsageError("--split needs --ground-truth FOLDER: a run has its own split.")
-    thresholds, radii = joined(threshold) or None, whole_numbers(radius)
-    if radii and len(radii) > 1 and not grid:
-        raise UsageError("Give one --radius: only `kgradcam evaluate` takes several.")
-    choice = None
-    if tuned is not None:
-        if threshold or radius or boxes:
+        from kgradcam.evaluation.box_tables import given_boxes
+
+        files = _read_files(self.detections, self.ground_truth, self.split)
+        return given_boxes(*files).keep(self.rows)
+
+    def _of_run(self, folder: Path, quiet: bool, grid: bool) -> Any:
+        from kgradcam.evaluation.box_tables import boxes_of_run
+        from kgradcam.evaluation.corrections import against
+        from kgradcam.evaluation.tuning import read_choice
+        from kgradcam.runs.run import Run
+
+        if self.split is not None and self.ground_truth is None:
+            raise UsageError("--split needs --ground-truth FOLDER: a run has its own split.")
+        thresholds, radii = joined(self.threshold) or None, whole_numbers(self.radius)
+        if radii and len(radii) > 1 and not grid:
+            raise UsageError("Give one --radius: only `kgradcam evaluate` takes several.")
+        if self.box_options and (thresholds or radii or self.boxes):
             raise UsageError("Give either --box-options, or --threshold, --radius and --boxes.")
-        choice = read_choice(tuned)
-        thresholds, radii = [choice.threshold], [choice.radius]
-        rows, boxes = choice.rows, choice.boxes
-    opened = Run(run)
-    if choice is not None and choice.chosen_on(opened):
-        note(f"Note: {tuned} was selected on the data it is scored on.")
-    own = boxes in (None, opened.options.rules)
-    options = opened.options if own else box_rules(boxes or "")
-    tables = boxes_of_run(opened, thresholds, radii, rows, options, quiet)
-    if ground_truth is None:
-        return tables
-    truth = read_truth(ground_truth, split)
-    return against(tables, truth, lambda line: note(line, quiet))
+        rows, boxes = self.rows, self.boxes
+        choice = None if self.box_options is None else read_choice(self.box_options)
+        if choice is not None:
+            thresholds, radii = [choice.threshold], [choice.radius]
+            rows, boxes = choice.rows, choice.boxes
+        run = Run(folder)
+        if choice is not None and choice.chosen_on(run):
+            note(f"Note: {self.box_options} was selected on the data it is scored on.")
+        own = boxes in (None, run.options.rules)
+        rules = run.options if own else box_rules(boxes or "")
+        tables = boxes_of_run(run, thresholds, radii, rows, rules, quiet)
+        if self.ground_truth is None:
+            return tables
+        truth = read_truth(self.ground_truth, self.split)
+        return against(tables, truth, lambda line: note(line, quiet))
 
 
 def read_truth(path: Path, split: str | None) -> Any:

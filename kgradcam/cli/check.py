@@ -7,13 +7,14 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.output import note, print_result, require_absent
-from kgradcam.cli.parsing import output_form
+from kgradcam.cli.groups import ResultForm
+from kgradcam.cli.output import note, require_absent
 from kgradcam.errors import UsageError, did_you_mean
 
 
 def check(
     run: options.RunFolder,
+    *,
     fail_under: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,10 +48,7 @@ def check(
         typer.Option(help="JUnit file to write, for CI.", metavar="FILE.xml", show_default=False),
     ] = None,
     max_pixels: options.MaxPixels = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
-    as_markdown: options.AsMarkdown = False,
-    as_latex: options.AsLatex = False,
+    form: ResultForm,
     force: options.Force = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -71,7 +69,6 @@ def check(
     from kgradcam.files import write_atomically
     from kgradcam.runs.run import Run
 
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     limits = _limits("--fail-under", fail_under or (), HIGH_IS_GOOD)
     limits |= _limits("--fail-over", fail_over or (), LOW_IS_GOOD)
     require_absent(junit, force, run, *filter(None, [baseline]), suffixes=(".xml",))
@@ -80,7 +77,7 @@ def check(
     verdicts = hold_to_limits(found, limits, per_class, before, tolerance)
     for name, meaning in {**HIGH_IS_GOOD, **LOW_IS_GOOD}.items():
         note(f"{name}: {meaning}", quiet)
-    print_result(found.result, form)
+    form.print(found.result)
     for sentence in found.shortcuts().values():
         note(sentence, quiet)
     if junit is not None:

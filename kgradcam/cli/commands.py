@@ -30,6 +30,7 @@ from kgradcam.cli import (
     visualize,
     wsol,
 )
+from kgradcam.cli.groups import flatten
 from kgradcam.cli.help import Command
 
 app = typer.Typer(
@@ -65,7 +66,7 @@ for _command in (
     prepare.prepare,
     env.env,
 ):
-    app.command(cls=Command)(_command)
+    app.command(cls=Command)(flatten(_command))
 
 
 def _show_version(wanted: bool) -> None:

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.output import note, print_result, require_absent
-from kgradcam.cli.parsing import joined, output_form, whole_numbers
+from kgradcam.cli.groups import ResultOptions
+from kgradcam.cli.output import note
+from kgradcam.cli.parsing import joined, whole_numbers
 from kgradcam.errors import UsageError
 
 
 def compare(
+    *,
     runs: Annotated[list[Path], typer.Argument(help="Runs on the same images.", metavar="RUN...")],
     threshold: options.Thresholds = None,
     radius: options.Radii = None,
@@ -22,11 +24,7 @@ def compare(
     ] = 1000,
     seed: Annotated[int, typer.Option(help="Random seed of the samples.", min=0)] = 0,
     max_pixels: options.MaxPixels = None,
-    out: options.ResultFolder = None,
-    as_json: options.AsJson = False,
-    as_markdown: options.AsMarkdown = False,
-    as_latex: options.AsLatex = False,
-    force: options.Force = False,
+    results: ResultOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Compare the AP of runs on the same images.
@@ -40,10 +38,8 @@ def compare(
     from kgradcam.metrics.protocol import find_protocol
     from kgradcam.runs.run import Run
 
-    form = output_form(json=as_json, markdown=as_markdown, latex=as_latex)
     if len(runs) < 2:
         raise UsageError("Give two runs or more.")
-    require_absent(out and out / "evaluation.json", force)
     result = compare_runs(
         [Run(folder) for folder in runs],
         joined(iou) or [0.3, 0.4, 0.5],
@@ -53,6 +49,6 @@ def compare(
         bootstrap,
         seed,
     )
-    print_result(result, form, out)
+    results.print(result)
     if len(joined(threshold)) != 1:
         note("Each run takes its best threshold, selected on the data it is scored on.", quiet)

@@ -8,6 +8,7 @@ import typer
 
 from kgradcam.cli import options, sharding
 from kgradcam.cli.config_file import given_options, options_of
+from kgradcam.cli.groups import ModelOptions
 from kgradcam.cli.output import note, print_json, report_skipped, require_absent
 from kgradcam.cli.parsing import (
     box_rules,
@@ -29,6 +30,7 @@ _BESIDE_RESUME = set(
 
 def detect(
     context: typer.Context,
+    *,
     out: Annotated[
         Path | None,
         typer.Option(help="Run folder to write.", metavar="DIR", show_default=False),
@@ -81,12 +83,7 @@ def detect(
         ),
     ] = None,
     model: options.Model = "resnet50",
-    weights: options.Weights = "imagenet",
-    preprocess: options.Preprocess = None,
-    scale_pixels: options.ScalePixels = False,
-    names: options.Names = None,
-    output: options.Output = None,
-    imports: options.Imports = None,
+    loading: ModelOptions,
     method: options.Method = "gradcam",
     layer: options.Layer = None,
     precision: options.Precision = "auto",
@@ -194,7 +191,6 @@ def detect(
     layout: options.Layout = None,
     images: options.Images = None,
     clip: options.Clip = False,
-    trust_model: options.TrustModel = False,
     max_pixels: options.MaxPixels = None,
     data_dir: options.DataDir = None,
     config: options.Config = None,
@@ -225,10 +221,11 @@ def detect(
     sharding.require_fitting(resume, shards, plan, shard, workers, runner, beam_options, refiner)
     others = sorted(set(given_options(context)) - _BESIDE_RESUME)
     import_tensorflow()
-    loading = {"trusted": trust_model, "imports": imports or (), "data_dir": data_dir}
+    imports, trusted = loading.imports or (), loading.trust_model
+    opening: Any = {"trusted": trusted, "imports": imports, "data_dir": data_dir}
     if shard:
         sharding.require_no_others(others)
-        sharding.compute_shard(folder, shard, as_json, quiet=quiet, **loading)
+        sharding.compute_shard(folder, shard, as_json, quiet=quiet, **opening)
         return
     gpus = sharding.hide_gpus() if workers else []
     from kgradcam.boxes.options import DEFAULT_THRESHOLDS
@@ -247,10 +244,10 @@ def detect(
             "--fast means one scale and --boxes levels. Leave out --scale and --boxes "
             "single-threshold, or --fast."
         )
-    import_modules(imports or ())
+    import_modules(imports)
     factor: float | None = 0.5
     if size is None:
-        side, factor = default_size(model, 416 if fast else 448, output, trust_model)
+        side, factor = default_size(model, 416 if fast else 448, loading.output, trusted)
         wanted = None if plain and factor else side
     else:
         wanted = image_size(size)
@@ -258,14 +255,14 @@ def detect(
     chosen = {
         "classes": tuple(classes or ["all"]),
         "layer": layer_paths(layer),
-        "preprocess": pixel_scale(preprocess, scale_pixels),
+        "preprocess": pixel_scale(loading.preprocess, loading.scale_pixels),
         "image_size": wanted,
         "scales": tuple(scale or (1.0,)),
         "score_scales": tuple(score_scale or (() if single else (factor,))),
         "refine": not plain if refine is None else refine,
         "thresholds": tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         "boxes": box_options,
-        "trusted": trust_model,
+        "trusted": trusted,
         "class_map": class_mapping(class_map),
     }
     if listed:
@@ -278,7 +275,7 @@ def detect(
         data_dir, refiner = data_dir or stored, refiner or with_refiner
         if not others:
             configuration = replace(
-                begun, trusted=trust_model, max_pixels=max_pixels or begun.max_pixels
+                begun, trusted=trusted, max_pixels=max_pixels or begun.max_pixels
             )
             options.limit_pixels(configuration.max_pixels)
     if dry_run:
@@ -295,9 +292,9 @@ def detect(
             else:
                 sharding.only_plan(configuration, folder, 1, **common)
             if runner:
-                run = sharding.run_on_beam(folder, beam_options or (), quiet, **loading)
+                run = sharding.run_on_beam(folder, beam_options or (), quiet, **opening)
             else:
-                run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **loading)
+                run = sharding.run_in_workers(folder, workers or 1, gpus, quiet, **opening)
         else:
             run = run_detect(
                 configuration,

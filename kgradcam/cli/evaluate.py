@@ -6,22 +6,16 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.box_source import read_boxes
-from kgradcam.cli.output import note, print_result, require_absent
-from kgradcam.cli.parsing import joined, output_form
+from kgradcam.cli.box_source import BoxSource
+from kgradcam.cli.groups import ResultOptions
+from kgradcam.cli.output import note
+from kgradcam.cli.parsing import joined
 from kgradcam.errors import UsageError, UserError
 
 
 def evaluate(
-    run: options.OptionalRun = None,
-    detections: options.GivenDetections = None,
-    ground_truth: options.GivenTruth = None,
-    split: options.GivenSplit = None,
-    rows: options.Rows = "all",
-    threshold: options.Thresholds = None,
-    radius: options.Radii = None,
-    boxes: options.Boxes = None,
-    box_options: options.TunedOptions = None,
+    source: BoxSource,
+    *,
     iou: options.Ious = None,
     protocol: options.Protocol = "voc2010",
     baselines: Annotated[
@@ -46,12 +40,7 @@ def evaluate(
         ),
     ] = None,
     max_pixels: options.MaxPixels = None,
-    out: options.ResultFolder = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
-    as_markdown: options.AsMarkdown = False,
-    as_latex: options.AsLatex = False,
-    force: options.Force = False,
+    results: ResultOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure the AP and recall of a run, or of other boxes.
@@ -64,27 +53,13 @@ def evaluate(
     from kgradcam.evaluation.grid import evaluate_boxes
     from kgradcam.metrics.protocol import find_protocol
 
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
     rules, ious = find_protocol(protocol), joined(iou) or [0.3, 0.4, 0.5]
     demands = [_parse_demand(each) for each in fail_under or ()]
-    require_absent(out and out / "evaluation.json", force)
-    source = read_boxes(
-        run,
-        detections,
-        ground_truth,
-        split,
-        rows,
-        threshold,
-        radius,
-        boxes,
-        box_options,
-        quiet,
-        grid=True,
-    )
+    boxes = source.read(quiet, grid=True)
     result = evaluate_boxes(
-        source, ious, rules, baselines=baselines, bootstrap=bootstrap, seed=seed, quiet=quiet
+        boxes, ious, rules, baselines=baselines, bootstrap=bootstrap, seed=seed, quiet=quiet
     )
-    print_result(result, form, out)
+    results.print(result)
     if result.chosen_on_the_test:
         _, best_radius, best_threshold = result.best
         note(

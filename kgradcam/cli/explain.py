@@ -12,10 +12,11 @@ import typer
 from kgradcam import progress
 from kgradcam.cli import completion, options
 from kgradcam.cli.downloads import download_all
+from kgradcam.cli.groups import ModelOptions
 from kgradcam.cli.image_files import find_images, output_files
 from kgradcam.cli.output import note, print_json, print_table
 from kgradcam.cli.parsing import image_size as parse_size
-from kgradcam.cli.parsing import layer_paths, pixel_scale
+from kgradcam.cli.parsing import layer_paths
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError, UserError, did_you_mean
 
@@ -24,6 +25,7 @@ _ON_A_SHEET = 60
 
 def explain(
     context: typer.Context,
+    *,
     images: Annotated[
         list[str],
         typer.Argument(
@@ -41,12 +43,7 @@ def explain(
         ),
     ] = None,
     model: options.Model = "resnet50",
-    weights: options.Weights = "imagenet",
-    preprocess: options.Preprocess = None,
-    scale_pixels: options.ScalePixels = False,
-    names: options.Names = None,
-    output: options.Output = None,
-    imports: options.Imports = None,
+    loading: ModelOptions,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -96,7 +93,6 @@ def explain(
         ),
     ] = False,
     colormap: options.Colormap = "viridis",
-    trust_model: options.TrustModel = False,
     max_pixels: options.MaxPixels = None,
     as_json: options.AsJson = False,
     force: options.Force = False,
@@ -119,7 +115,6 @@ def explain(
     from kgradcam.heatmaps.methods import METHODS
     from kgradcam.models.classifier import OWN, load_classifier
     from kgradcam.models.network import require_model
-    from kgradcam.models.own_layers import import_modules
     from kgradcam.pictures.blending import heat_colors
     from kgradcam.pictures.drawing import draw_explanations, draw_overlays
     from kgradcam.pictures.explain_images import LARGEST_DRAWN, ImageExplainer
@@ -128,7 +123,6 @@ def explain(
     # Optimizing a graph takes longer than running it on a few images.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     size = OWN if image_size == OWN else parse_size(image_size)
-    scaled = pixel_scale(preprocess, scale_pixels)
     others = [name.partition("=") for name in compare or () if name not in METHODS]
     _require_models([name for name, _, _ in others])
     require_model(model)
@@ -144,7 +138,8 @@ def explain(
     paths = [path for path in given if path not in refused]
     if not paths:
         _leave_out(refused, given, addresses)
-    files, sheet = output_files(out, paths, force, (model, weights, names), SUFFIXES)
+    inputs = (model, loading.weights, loading.names)
+    files, sheet = output_files(out, paths, force, inputs, SUFFIXES)
     if overlay_only and len(paths) > 1:
         if not files:
             raise UsageError(
@@ -152,11 +147,10 @@ def explain(
             )
         sheet = None
     draw = draw_overlays if overlay_only else _draw_row
-    import_modules(imports or ())
     classifiers = [
-        load_classifier(model, weights, size, scaled, trust_model, names=names, output=output),
+        loading.load(model, size),
         *(
-            load_classifier(name, file or "imagenet", size, trusted=trust_model)
+            load_classifier(name, file or "imagenet", size, trusted=loading.trust_model)
             for name, _, file in others
         ),
     ]

@@ -6,20 +6,16 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
+from kgradcam.cli.groups import ModelOptions
 from kgradcam.cli.output import note, report_skipped
-from kgradcam.cli.parsing import pixel_scale
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UserError
 
 
 def explore(
+    *,
     model: options.Model = "efficientnet-lite0",
-    weights: options.Weights = "imagenet",
-    preprocess: options.Preprocess = None,
-    scale_pixels: options.ScalePixels = False,
-    names: options.Names = None,
-    output: options.Output = None,
-    imports: options.Imports = None,
+    loading: ModelOptions,
     dataset: Annotated[
         str | None,
         typer.Option(help=f"Images to choose from. {options.DATASET}", metavar="FOLDER|NAME"),
@@ -34,7 +30,6 @@ def explore(
     port: Annotated[
         int, typer.Option(help="Port to listen on; 0 is any.", min=0, max=65535)
     ] = 7860,
-    trust_model: options.TrustModel = False,
     max_pixels: options.MaxPixels = None,
     quiet: options.Quiet = False,
 ) -> None:
@@ -47,11 +42,9 @@ def explore(
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError('explore needs Gradio: pip install "kgradcam[explore]"')
-    scaled = pixel_scale(preprocess, scale_pixels)
     import_tensorflow()
     from kgradcam.data.sources import open_dataset
-    from kgradcam.models.classifier import OWN, load_classifier
-    from kgradcam.models.own_layers import import_modules
+    from kgradcam.models.classifier import OWN
     from kgradcam.pictures.explorer import Explorer
     from kgradcam.pictures.explorer_page import MAX_LISTED, is_loopback, listen, serve
 
@@ -61,15 +54,12 @@ def explore(
             f"Warning: --host {host} lets every machine that reaches this one use the page and "
             "see the dataset. It asks for no password and does not encrypt."
         )
-    import_modules(imports or ())
     chosen = open_dataset(dataset, split, data_dir, quiet) if dataset else None
     if chosen is not None:
         report_skipped([{"file": name, "reason": reason} for name, reason in chosen.left_out()])
         if len(chosen.examples) > MAX_LISTED:
             note(f"The page lists the first {MAX_LISTED} of {len(chosen.examples)} images.", quiet)
-    classifier = load_classifier(
-        model, weights, OWN, scaled, trust_model, names=names, output=output
-    )
+    classifier = loading.load(model, OWN)
 
     def announce(url: str) -> None:
         typer.echo(url)

@@ -6,14 +6,16 @@ from typing import Annotated, Any
 import typer
 
 from kgradcam.cli import options
+from kgradcam.cli.groups import ModelOptions
 from kgradcam.cli.output import note, print_json
-from kgradcam.cli.parsing import layer_paths, pixel_scale
+from kgradcam.cli.parsing import layer_paths
 from kgradcam.cli.startup import import_tensorflow
 from kgradcam.errors import UsageError, did_you_mean
 
 
 def export_model(
     model: options.ModelArgument,
+    *,
     out: Annotated[
         Path, typer.Option(help="Folder to write; a file for litert and onnx.", metavar="PATH")
     ],
@@ -25,12 +27,7 @@ def export_model(
             metavar="saved-model|litert|litert-int8|onnx|tfjs",
         ),
     ] = "saved-model",
-    weights: options.Weights = "imagenet",
-    preprocess: options.Preprocess = None,
-    scale_pixels: options.ScalePixels = False,
-    names: options.Names = None,
-    output: options.Output = None,
-    imports: options.Imports = None,
+    loading: ModelOptions,
     classes: Annotated[
         list[str] | None,
         typer.Option(
@@ -67,7 +64,6 @@ def export_model(
             show_default=False,
         ),
     ] = None,
-    trust_model: options.TrustModel = False,
     as_json: options.AsJson = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -81,9 +77,8 @@ def export_model(
     import_tensorflow()
     from kgradcam.heatmaps.methods import find_method
     from kgradcam.models.class_targets import parse_target
-    from kgradcam.models.classifier import OWN, load_classifier
+    from kgradcam.models.classifier import OWN
     from kgradcam.models.network import require_model
-    from kgradcam.models.own_layers import import_modules
     from kgradcam.serving.converted import FORMATS, export_converted
     from kgradcam.serving.export import export_model as export
     from kgradcam.serving.requirements import require_new
@@ -95,11 +90,7 @@ def export_model(
     require_new(out)
     require_model(model)
     wanted = OWN if size is None else _side(size)
-    import_modules(imports or ())
-    scaled = pixel_scale(preprocess, scale_pixels)
-    classifier = load_classifier(
-        model, weights, wanted, scaled, trust_model, names=names, output=output
-    )
+    classifier = loading.load(model, wanted)
     side = _own_side(classifier) if size is None else _side(size)
     cam = find_method(method)(
         classifier.model, layer_paths(layer), preprocess=classifier.preprocess

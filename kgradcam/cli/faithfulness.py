@@ -5,13 +5,14 @@ from typing import Annotated
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.output import note, print_result, require_absent
-from kgradcam.cli.parsing import output_form
+from kgradcam.cli.groups import ResultOptions
+from kgradcam.cli.output import note
 from kgradcam.cli.startup import import_tensorflow
 
 
 def faithfulness(
     run: options.RunFolder,
+    *,
     limit: Annotated[
         int | None, typer.Option(help="Measure at most N images, drawn at random.", min=1)
     ] = None,
@@ -21,12 +22,7 @@ def faithfulness(
     dataset: options.MovedDataset = None,
     data_dir: options.DataDir = None,
     max_pixels: options.MaxPixels = None,
-    out: options.ResultFolder = None,
-    as_json: options.AsJson = False,
-    as_csv: options.AsCsv = False,
-    as_markdown: options.AsMarkdown = False,
-    as_latex: options.AsLatex = False,
-    force: options.Force = False,
+    results: ResultOptions,
     quiet: options.Quiet = False,
 ) -> None:
     """Measure how faithful heatmaps are to the model.
@@ -38,8 +34,6 @@ def faithfulness(
     Example:
         kgradcam faithfulness runs/cat --limit 20
     """
-    form = output_form(json=as_json, csv=as_csv, markdown=as_markdown, latex=as_latex)
-    require_absent(out and out / "evaluation.json", force)
     import_tensorflow()
     from kgradcam.evaluation.explanations import faithfulness_of_run
     from kgradcam.metrics.faithfulness import MEASURES
@@ -58,4 +52,4 @@ def faithfulness(
     )
     for name, meaning in MEASURES.items():
         note(f"{name}: {meaning}", quiet)
-    print_result(result, form, out)
+    results.print(result)

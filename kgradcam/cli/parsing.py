@@ -134,14 +134,6 @@ def pixel_scale(preprocess: str | None, scale_pixels: bool) -> str | None:
     return "0..1" if scale_pixels else preprocess
 
 
-def output_form(**wanted: bool) -> str:
-    """Returns the only requested form of output; a table by default."""
-    given = [name for name, is_wanted in wanted.items() if is_wanted]
-    if len(given) > 1:
-        raise UsageError(f"Give one of --{' and --'.join(given)}.")
-    return given[0] if given else "table"
-
-
 def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -> Any:
     """Returns the default box options of `--boxes`, with radius and score replaced if given."""
     from kgradcam.boxes.options import DEFAULT_OPTIONS

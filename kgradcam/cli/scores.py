@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kgradcam.cli import options
-from kgradcam.cli.box_source import read_boxes
+from kgradcam.cli.box_source import BoxSource
 from kgradcam.cli.output import print_json, print_table
 
 
@@ -62,6 +62,6 @@ def curve_of(run: Path, ground_truth: Path | None, iou: float, quiet: bool) -> A
     """Returns the `ScorePrecision` of a run at its highest threshold."""
     from kgradcam.evaluation.score_precision import score_precision
 
-    tables = read_boxes(run, None, ground_truth, None, "all", None, None, None, None, quiet)
+    tables = BoxSource(run=run, ground_truth=ground_truth).read(quiet)
     detections = tables.tables[max(tables.tables, key=lambda option: option[2])]
     return score_precision(tables.ground_truth, detections, iou)

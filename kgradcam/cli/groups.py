@@ -1,0 +1,121 @@
+"""Groups of options that several commands share: a dataclass is one parameter of a command."""
+
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import override
+
+from kgradcam.cli import options
+from kgradcam.cli.output import print_result, require_absent
+from kgradcam.cli.parsing import pixel_scale
+from kgradcam.errors import UsageError
+
+
+def flatten(command: Callable[..., None]) -> Callable[..., None]:
+    """Returns a command whose groups are replaced by their fields, since Typer has no groups."""
+    signature = inspect.signature(command)
+    groups: dict[str, Any] = {
+        name: each.annotation
+        for name, each in signature.parameters.items()
+        if is_dataclass(each.annotation)
+    }
+
+    @wraps(command)
+    def flat(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
+        command(**values)
+
+    parameters = list(_flat_parameters(signature))
+    flat.__annotations__ = {each.name: each.annotation for each in parameters}
+    flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return flat
+
+
+def _flat_parameters(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
+    for parameter in signature.parameters.values():
+        if is_dataclass(parameter.annotation):
+            for each in fields(parameter.annotation):
+                yield inspect.Parameter(
+                    each.name, parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+                )
+        else:
+            yield parameter.replace(kind=parameter.KEYWORD_ONLY)
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """How a model is loaded, its name aside."""
+
+    weights: options.Weights = "imagenet"
+    preprocess: options.Preprocess = None
+    scale_pixels: options.ScalePixels = False
+    names: options.Names = None
+    output: options.Output = None
+    imports: options.Imports = None
+    trust_model: options.TrustModel = False
+
+    def __post_init__(self) -> None:
+        """Fails before the work if options contradict one another."""
+        pixel_scale(self.preprocess, self.scale_pixels)
+
+    def load(self, model: str, image_size: Any) -> Any:
+        """Imports the modules of `--import`, and loads a `Classifier`."""
+        from kgradcam.models.classifier import load_classifier
+        from kgradcam.models.own_layers import import_modules
+
+        import_modules(self.imports or ())
+        return load_classifier(
+            model,
+            self.weights,
+            image_size,
+            pixel_scale(self.preprocess, self.scale_pixels),
+            self.trust_model,
+            names=self.names,
+            output=self.output,
+        )
+
+
+@dataclass(frozen=True)
+class ResultForm:
+    """The form in which a result is printed: at most one; a table by default."""
+
+    as_json: options.AsJson = False
+    as_csv: options.AsCsv = False
+    as_markdown: options.AsMarkdown = False
+    as_latex: options.AsLatex = False
+
+    def __post_init__(self) -> None:
+        """Fails before the work if several forms are given."""
+        if len(given := self._given()) > 1:
+            raise UsageError(f"Give one of --{' and --'.join(given)}.")
+
+    def print(self, result: Any, out: Path | None = None) -> None:
+        """Prints a `Result`, and writes its files to the folder `out`, if any."""
+        print_result(result, next(iter(self._given()), "table"), out)
+
+    def _given(self) -> list[str]:
+        return [
+            each.name.removeprefix("as_") for each in fields(ResultForm) if getattr(self, each.name)
+        ]
+
+
+@dataclass(frozen=True)
+class ResultOptions(ResultForm):
+    """The form of a result, and the folder that keeps it."""
+
+    out: options.ResultFolder = None
+    force: options.Force = False
+
+    @override
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_absent(self.out and self.out / "evaluation.json", self.force)
+
+    @override
+    def print(self, result: Any, out: Path | None = None) -> None:
+        super().print(result, out or self.out)
