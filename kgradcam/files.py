@@ -219,6 +219,11 @@ def read_bytes(path: Path, limit: int = MAX_BYTES) -> bytes:
             raise UserError(f"{path} cannot be read: {error.strerror}.") from error
 
 
+def bytes_digest(content: bytes) -> str:
+    """Returns the first 16 hexadecimal digits of the SHA-256 of some bytes."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
 def file_digest(path: Path, limit: int = 2**36) -> str:
     """Returns the first 16 hexadecimal digits of the SHA-256 of a regular file.
 

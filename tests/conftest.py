@@ -143,6 +143,7 @@ def store(_object_store: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     _object_store.seconds = 0.0
     _object_store.fails = _object_store.cuts = lambda number: False
     _object_store.requests.clear()
+    _object_store.sent.clear()
 
 
 @pytest.fixture

@@ -34,6 +34,7 @@ class Store:
         fails: Whether the request of this number, from 0, fails with 503.
         cuts: Whether the answer of this number ends half way.
         requests: `GET /bucket/key` of each request so far.
+        sent: Each request so far that did not fail, and the number of bytes of its answer.
     """
 
     endpoint: str
@@ -42,6 +43,7 @@ class Store:
     fails: Callable[[int], bool] = lambda number: False
     cuts: Callable[[int], bool] = lambda number: False
     requests: list[str] = field(default_factory=list)
+    sent: list[tuple[str, int]] = field(default_factory=list)
 
     @property
     def url(self) -> str:
@@ -69,7 +71,8 @@ class Store:
     def answer(self, app: Any, environ: dict[str, Any], start: Any) -> Iterable[bytes]:
         """A WSGI application in front of moto's."""
         number = len(self.requests)
-        self.requests.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+        request = f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}"
+        self.requests.append(request)
         time.sleep(self.seconds)
         if self.fails(number):
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
@@ -77,6 +80,7 @@ class Store:
             start("503 Slow Down", [("Content-Length", str(len(body)))])
             return [body]
         body = b"".join(app(environ, start))
+        self.sent.append((request, len(body)))
         return [body[: len(body) // 2]] if self.cuts(number) else [body]
 
 

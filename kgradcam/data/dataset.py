@@ -26,7 +26,7 @@ from kgradcam.data.splits import (
     summarize,
 )
 from kgradcam.errors import UserError
-from kgradcam.files import read_bytes
+from kgradcam.files import bytes_digest, read_bytes
 from kgradcam.storage import StorageError
 
 
@@ -68,6 +68,8 @@ class Dataset:
             of the split; an example's `index` is its position there.
         annotated: Whether the layout has annotations at all.
         description: The layout in words.
+        digests: Filled with the digest of each image file that is decoded, by index, so that no
+            file is read twice. Default: no digests.
 
     Attributes:
         name, split, examples, skipped, class_names, annotated, description: As given.
@@ -87,6 +89,7 @@ class Dataset:
         records: Any = None,
         annotated: bool = True,
         description: str = "tensorflow-datasets",
+        digests: dict[int, str] | None = None,
     ) -> None:
         require_images(name, split, len(examples), skipped)
         if class_names is None:
@@ -100,6 +103,7 @@ class Dataset:
         self.annotated = annotated
         self.description = description
         self._records = records
+        self._digests = digests
         self._failure: StorageError | None = None
 
     def part(self, file_names: Container[str]) -> Self:
@@ -240,6 +244,8 @@ class Dataset:
             try:
                 if example.path:
                     encoded = read_bytes(example.path, MAX_IMAGE_BYTES)
+                    if self._digests is not None:
+                        self._digests[example.index] = bytes_digest(encoded)
                 image = read_image(encoded, size)
                 if image.shape != shape:
                     raise UserError(

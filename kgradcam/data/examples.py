@@ -6,7 +6,9 @@ see `voc_folder`. `dataset` then decodes the images of any layout.
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,9 @@ import numpy.typing as npt
 from kgradcam.data.images import MAX_IMAGE_BYTES
 from kgradcam.errors import UserError
 from kgradcam.files import file_digest
+
+NO_DIGEST = "none"
+"""The digest of an image file that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,15 +132,18 @@ def files_digest(examples: Iterable[Example]) -> str:
     Args:
         examples: The images. Those of prepared tensorflow-datasets have no files and are not read.
     """
-    return joined_digest(image_digest(each.path) for each in examples if each.path)
+    paths = (each.path for each in examples if each.path)
+    with ThreadPoolExecutor(16) as pool:  # an object store answers many requests at a time
+        blocks = iter(lambda: list(islice(paths, 4096)), [])
+        return joined_digest(chain.from_iterable(pool.map(image_digest, each) for each in blocks))
 
 
 def image_digest(path: Path) -> str:
-    """Returns a digest of an image file; `"none"` if it cannot be read."""
+    """Returns a digest of an image file; `NO_DIGEST` if it cannot be read."""
     try:
         return file_digest(path, MAX_IMAGE_BYTES)
     except (OSError, UserError):  # left out later, with the reason
-        return "none"
+        return NO_DIGEST
 
 
 def joined_digest(digests: Iterable[str]) -> str:

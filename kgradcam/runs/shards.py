@@ -4,7 +4,7 @@ A part is computed from the plan alone, and written under a name that the plan d
 part may be computed again at any time, and by several workers at once: all write the same.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import PIL.Image
 
 from kgradcam import progress
 from kgradcam.data.dataset import Dataset
-from kgradcam.data.examples import NO_OBJECTS, Example, image_digest
+from kgradcam.data.examples import NO_DIGEST, NO_OBJECTS, Example
 from kgradcam.data.sources import data_folder, image_folder
 from kgradcam.errors import UserError, differences
 from kgradcam.models.own_layers import import_modules
@@ -121,10 +121,11 @@ class ShardWorker:
                     if self.plan.part_file(number).is_file():
                         continue
                     planned = self.plan.part(number)
-                    result = merged(list(self._explain(planned, advance)))
+                    digests: dict[int, str] = {}
+                    result = merged(list(self._explain(planned, digests, advance)))
                     if writing:
                         writing.result()
-                    writing = pool.submit(self._write, number, planned, result)
+                    writing = pool.submit(self._write, number, planned, digests, result)
                     computed += 1
                 if writing:
                     writing.result()
@@ -134,10 +135,14 @@ class ShardWorker:
         return computed
 
     def _explain(
-        self, planned: Sequence[tuple[Image, PlannedImage]], advance: Advance
+        self,
+        planned: Sequence[tuple[Image, PlannedImage]],
+        digests: dict[int, str],
+        advance: Advance,
     ) -> Iterator[BatchResult]:
-        """Yields the results of each batch of a part."""
-        dataset, configuration = self._dataset([each for _, each in planned]), self._configuration
+        """Yields the results of each batch of a part; adds the digests of its files."""
+        dataset = self._dataset([each for _, each in planned], digests)
+        configuration = self._configuration
         images = {
             example.index: image
             for example, (image, _) in zip(dataset.examples, planned, strict=True)
@@ -155,7 +160,7 @@ class ShardWorker:
             )
             advance(len(batch.examples) + len(batch.damaged))
 
-    def _dataset(self, planned: Sequence[PlannedImage]) -> Dataset:
+    def _dataset(self, planned: Sequence[PlannedImage], digests: dict[int, str]) -> Dataset:
         """The images of a part; their annotations are those that the classes come from."""
         first, records = 0, None
         positions = [each.record for each in planned if each.record is not None]
@@ -176,16 +181,20 @@ class ShardWorker:
                 )
             )
         dataset = self.plan.info.dataset
-        return Dataset(dataset.name, dataset.split, examples, records=records)
+        return Dataset(dataset.name, dataset.split, examples, records=records, digests=digests)
 
     def _write(
-        self, number: int, planned: Sequence[tuple[Image, PlannedImage]], result: BatchResult
+        self,
+        number: int,
+        planned: Sequence[tuple[Image, PlannedImage]],
+        digests: Mapping[int, str],
+        result: BatchResult,
     ) -> None:
-        paths = [self._path(each) for _, each in planned]
+        files = (i for i, (_, each) in enumerate(planned) if each.path is not None)
         fields = {
             **part_fields(result.images, result.skipped, result.heatmaps),
             "ids": [image.id for image, _ in planned],
-            "files": [image_digest(path) for path in paths if path],
+            "files": [digests.get(i, NO_DIGEST) for i in files],
             "layer": self._explainer.layer,
             "precision": self._explainer.precision,
             "determinism": determinism(),

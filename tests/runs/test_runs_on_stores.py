@@ -74,6 +74,31 @@ def test_a_run_on_a_store_has_the_bytes_of_a_local_one(
         assert not any(secret.encode() in content for secret in SECRETS)
 
 
+def test_a_plan_reads_the_headers_of_pictures_and_a_shard_each_picture_once(
+    configuration: Any, pets: TinyVoc, store: Store
+) -> None:
+    sizes = {}
+    for path in sorted((pets.root / "JPEGImages").iterdir()):
+        path.write_bytes(path.read_bytes() + bytes(200_000))  # what follows the image is ignored
+        sizes[path.name] = path.stat().st_size
+    remote = replace(configuration, dataset=store.upload(pets.root, "pets"))
+    folder = Path(f"{store.url}/run")
+
+    def read() -> dict[str, list[int]]:
+        sent, store.sent[:] = list(store.sent), []
+        found = [each for each in sent if each[0].startswith("GET") and each[0].endswith(".jpg")]
+        return {
+            name: [size for request, size in found if request.endswith(f"/{name}")]
+            for name in sorted({request.rpartition("/")[2] for request, _ in found})
+        }
+
+    read()
+    make_plan(remote, folder, 1)
+    assert read() == {f"{name}.jpg": [2**16] for name in "abcde"}
+    run_shard(read_plan(folder), 0)
+    assert read() == {f"{name}.jpg": [sizes[f"{name}.jpg"]] for name in "abce"}  # no object on d
+
+
 @pytest.mark.slow
 def test_a_damaged_part_is_removed_from_the_store_and_named(remote: Any, store: Store) -> None:
     folder = Path(f"{store.url}/run")
