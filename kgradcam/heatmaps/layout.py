@@ -97,13 +97,20 @@ def find_token_grid(flow: Dataflow, tokens: Any) -> TokenGrid | None:
     """Returns the grid of tokens `[batch, tokens, channels]`, or `None` where there is none.
 
     It is that of the last map which was flattened to tokens. Tokens that were joined since then,
-    as class and register tokens, belong to no place.
+    as class and register tokens, belong to no place. Tokens of several maps, as of the levels of a
+    pyramid, have no grid in common.
     """
     if tokens.shape.rank != 3:
         return None
     joined = []
     for operation in flow.before(tokens):
         if _joins_tokens(operation):
+            parts = flow.inputs(operation)
+            if (
+                len(parts) > 1
+                and sum(find_token_grid(flow, each) is not None for each in parts) > 1
+            ):
+                return None
             joined.append(operation)
         axes = _flattened(operation) if operation.type == "Reshape" else None
         # The heads of attention are no grid, though their sizes may look like one.

@@ -321,3 +321,18 @@ def test_a_sum_of_branches_is_a_feature_map() -> None:
     assert re.fullmatch(r"add(_\d+)?", cam.layer)
     expected = cam_of(keras.Model(inputs, summed), model.get_layer("head"), images)
     np.testing.assert_allclose(cam(images, classes=[0, 1, 2]).heatmaps, expected, atol=1e-6)
+
+
+def test_tokens_of_two_maps_have_no_grid_in_common() -> None:
+    """The levels of a pyramid as one sequence, as in detectors with deformable attention."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 12, 3))
+    fine = keras.layers.Conv2D(8, 4, strides=4, name="fine")(image)
+    coarse = keras.layers.Conv2D(8, 2, strides=2, padding="same", name="coarse")(fine)
+    rows = [keras.layers.Reshape((-1, 8))(each) for each in (fine, coarse)]
+    both = keras.layers.LayerNormalization(name="both")(keras.layers.concatenate(rows, axis=1))
+    model = keras.Model(image, keras.layers.Dense(3)(keras.layers.GlobalAveragePooling1D()(both)))
+    images = pictures(2, 16, 12, 3)
+    assert list_layers(model)[1].path == "fine"
+    assert GradCAM(model)(images, classes=[0]).heatmaps.shape == (2, 1, 4, 3)
+    assert GradCAM(model, layer="both")(images, classes=[0]).heatmaps.shape == (2, 1, 12 + 4)
