@@ -170,7 +170,7 @@ def open_regular(path: Path, limit: int = MAX_BYTES) -> io.BufferedReader:
     """Opens a regular file for reading, without waiting for a pipe or reading from a device.
 
     Args:
-        path: The file, of a user or of a stranger.
+        path: The file, trusted or not.
         limit: The maximum number of bytes.
 
     Returns:

@@ -16,10 +16,10 @@ _STDOUT = threading.RLock()
 
 @contextmanager
 def redirect_stdout(target: TextIO) -> Iterator[None]:
-    """Sends what a library prints to another stream, because stdout is for results.
+    """Sends the output of a library to another stream, because stdout is for results.
 
-    `sys.stdout` belongs to the whole process. Of two threads that redirect it at the same time,
-    the last to end would restore the stream of the other one for good, so they take turns.
+    `sys.stdout` belongs to the whole process, so threads take turns. Otherwise the last of two to
+    end would restore the stream of the other one.
 
     Args:
         target: The stream that replaces `sys.stdout` while the `with` block runs.

@@ -70,10 +70,10 @@ def place(path: Path | str) -> Path:
 
 @contextmanager
 def storage_errors(path: Path | str) -> Iterator[None]:
-    """Turns what the library of a store raises into a `StorageError` that names the URL.
+    """Turns exceptions of the library of a store into a `StorageError` that names the URL.
 
     Args:
-        path: What is read or written; errors of a local path stay as they are.
+        path: The file or URL in use; errors of a local path stay as they are.
 
     Raises:
         FileNotFoundError: There is no such object.
@@ -223,7 +223,7 @@ class Child(NamedTuple):
 
 
 def children(folder: Path) -> Iterator[Child]:
-    """Yields what is directly in a folder, in no order; on a store in one listing.
+    """Yields the files and folders directly in a folder, unordered; on a store in one listing.
 
     Raises:
         OSError: The folder cannot be read.

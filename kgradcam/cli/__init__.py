@@ -10,7 +10,7 @@ import sys
 def main() -> None:
     """Runs the command line."""
     try:
-        # Imported here, so that Ctrl-C meanwhile ends the command like Ctrl-C later.
+        # Imported here, so that Ctrl-C during the import has its exit code and message too.
         from kgradcam.cli.commands import app
         from kgradcam.cli.startup import run
 

@@ -41,7 +41,7 @@ def demo(
     out.mkdir(parents=True, exist_ok=True)
     configuration = Configuration(dataset=DEMO, classes=(CLASS_NAME,), model=EFFICIENTNET_LITE0)
     folder = out / "run"
-    # A demo that was killed goes on where it was.
+    # A demo that was killed resumes its run.
     if not force and (folder / "run.json").is_file() and _is_ours(Run(folder), configuration):
         run = Run(folder)
     else:

@@ -28,7 +28,7 @@ def export(
     min_precision: Annotated[
         float | None,
         typer.Option(
-            help="Instead: the score from which so many boxes are right at IoU 0.5, in --labelled.",
+            help="Instead of --min-score: share of right boxes at IoU 0.5, measured in --labelled.",
             min=0.0,
             max=1.0,
             show_default=False,

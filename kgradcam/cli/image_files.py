@@ -13,11 +13,11 @@ EXPLAINED = Path("explained")
 
 
 def find_images(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
-    """Returns the files that arguments stand for: files, folders of images, or globs.
+    """Returns the files of arguments: files, folders of images, or globs.
 
     Args:
-        arguments: Paths. A folder stands for its own images, sorted by name; a pattern such as
-            `photos/**/*.jpg` for the files that match. Each file counts once.
+        arguments: Paths. A folder means its own images, sorted by name; a pattern such as
+            `photos/**/*.jpg` means the files that match. Each file counts once.
         suffixes: The suffixes of images in a folder, lower case.
 
     Raises:

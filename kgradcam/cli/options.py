@@ -109,7 +109,7 @@ ImageSize = Annotated[
 Layout = Annotated[
     str | None,
     typer.Option(
-        help="Read --dataset so. Default: recognized by what is there.",
+        help="Layout of --dataset. Default: recognized by its files.",
         metavar="voc|coco|yolo|classes|images|list",
         show_default=False,
     ),

@@ -51,7 +51,7 @@ def _write_result(result: Any, out: Path) -> None:
 def require_absent(
     out: Path | None, force: bool, *inputs: Path | str | None, suffixes: Sequence[str] = ()
 ) -> None:
-    """Fails early if --out cannot be written, or would replace what must stay.
+    """Fails early if --out cannot be written, or would replace a file that must stay.
 
     Args:
         out: The file or folder to write, if any.

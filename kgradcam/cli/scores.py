@@ -1,4 +1,4 @@
-"""`kgradcam scores`: how many boxes of a labelled run are right from which score on."""
+"""`kgradcam scores`: the precision and recall of the boxes above each score."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +19,7 @@ def scores(
     min_precision: Annotated[
         float | None,
         typer.Option(
-            help="Print the lowest score from which so many boxes are right.",
+            help="Print only the lowest score whose boxes have this precision.",
             min=0.0,
             max=1.0,
             show_default=False,

@@ -67,7 +67,7 @@ BeamOptions = Annotated[
     ),
 ]
 
-_SECONDS = 0.5  # between two looks at what is finished
+_SECONDS = 0.5  # between two checks for finished parts
 
 
 def require_fitting(
@@ -145,7 +145,7 @@ def write_plan(
 
 
 def compute_shard(folder: Path, shard: str, as_json: bool, **options: Any) -> None:
-    """Computes a shard of a planned run; of a merged one there is nothing to do."""
+    """Computes a shard of a planned run; a no-op if the run is merged already."""
     from kgradcam.runs.plan import is_merged, read_plan
     from kgradcam.runs.shards import run_shard
 
@@ -228,7 +228,7 @@ def run_in_workers(
 ) -> "Run":
     """Computes a planned run in processes of this machine, and merges it.
 
-    A worker that ends early is no failure as long as another one does its parts.
+    A worker may end early, as long as others compute its parts.
 
     Args:
         folder: The run folder to be.

@@ -121,7 +121,7 @@ def _open_closed_streams() -> None:
 
 
 def _discard_stdout() -> None:
-    """Drops what cannot be written, which Python would try again at its exit."""
+    """Discards unwritten output, which Python would try to write again at its exit."""
     try:
         sys.stdout.flush()
     except OSError:

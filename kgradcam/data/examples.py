@@ -147,7 +147,7 @@ def image_digest(path: Path) -> str:
 
 
 def joined_digest(digests: Iterable[str]) -> str:
-    """Returns the digest of many files from theirs."""
+    """Returns one digest of the digests of many files."""
     digest = hashlib.sha256()
     for each in digests:
         digest.update(each.encode())

@@ -42,8 +42,7 @@ SUFFIXES = (
 )
 """The suffixes of image files that can be decoded, lower case; the most common first."""
 MAX_IMAGE_BYTES = 2**30
-"""Encoded images have at most so many bytes. Pillow's limit of pixels, as RGBA in 16 bits, has 0.7
-GB."""
+"""The largest encoded image. As many pixels as Pillow allows, as RGBA in 16 bits, have 0.7 GB."""
 _DRAFT = 2
 """Times the target size that a JPEG is decoded to at least."""
 Size = int | tuple[int, ...]

@@ -1,4 +1,4 @@
-"""The layouts of a dataset on disk, recognized by what is there, in this order.
+"""The layouts of a dataset on disk, recognized by their files, in this order.
 
 To add one: its splits by name, empty if the place has another layout, and a reader of a split.
 """
@@ -88,7 +88,7 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
         if layout.splits(root):
             return layout
     if root.is_dir():
-        VocFolder(root)  # raises with what a folder in VOC layout lacks
+        VocFolder(root)  # raises, and names the missing folder
     raise UserError(
         f"{root} has no known layout: {', '.join(each.description for each in LAYOUTS.values())}."
     )

@@ -1,4 +1,4 @@
-"""The names of datasets that are no folders, and what pictures call a dataset."""
+"""The names of datasets: of those that are no folders, and short ones for pictures."""
 
 from pathlib import Path
 

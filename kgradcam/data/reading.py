@@ -1,4 +1,4 @@
-"""What layouts share: a place on disk, and the parallel reading of image headers."""
+"""Shared by the layouts: a place on disk, and the parallel reading of image headers."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass

@@ -14,11 +14,11 @@ SPLIT_NAMES = ("train", "training", "test", "testing", *_VALIDATION)
 
 
 def choose_split(splits: Sequence[str], wanted: str | None, place: object) -> str:
-    """Returns the split that is meant.
+    """Returns the name of a split in the spelling of its dataset.
 
     Args:
         splits: The splits of a dataset.
-        wanted: The split asked for; `"validation"`, `"valid"` and `"val"` are one. Default:
+        wanted: The requested split; `"validation"`, `"valid"` and `"val"` are one. Default:
             `"test"`, else `"all"`, else the only one.
         place: The dataset, for the message.
 

@@ -1,7 +1,7 @@
 """Datasets through tensorflow-datasets: read, or downloaded and prepared.
 
-Objects come from the first sequence of boxes of a dataset, else from its single box and label, else
-from its label, which annotates the image without a box. VOC counts pixels from 1.
+Objects come from the first sequence of boxes of a dataset, or from its single box and label. A
+label alone annotates the image without a box. VOC counts pixels from 1.
 """
 
 import contextlib

@@ -130,7 +130,7 @@ class VocFolder:
         """
         try:
             lines = read_lines(path)
-        except UserError:  # reported if the list is asked for
+        except UserError:  # reported if the list is requested
             return False
         if "_" not in path.stem or not lines:
             return False

@@ -1,4 +1,4 @@
-"""Boxes of a run against what people corrected: images by file name, classes by name."""
+"""Boxes of a run against corrected ones: images match by file name, classes by name."""
 
 import re
 from collections.abc import Callable

@@ -24,7 +24,7 @@ from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, GroundTruth
 
 HALF_A_CURVE = 5000
-"""A curve of more than twice as many boxes has so many first ones, and so many of equal distance"""
+"""A curve of over twice as many boxes keeps the first ones, and as many at equal distances."""
 
 
 def evaluate_run(

@@ -1,6 +1,6 @@
 """Tests of explanations: whether a model looks at its objects, and at no shortcut.
 
-All is measured on the stored heatmaps of a run; no model is needed.
+The measures use the stored heatmaps of a run; no model is needed.
 """
 
 import math
@@ -211,7 +211,7 @@ def to_junit(verdicts: list[Verdict], suite: str) -> str:
 
 def _failure(measure: str, value: float, limit: float) -> str | None:
     if math.isnan(value):
-        return f"{measure} is undefined: no picture has what it measures."
+        return f"{measure} is undefined: no heatmap has a value of it."
     if measure in HIGH_IS_GOOD and value < limit:
         return f"{measure} is {value:.3f}, below {limit:.3f}."
     if measure in LOW_IS_GOOD and value > limit:

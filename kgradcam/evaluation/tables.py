@@ -132,7 +132,7 @@ def _groups(rows: Sequence[Row]) -> list[tuple[dict[float | None, Row], int]]:
 
 
 def _values(group: dict[float | None, Row]) -> list[str]:
-    """What a line shows beside its option, as text: NaN equals NaN."""
+    """The values of a line, without its option, as text: there NaN equals NaN."""
     return [f"{dict(row.measures)} {dict(row.counts)}" for row in group.values()]
 
 

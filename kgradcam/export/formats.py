@@ -30,7 +30,7 @@ class Format(NamedTuple):
     """A format.
 
     Attributes:
-        write: Writes the labels into a folder. The prefix is what precedes names of images.
+        write: Writes the labels into a folder. The prefix precedes the names of images.
         images: The folder of the images in it.
         prefix: The default prefix.
     """

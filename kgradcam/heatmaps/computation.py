@@ -1,4 +1,4 @@
-"""What an explainer computes: a function of images, classes and the weights of a model.
+"""The computation of an explainer: a function of images, classes and the weights of a model.
 
 `GradCAM` compiles it as it is, `FrozenExplainer` with the weights as constants.
 """
@@ -21,7 +21,7 @@ Method = Callable[[ForwardPass], Any]
 
 
 class TraceRecord(NamedTuple):
-    """What a trace has found out about the model.
+    """The properties of the model that a trace has found.
 
     Attributes:
         layer: The path of the explained layer, or of each.
@@ -45,8 +45,8 @@ class TraceRecord(NamedTuple):
 class Computation:
     """The parameters of `GradCAM`, and the two functions that they define.
 
-    Both functions take symbolic inputs of the model and groups of outputs, int32 (see `Score`), and
-    return tensors with the batch first, and the record of their trace.
+    Both functions take symbolic inputs of the model and groups of outputs, int32 (see `Score`).
+    They return tensors with the batch first, and the record of their trace.
     """
 
     model: keras.Model

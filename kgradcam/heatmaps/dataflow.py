@@ -36,7 +36,7 @@ class Dataflow:
 
         Args:
             inputs: The symbolic inputs of a model, in any structure.
-            scores: What is computed from them, in any structure.
+            scores: Symbolic tensors computed from them, in any structure.
         """
         roots, ends = _tensors(inputs), _tensors(scores)
         order = roots[0].graph.get_operations()
@@ -90,8 +90,8 @@ class Dataflow:
     def through_all(self, maps: Iterable[Any]) -> set[str]:
         """Returns the names of operations that every value passes on its way to the scores.
 
-        In a residual network these are the sums and what follows them, not the branches. Inputs
-        that are never part of a map, as a vector of metadata, do not count.
+        In a residual network these are the sums and the operations after them, not the branches.
+        Inputs that are never part of a map, as a vector of metadata, do not count.
 
         Args:
             maps: The outputs that are maps over places.
@@ -137,8 +137,8 @@ class Dataflow:
     def per_head(self) -> set[str]:
         """The names of operations inside attention, `[batch, heads, tokens, channels]`.
 
-        They are what enters and leaves a product of two tensors that both depend on the input, up
-        to operations that only rearrange or scale it.
+        They are the operands and the result of a product of two tensors that both depend on the
+        input, and operations between them that only rearrange or scale.
         """
         rearranging = ("Reshape", "Transpose", "Softmax", "StridedSlice", "Unpack", "Split")
         passing = (*rearranging, "Mul", "RealDiv", "AddV2", "BiasAdd", "Einsum", "Cast", "Identity")

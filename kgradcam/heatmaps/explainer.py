@@ -1,4 +1,4 @@
-"""What live and frozen explainers share: the call, its checks, and its result."""
+"""The base of live and frozen explainers: the call, its checks, and its result."""
 
 import logging
 from abc import ABC, abstractmethod

@@ -1,8 +1,8 @@
 """One forward pass of a model, as an object: inputs, feature maps, scores, gradients, another pass.
 
 A `tf.GradientTape` starts at the explained layer, at the moment when its feature maps exist. So it
-records what follows the layer and nothing before it: tracing stays fast, and a backward pass ends
-at the layer. The default layer is chosen from the graph of the whole model. The latest map is the
+records only the operations after the layer: tracing stays fast, and a backward pass ends at the
+layer. The default layer is chosen from the graph of the whole model. The latest map is the
 likely choice, so its tape is kept; if another map is chosen, the model is traced again.
 """
 
@@ -146,7 +146,7 @@ class ForwardPass:
 
         Args:
             inputs: Other inputs. Default: the same.
-            feature_maps: float32, the shape of `feature_maps`: what the layer outputs this time.
+            feature_maps: float32, the shape of `feature_maps`, which replace the layer's output.
         """
         if feature_maps is not None and not isinstance(self.call.layer, keras.Operation):
             raise UserError(

@@ -2,7 +2,7 @@
 
 The cells of a layer tile the part of the image that the network saw. With padding this is the whole
 image, on whichever side the padding lies: a trained network has corrected the shift of its padding.
-What a convolution without padding cuts off has no cells, and no training brings it back.
+A border that a convolution without padding cuts off has no cells, whatever the training.
 `docs/localization.md` has the measurements.
 """
 
@@ -69,7 +69,7 @@ def extent_of(feature_maps: Any, inputs: Any) -> Any:
 def _tiled_range(windows: list[_Window], size: Any, cells: Any) -> tuple[Any, Any]:
     """The ends of the part of an axis that the cells tile, in fractions of its size.
 
-    In n steps of stride s a window reads its input at n * s cells, which its n cells stand for. If
+    In n steps of stride s a window reads its input at n * s cells, which its n cells represent. If
     the input has more, the kernel extends (kernel_size - s) / 2 cells beyond them at the start,
     less the padding there; these are lost, and the rest at the end.
     """

@@ -4,7 +4,7 @@ Each ReLU passes a gradient back only where the gradient is positive and the ReL
 that are parts of other activations have their ordinary gradient. ReLUs occur anywhere in a model,
 also in functions that are no Keras layers, so the gradient is replaced by operation type.
 TensorFlow has one way to do so, `gradient_override_map` of a graph, and only
-`tf.compat.v1.gradients` heeds it without side effects: tapes ignore it, and `tf.gradients` ties
+`tf.compat.v1.gradients` applies it without side effects: tapes ignore it, and `tf.gradients` ties
 operations to devices by name, across replicas. `test_guided_grad_cam_by_hand` in
 `tests/heatmaps/test_guided_backpropagation.py` fails if a TensorFlow release changes this.
 """

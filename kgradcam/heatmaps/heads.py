@@ -1,7 +1,8 @@
 """The head of a classifier: its logits where the trace proves them, and its probabilities.
 
 A symbolic tensor has a reference to the operation that computed it. So a softmax or sigmoid is
-found wherever it is written: as an argument of a layer, as a layer, as a function call, or by hand.
+found wherever it is written: as an argument of a layer, as a layer, as a function call, or as
+arithmetic.
 """
 
 import math
@@ -118,7 +119,7 @@ def _constant_operand(tensor: Any) -> tuple[Any, float] | None:
 
 
 def _guarded(tensor: Any) -> Any:
-    """What a clip to about [0, 1], or one of its sides, is applied to; else `None`."""
+    """The operand of a clip to about [0, 1], or of one of its sides; else `None`."""
     operation = tensor.op
     if operation.type not in ("ClipByValue", "Minimum", "Maximum"):
         return None

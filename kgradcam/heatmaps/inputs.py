@@ -1,4 +1,4 @@
-"""The inputs of a model: what their specs are, and whether a batch of images fits them."""
+"""The inputs of a model: their specs, and whether a batch of images fits them."""
 
 import os
 from typing import Any
@@ -130,7 +130,7 @@ def _one_input(images: Any, spec: Any) -> Any:
 
 
 def _as_array(values: Any) -> Any:
-    """An array of numbers, of what NumPy or TensorFlow converts."""
+    """An array of numbers, from anything that NumPy or TensorFlow converts."""
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.dtype.kind not in "biuf" and array.dtype != tf.bfloat16.as_numpy_dtype:
         raise UserError(
@@ -168,7 +168,7 @@ def _described(values: Any) -> str:
 
 
 def own_preprocess(model: Any) -> Any:
-    """Returns what `predict` of a KerasHub task applies to images, or `None` for other models."""
+    """Returns the preprocessing in `predict` of a KerasHub task, or `None` for other models."""
     is_task = hasattr(model, "preprocess_samples")
     return getattr(model, "preprocessor", None) if is_task else None
 
@@ -177,7 +177,7 @@ def check_model(model: Any) -> None:
     """Checks that an object is a Keras 3 model.
 
     Raises:
-        UserError: It is something else; the message names what it is and how to convert it.
+        UserError: It is something else; the message names its type and how to convert it.
     """
     if isinstance(model, keras.Model):
         return

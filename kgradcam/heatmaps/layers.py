@@ -1,4 +1,4 @@
-"""Which layers a model calls, in what order, with what feature maps.
+"""The layer calls of a model, in order, with their feature maps.
 
 Keras models are graphs, nests of graphs, or plain Python. In all of them every layer runs through
 `keras.Operation.__call__`. `record_calls` wraps that method while the model is traced, so it finds

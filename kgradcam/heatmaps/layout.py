@@ -113,7 +113,7 @@ def find_token_grid(flow: Dataflow, tokens: Any) -> TokenGrid | None:
                 return None
             joined.append(operation)
         axes = _flattened(operation) if operation.type == "Reshape" else None
-        # The heads of attention are no grid, though their sizes may look like one.
+        # The heads of attention are no grid, though their sizes may be those of one.
         if axes is None or operation.inputs[0].op.name in flow.per_head:
             continue
         patches = operation.inputs[0]

@@ -1,4 +1,4 @@
-"""What follows a tensor of the trace, where it is linear: one matrix for all classes."""
+"""A linear head as one matrix: from a tensor of the trace to the scores of all classes."""
 
 from typing import Any
 

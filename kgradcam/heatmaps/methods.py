@@ -40,7 +40,7 @@ def cam(forward: ForwardPass) -> Any:
     """CAM (Zhou et al., CVPR 2016, equation 2): sum over k of w_k A^k.
 
     The model must end in a global average pooling of the layer and one linear layer, dense or a
-    1x1 convolution, whose weights for the class are w_k. There Grad-CAM is CAM divided by the
+    1x1 convolution. Its weights for the class are w_k. There Grad-CAM is CAM divided by the
     number of places; Grad-CAM also explains any other model.
     """
     if forward.scored.head is None or not _ends_in_pooling_and_one_linear_layer(forward):

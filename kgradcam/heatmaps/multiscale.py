@@ -17,7 +17,7 @@ from kgradcam.heatmaps.scores import Scored
 
 
 class View(NamedTuple):
-    """What one forward pass yields: symbolic tensors and the layer calls behind them.
+    """The results of one forward pass: symbolic tensors and the layer calls behind them.
 
     Attributes:
         heatmaps: float32 `[classes, batch, height, width]`, after the ReLU.

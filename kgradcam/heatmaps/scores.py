@@ -1,4 +1,4 @@
-"""What is explained: the score of a class, before the head's softmax or sigmoid."""
+"""The explained scores: of classes, before the head's softmax or sigmoid, or of a function."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -91,7 +91,7 @@ class Scored(NamedTuple):
 
 @dataclass(frozen=True)
 class Score:
-    """What is explained of a model's outputs: classes, or the values of a function.
+    """The definition of the explained scores: classes of a model's output, or a function.
 
     Attributes:
         output: Which of several outputs holds the classes, by name or index.

@@ -1,4 +1,4 @@
-"""The traces of a live explainer: with sizes that its model can bear, held to the model's outputs.
+"""The traces of a live explainer, for the sizes that its model allows; checked by its outputs.
 
 A trace with unknown sizes serves every batch. Some models need known ones: a bilinear UpSampling2D,
 `y.shape[1]` in `call`, a fixed number of frames. Those are traced once for each size.
@@ -230,7 +230,7 @@ class LiveTraces:
     def _difference(self, inputs: Any, outputs: list[Any], run: Callable[[], Any]) -> float:
         """Returns how far outputs of the trace are from the model's, in parts of the largest.
 
-        `run` runs the trace again, in case that a thread trains the model meanwhile.
+        `run` runs the trace again, in case another thread is training the model.
         """
         if not outputs:
             return 0.0

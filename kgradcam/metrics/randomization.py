@@ -26,7 +26,7 @@ def randomization_correlation(
     """Measures how heatmaps change with the weights (Adebayo et al., NeurIPS 2018).
 
     Shuffles the entries of each weight of the model, and restores them at the end. No other thread
-    should use the model meanwhile.
+    may use the model until then.
 
     Args:
         explainer: The explainer of the heatmaps.

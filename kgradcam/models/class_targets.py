@@ -20,7 +20,7 @@ _RANGE = re.compile(r"(\d+)\s*-\s*(\d+)")
 def parse_target(text: str, class_names: Sequence[str] | None, class_count: int) -> Target:
     """Parses a target: the outputs of a model that together represent one class.
 
-    A text that is exactly the name of an output stands for that output, even if it could be read
+    A text that is exactly the name of an output means that output, even if it could be read
     otherwise: `"2"`, `"0-2"`, `"dog, big"`. The same holds for each part of a list.
 
     Args:
@@ -82,7 +82,7 @@ def _outputs_named(name: str, class_names: Sequence[str] | None) -> tuple[int, .
 
 
 def _to_index(digits: str, class_count: int) -> int:
-    """Returns the number, or `class_count` if it has so many digits that no model has the class."""
+    """Returns the number, or `class_count`, which is out of range, for ten digits or more."""
     return int(digits) if len(digits) < 10 else class_count
 
 
@@ -125,7 +125,7 @@ def dataset_targets(
 ) -> dict[str, Target]:
     """Parses class options: the classes of a dataset to detect, with the outputs for each.
 
-    An option that is exactly the name of a class of the dataset stands for that class, even if it
+    An option that is exactly the name of a class of the dataset means that class, even if it
     holds `=`. Otherwise the longest such name before a `=` counts.
 
     Args:

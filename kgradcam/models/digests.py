@@ -1,4 +1,4 @@
-"""Digests of a model, which show whether an interrupted computation goes on with the same one."""
+"""Digests of a model, so that an interrupted run resumes with the same one only."""
 
 import hashlib
 import json

@@ -62,10 +62,10 @@ VOC_GROUPS = {
     # steam locomotive, streetcar
     "tvmonitor": _group(664, 782, 851),  # monitor, screen, television
 }
-"""The ImageNet class indices that match each VOC class."""
+"""The ImageNet class indices that match each VOC class.
 
-PROXY_CLASSES = frozenset({"chair", "cow", "person", "pottedplant"})
-"""VOC classes that ImageNet lacks. Their groups hold the nearest classes, so heatmaps are poor."""
+ImageNet lacks chair, cow, person and pottedplant: of these it has the nearest, with poor heatmaps.
+"""
 
 _BY_NAME = {name.lower(): index for index, name in enumerate(CLASS_NAMES)}
 _BY_LEMMA: defaultdict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Decides which objects the configuration of a stranger's Keras model may describe.
+"""Decides which objects the configuration of an untrusted Keras model may describe.
 
 Keras turns each dict with a `class_name` into an object. The name may resolve to a function as well
 as to a class, and Keras calls each layer with arguments from the file. A function in the place of a
@@ -141,7 +141,7 @@ def _descriptions(content: Any) -> Iterator[dict[str, Any]]:
 
 
 def _refusal(description: dict[str, Any], legacy: bool) -> str | None:
-    """Returns what the described object is if it is not admitted, else `None`."""
+    """Returns a description of the object if it is not admitted, else `None`."""
     name, module = str(description["class_name"]), str(description.get("module"))
     nodes = description.get("inbound_nodes")
     if legacy and "module" not in description:

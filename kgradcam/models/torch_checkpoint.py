@@ -173,7 +173,7 @@ def _load_pickle(stream: io.BytesIO) -> Any:
     """Loads the next pickle of a stream."""
     start, size = stream.tell(), len(stream.getbuffer())
     try:
-        # The unpickler allocates what an opcode claims; the scan compares claims with the stream.
+        # The unpickler allocates the size that an opcode declares: the stream must be as large.
         for opcode, argument, _ in pickletools.genops(stream):
             if opcode.name.endswith("PUT") and isinstance(argument, int) and argument > size:
                 raise UserError(f"its pickle has a memo entry {argument:,}.")

@@ -1,4 +1,4 @@
-"""What the page of `kgradcam explore` shows: the heat and the boxes of a choice, from caches."""
+"""The state behind the page of `kgradcam explore`: heat and boxes of a choice, from caches."""
 
 import json
 import math
@@ -42,7 +42,7 @@ Source = Path | int
 
 @dataclass(frozen=True, eq=False)
 class Photograph:
-    """A picture that was read, with what the model makes of it.
+    """A picture that was read, with the outputs of the model.
 
     Attributes:
         name: The name of its file.
@@ -63,7 +63,7 @@ class Photograph:
 
 @dataclass(frozen=True)
 class Choice:
-    """What is explained, and how.
+    """The options of an explanation.
 
     Attributes:
         target: The position of a target of the explorer. Default: the top class of the picture.
@@ -82,7 +82,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class View:
-    """What the page shows of a choice.
+    """The results that the page shows for a choice.
 
     Attributes:
         photograph: The picture.
@@ -110,7 +110,7 @@ class View:
 
 
 class Explorer:
-    """Explains pictures by one model, and keeps what another choice can use again.
+    """Explains pictures by one model, and caches results that another choice can use again.
 
     A new threshold or opacity runs no model. The top classes of a picture share one pass, except
     for the methods of `COSTLY`.
@@ -146,7 +146,7 @@ class Explorer:
         self._probabilities(as_input(grey, classifier))
 
     def view(self, source: Source, choice: Choice) -> View:
-        """Returns what the page shows of an image.
+        """Returns the results that the page shows for an image.
 
         Raises:
             UserError: The image cannot be read, or the method or layer does not fit the model.

@@ -1,7 +1,7 @@
 """The page of `kgradcam explore`: the widgets of Gradio around an `Explorer`, and their server.
 
 The page makes no request to another host. Gradio's telemetry, its links and its history of runs are
-switched off, and a content security policy forbids what a later version might add.
+switched off, and a content security policy forbids requests that a later version might add.
 """
 
 import html

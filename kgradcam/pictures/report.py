@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_CHECKED = 10_000
-"""Where heat lies is measured on so many heatmaps; each takes some milliseconds."""
+"""The most heatmaps on which the place of heat is measured; each takes some milliseconds."""
 
 
 def build_report(

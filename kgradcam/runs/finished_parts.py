@@ -1,7 +1,7 @@
 """Reads and writes the finished parts of a run.
 
-A part is a JSON file with the images, the reasons why others were skipped, the number of heatmaps,
-the boxes for each threshold, and a digest of all this and of the part's heatmap file.
+A part is a JSON file: its images, the reasons why others were skipped, the number of heatmaps, and
+the boxes for each threshold. A digest covers all this and the heatmap file of the part.
 """
 
 import hashlib

@@ -70,14 +70,14 @@ def put_in_place(run: Path, folder: Path) -> None:
         partial = partial_folder(folder)
         write_atomically(partial / _MARK, file_digest(run / "run.json"))
         if exchange(run, folder):
-            move(run, partial / _REPLACED)  # else the hidden folder looks like an interrupted run
+            move(run, partial / _REPLACED)  # else it would count as an interrupted run
             return
         move(folder, partial / _REPLACED)
     move(run, folder)
 
 
 def recover(folder: Path) -> bool:
-    """Corrects what a kill within `put_in_place` left.
+    """Completes or undoes a `put_in_place` that was killed.
 
     Args:
         folder: The run folder; its lock is held.

@@ -1,4 +1,4 @@
-"""The content of `run.json`: how a run was made, and what it holds."""
+"""The content of `run.json`: the options, model, dataset and counts of a run."""
 
 import json
 import math
@@ -48,7 +48,7 @@ class ModelInfo:
         parameters: The number of parameters.
         architecture: A hash of the layers and their connections.
         digest: A hash of the weights.
-        outputs: For each class the model's outputs that stand for it; see `Target`.
+        outputs: The model's outputs for each class; see `Target`.
     """
 
     name: str

@@ -1,8 +1,8 @@
 """Writes a run folder part by part, so that an interrupted run can be resumed.
 
 `partial_run` describes the folder. A part exists from the moment when its file in `parts/` does,
-which is written last. Parts end with a batch. So a resumed run sees the same batches as one without
-interruption, and ends in the same bytes. `unfinished_part` saves what is not a part yet.
+which is written last. Parts end with a batch. So a resumed run has the same batches as one without
+interruption, and the same bytes. `unfinished_part` saves the batches after the last part.
 """
 
 import contextlib
@@ -46,7 +46,7 @@ from kgradcam.runs.unfinished_part import (
 from kgradcam.runs.whole_run import digests
 
 PART = 256
-"""A part ends with the batch in which it has so many images.
+"""A part ends with the batch in which it reaches this number of images.
 
 So parts are known before any model runs: `--shards` needs that. A part has no more heatmaps than
 fit into memory, as long as an image has a few classes.
@@ -104,7 +104,7 @@ class RunWriter:
         self._configuration = info.configuration
         if (self._partial / "start.json").is_file():
             self.require_same(info.to_json())
-            # What write_atomically was writing when the process was killed.
+            # The temporary files of write_atomically when the process was killed.
             for half_written in self._partial.rglob(".*"):
                 half_written.unlink()
                 self._report(f"Removed {half_written}, which a killed process left incomplete.")
@@ -154,7 +154,7 @@ class RunWriter:
             self._save()
 
     def end_parts(self) -> None:
-        """Writes what was added since the last part, and waits until it is on the disk."""
+        """Writes the results since the last part, and waits until they are on the disk."""
         if self._batches:
             self._end_part()
         if self._writing:
@@ -211,13 +211,13 @@ class RunWriter:
         return Run(self.folder)
 
     def close(self) -> None:
-        """Waits for the writing thread, and saves what is not a part yet."""
+        """Waits for the writing thread, and saves the batches after the last part."""
         self._pool.shutdown()
         with contextlib.suppress(OSError):  # a full disk has already ended the run
             self._save()
 
     def clear(self) -> bool:
-        """Removes what an earlier run left in the hidden folder; returns whether there was any."""
+        """Removes leftovers of an earlier run; returns whether there were any."""
         leftovers = [each for each in self._partial.iterdir() if each.name != "lock"]
         for each in leftovers:
             if each.is_dir() and not each.is_symlink():

@@ -67,7 +67,7 @@ def read_voc_ground_truth(root: Path, split: str | None = None) -> GroundTruth:
 
 
 def voc_result_files(path: Path) -> list[Path]:
-    """Returns the files of detections that a path stands for: itself, or those of a folder.
+    """Returns the files of detections of a path: itself, or those in a folder.
 
     Raises:
         UserError: The folder holds none.

@@ -1,4 +1,4 @@
-"""The card of an export: what it is made of, and what its numbers mean."""
+"""The card of an export: its origin, and the meaning of its numbers."""
 
 import json
 import platform
@@ -42,7 +42,7 @@ def describe_signatures(signatures: dict[str, Any]) -> dict[str, Any]:
 
 
 def write_card(folder: Path, card: dict[str, Any]) -> None:
-    """Writes `card.json` and `card.md`, with the versions of what made the export.
+    """Writes `card.json` and `card.md`, with the versions of the libraries.
 
     Args:
         folder: The folder of the SavedModel.

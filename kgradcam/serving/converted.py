@@ -128,7 +128,7 @@ def _write_tfjs(function: Any, folder: Path) -> None:
     program = shutil.which(_TFJS_CONVERTER)
     if program is None:
         raise UserError(
-            f"tfjs needs the program {_TFJS_CONVERTER} of the package tensorflowjs, which wants an "
+            f"tfjs needs the program {_TFJS_CONVERTER} of the package tensorflowjs, which needs an "
             "environment of its own: docs/serving.md describes it. Put the program on PATH."
         )
     with _saved_model(function) as source, new_folder(folder) as target:

@@ -1,4 +1,4 @@
-"""What every export requires: a free place, and a model whose input is known."""
+"""The requirements of every export: a free place, and a model whose input is known."""
 
 import shutil
 from collections.abc import Iterator

@@ -33,8 +33,8 @@ def image_labels(
         class_names: The classes.
 
     Returns:
-        float32 `[images, classes]`: 1 with at least one object that is not difficult or a
-        label without box, `UNKNOWN` with difficult objects only, 0 without objects of the class.
+        float32 `[images, classes]`: 1 with a label without box, or an object that is not
+        difficult; `UNKNOWN` with difficult objects only; 0 without objects of the class.
     """
     labels = np.zeros((len(examples), len(class_names)), np.float32)
     columns = {name: column for column, name in enumerate(class_names)}

@@ -27,7 +27,7 @@ FEW = 5
 
 
 class FixedPictures(NamedTuple):
-    """Validation images to look at again and again during a training.
+    """Validation images whose heatmaps are drawn again and again during a training.
 
     Attributes:
         images: float32 `[images, size, size, 3]`, RGB in [0, 255].
@@ -122,7 +122,7 @@ class TrainingData:
         )
 
     def digests(self) -> dict[str, Any]:
-        """Returns what a resumed training compares: classes, and digests of images and labels.
+        """Returns the classes and digests of images and labels, which a resumed training compares.
 
         A digest of images covers the bytes of files. Prepared tensorflow-datasets are not read.
         """

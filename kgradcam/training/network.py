@@ -55,9 +55,9 @@ def build_network(
         class_count: Number of classes.
         last_layer: The layer whose feature maps are pooled. Default: the last one with height and
             width.
-        dilation: Whether the last feature maps become twice as high and wide: the last strides
-            become 1, and the convolutions after them are dilated by 2, so that their receptive
-            fields stay as trained (Yu et al., Dilated Residual Networks, CVPR 2017, section 2).
+        dilation: Whether the last feature maps become twice as high and wide. The last strides
+            become 1. The convolutions after them are dilated by 2, which keeps their receptive
+            fields (Yu et al., Dilated Residual Networks, CVPR 2017, section 2).
         missing: Layers of the backbone without pretrained weights. All layers after the first of
             them are fresh too, because their weights belong to other inputs.
         frozen_until: The last layer that is never trained. Default: none.

@@ -69,9 +69,9 @@ def train(
         The card, see `models.model_card`.
 
     Raises:
-        UserError: The configuration names something that does not exist or does not fit, the
-            folder exists, another process trains in it, there is nothing to resume, the data or
-            the backbone of a resumed training changed, or the loss is not finite.
+        UserError: The configuration is wrong. The folder exists, another process trains in it, or
+            it has nothing to resume. The data or the backbone of a resumed training changed. The
+            loss is not finite.
     """
     begin = time.monotonic()
     with open_folder(folder, force, resume, report) as files, all_gpus().scope():

@@ -109,7 +109,7 @@ def test_limits_hold_for_the_mean_or_for_each_class() -> None:
 
 def test_a_measure_that_is_undefined_fails() -> None:
     (verdict,) = hold_to_limits(checked(cat=(math.nan, 0.1)), {"energy": 0})
-    assert verdict.failure == "energy is undefined: no picture has what it measures."
+    assert verdict.failure == "energy is undefined: no heatmap has a value of it."
 
 
 def test_a_baseline_bounds_every_measure() -> None:
