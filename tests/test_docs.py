@@ -13,6 +13,7 @@ import PIL.Image
 import pytest
 
 from kgradcam import GradCAM, list_layers
+from kgradcam.cli.commands import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
@@ -124,6 +125,20 @@ def test_links_lead_somewhere() -> None:
     for page in [*PAGES, ROOT / "README.md"]:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text("utf-8")):
             assert target.startswith("https://") or (page.parent / target).exists(), target
+
+
+def test_the_lists_of_pages_commands_and_rooms_are_complete() -> None:
+    index, commands, rooms = (
+        (ROOT / "docs" / name).read_text("utf-8")
+        for name in ("index.md", "command.md", "development.md")
+    )
+    linked = set(re.findall(r"\]\((\w+\.md)\)", index))
+    assert linked == {page.name for page in PAGES} - {"index.md"}
+    cells = re.findall(r"^\| (`.*?) \|", commands.partition("| exit code")[0], re.MULTILINE)
+    names = {each.callback.__name__.replace("_", "-") for each in app.registered_commands}
+    assert set(re.findall(r"`([\w-]+)`", " ".join(cells))) == names
+    folders = {path.parent.name for path in ROOT.glob("kgradcam/*/__init__.py")}
+    assert set(re.findall(r"^\| `(\w+)/` \|", rooms, re.MULTILINE)) - {"kgradcam"} == folders
 
 
 def test_every_promise_names_a_test_that_exists() -> None:
