@@ -86,7 +86,8 @@ def names_of_outputs(
     """Returns the names of outputs; of one unit its two sides, the positive one first.
 
     Args:
-        class_names: Names as users give them; two of one unit, that of label 0 first.
+        class_names: Names as users give them; of one unit two, that of label 0 first, or that of
+            label 1 alone.
         class_count: The number of outputs of the model.
         two_sided: Whether the model has one unit, whose sides are classes.
 
@@ -96,7 +97,7 @@ def names_of_outputs(
     names = tuple(class_names or ())
     if two_sided and len(names) < 3:
         # The unit is the probability of label 1, the second name.
-        return (*reversed(names), *SIDES[len(names) :])
+        return (*names, f"not {names[0]}") if len(names) == 1 else (*reversed(names),) or SIDES
     if names and class_count and len(names) != class_count:
         raise UserError(
             f"class_names must have a name for each of the {class_count} classes. "
@@ -136,7 +137,7 @@ def _indices(target: Any, class_count: int, names: Sequence[str]) -> list[int]:
     """The indices of a class or a group."""
     members = [target] if isinstance(target, str) or not np.ndim(target) else list(target)
     indices = np.asarray(
-        [_named(each, names) if isinstance(each, str) else each for each in members]
+        [_named(each, names, class_count) if isinstance(each, str) else each for each in members]
     )
     if indices.ndim != 1 or not indices.size or not np.issubdtype(indices.dtype, np.integer):
         raise UserError(
@@ -159,8 +160,10 @@ def _is_row_of_two(members: list[Any], class_count: int) -> bool:
     return class_count == 2 and len(members) == 2 and not any(isinstance(e, str) for e in members)
 
 
-def _named(name: str, names: Sequence[str]) -> int:
+def _named(name: str, names: Sequence[str], class_count: int) -> int:
     if name in names:
         return list(names).index(name)
+    if class_count < len(names) and name in SIDES:  # one unit, whose sides have names of their own
+        return SIDES.index(name)
     known = f"one of {', '.join(names[:8])}" if names else "an index: the model has no class names"
     raise UserError(f"A class is {known}. Received: {name!r}.{did_you_mean(name, names)}")

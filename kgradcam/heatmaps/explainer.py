@@ -195,7 +195,7 @@ class Explainer(ABC):
         # Classes that all images share need one row of groups.
         rows = targets[:1] if classes is not None else targets
         record = self._traces[0]
-        groups = make_groups(rows or [[]], record.class_count, self._names)
+        groups = make_groups(rows or [[]], record.class_count, self.class_names)
         return inputs, tf.constant(groups), targets
 
     def _warn_of_saturation(self, probabilities: Any) -> None:
@@ -212,14 +212,16 @@ class Explainer(ABC):
             )
 
     @property
-    def _names(self) -> Sequence[str]:
-        """The names of the outputs: of `class_names`, or of the sides of one unit, or none."""
+    def class_names(self) -> Sequence[str]:
+        """The name of each output, and of one unit its two sides; empty if they are unknown."""
+        if not self._traces:
+            return ()
         record = self._traces[0]
         names = self._computation.class_names
         return names_of_outputs(names, record.class_count, record.two_sided)
 
     def _class_of(self, index: int) -> ClassTarget:
-        return self._names[index] if self._names else index
+        return self.class_names[index] if self.class_names else index
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from kgradcam.boxes.normalization import Heatmap
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import Size, resize, to_channels
 from kgradcam.errors import BatchError, UserError
-from kgradcam.heatmaps.class_groups import SIDES, ClassTarget
+from kgradcam.heatmaps.class_groups import SIDES, ClassTarget, names_of_outputs
 from kgradcam.heatmaps.explainer import Explainer
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
@@ -312,14 +312,8 @@ def _title(finding: Finding, with_model: bool, with_method: bool) -> str:
 
 def _class_name(classifier: Classifier, target: ClassTarget) -> str:
     """The name of a top class: of an output, or of a side of one unit."""
-    names = classifier.class_names
-    if target in SIDES and isinstance(target, str):
-        if names is None:
-            return target
-        positive = target == SIDES[0]
-        if len(names) == len(SIDES):
-            return names[positive]
-        return names[0] if positive else f"not {names[0]}"
-    if names is None or not isinstance(target, int):
-        return f"class {target}"
-    return names[target]
+    sided = isinstance(target, str)
+    names = names_of_outputs(classifier.class_names, classifier.class_count, sided)
+    if isinstance(target, str):
+        return names[SIDES.index(target)]
+    return names[target] if names and isinstance(target, int) else f"class {target}"

@@ -185,21 +185,17 @@ def explain(
             "Normalization layer, and no name of keras.applications. Give preprocess=: a function "
             "of RGB images in [0, 255], the name of a network such as 'resnet50', or 'none'."
         )
-    shape = getattr(model, "output_shape", None)
-    class_names = class_names or imagenet_names(model)
     named = list(_as_pictures(images))
     if not named:
         raise UserError("images must hold a picture. Received: none.")
     height, width = _input_size(model, size)
     channels = _input_shape(model)[-1]
     inputs = to_channels(np.stack([resize(each, (width, height)) for _, each in named]), channels)
-    names = tuple(class_names or ())
+    names = tuple(class_names or imagenet_names(model) or ())
     settings = {"preprocess": preprocess, "class_names": names, **options}
     explainer = _explainer(method, model, tuple(sorted(_hashable(settings).items())))
     chosen: Any = [classes] if isinstance(classes, str | int | np.integer) else classes
     found = explainer(inputs, chosen, batch_size=_BATCH)
-    if shape == (None, 1):
-        names = names[::-1]  # the unit is the probability of the second name
     return PictureExplanation(
         heatmaps=found.heatmaps,
         scores=found.scores,
@@ -208,7 +204,7 @@ def explain(
         extent=found.extent,
         pictures=tuple(picture for _, picture in named),
         titles=tuple(title or f"image {i}" for i, (title, _) in enumerate(named)),
-        class_names=names,
+        class_names=tuple(explainer.class_names),
         input_size=(height, width),
     )
 

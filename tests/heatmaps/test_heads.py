@@ -201,6 +201,13 @@ def test_a_sigmoid_unit_has_two_sides() -> None:
     assert top.probabilities.tolist() == [[1.0], [1.0]]
     with pytest.raises(UserError, match="are 0 to 0. Its other class is 'negative'"):
         GradCAM(model)(images, classes=[1])
+    for names, sides in ((["cat"], ("cat", "not cat")), (["dog", "cat"], ("cat", "dog"))):
+        named = GradCAM(model, class_names=names)
+        assert named(images).classes == [[sides[1]], [sides[1]]]
+        assert named.class_names == sides
+        found = named(images, classes=[*sides, "positive", "negative"]).scores
+        np.testing.assert_array_equal(found[:, :2], found[:, 2:])
+        np.testing.assert_array_equal(found[:, 1], top.scores[:, 0])
 
 
 @pytest.mark.parametrize("two_layers", [False, True])

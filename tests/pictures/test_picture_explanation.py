@@ -167,9 +167,10 @@ def test_both_classes_of_one_sigmoid_unit_have_names() -> None:
     assert e.label(0, 1) == f"cat  {1 - probability:.1%}"
     assert e.label(0, 2) == e.label(0, 0)
     assert e.heatmaps[0, 1].max() == 0  # only red counts, and it is evidence for a dog
-    assert (
-        kgradcam.explain(PICTURE, model, "negative").label() == f"negative  {1 - probability:.1%}"
-    )
+    absent = f"{1 - probability:.1%}"
+    assert kgradcam.explain(PICTURE, model, "negative").label() == f"negative  {absent}"
+    e = kgradcam.explain(PICTURE, model, [0, "not dog"], class_names=["dog"])
+    assert (e.label(0, 0), e.label(0, 1)) == (f"dog  {probability:.1%}", f"not dog  {absent}")
 
 
 def test_a_score_has_no_class() -> None:
