@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.runs.heatmap_files import ClassHeatmap
-from kgradcam.runs.tables import Detections, GroundTruth
+from kgradcam.runs.tables import Detections, GroundTruth, sizes_by_id
 
 
 def full_frame(ground_truth: GroundTruth) -> Detections:
@@ -23,7 +23,7 @@ def centre_box(ground_truth: GroundTruth) -> Detections:
 def _one_box_each(ground_truth: GroundTruth, inset: float) -> Detections:
     pairs = np.stack([ground_truth.image_ids, ground_truth.category_ids], axis=1)
     pairs = np.unique(pairs, axis=0)
-    sizes = {image.id: (image.width, image.height) for image in ground_truth.images}
+    sizes = sizes_by_id(ground_truth.images)
     size = np.array([sizes[int(i)] for i in pairs[:, 0]], np.float64).reshape(-1, 2)
     return Detections(
         image_ids=pairs[:, 0],

@@ -92,8 +92,8 @@ def _matched(old: tuple[Image, ...], new: tuple[Image, ...]) -> dict[int, int]:
             if len(fitting) > 1:
                 names = " and ".join(each.file_name for each in fitting[:2])
                 raise UserError(f"{image.file_name!r} fits several images of the run: {names}.")
-            size = image.width, image.height
-            if all(size) and size != (fitting[0].width, fitting[0].height):
+            size = image.size
+            if all(size) and size != fitting[0].size:
                 raise UserError(
                     f"{image.file_name!r} has {size[0]}x{size[1]} pixels in the ground truth, and "
                     f"{fitting[0].width}x{fitting[0].height} in the run."

@@ -4,6 +4,7 @@ The measures use the stored heatmaps of a run; no model is needed.
 """
 
 import math
+from array import array
 from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree
@@ -17,17 +18,17 @@ from kgradcam.errors import UserError
 from kgradcam.evaluation.box_tables import describe
 from kgradcam.evaluation.results import Result
 from kgradcam.evaluation.rows import MIN_IMAGES, Row, headline
-from kgradcam.metrics.bootstrap import mean_of_rows, with_mean
+from kgradcam.metrics.bootstrap import mean_over_classes, with_mean
 from kgradcam.metrics.pointing_game import energy_inside, pointing_hit, region_mask
 from kgradcam.metrics.shortcuts import (
     FixedPlace,
+    Places,
     border_share,
-    fixed_place,
     heat_cells,
     outside_cells,
 )
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import RowsByClass
+from kgradcam.runs.tables import RowsByClass, sizes_by_id
 
 HIGH_IS_GOOD: Mapping[str, str] = {
     "energy": "share of the heat in the boxes",
@@ -101,58 +102,58 @@ def check_run(run: Run, quiet: bool = True, most: int | None = None) -> HeatChec
         UserError: The run has no heatmaps, or is damaged.
     """
     truth = run.ground_truth
-    images = {image.id: image for image in truth.images}
+    sizes = sizes_by_id(truth.images)
     objects = RowsByClass(truth)
     every = run.info.counts.heatmaps
     most = min(every, every if most is None else most)
-    rows: dict[str, list[dict[str, float]]] = {}
-    cells: dict[str, list[npt.NDArray[np.float64]]] = {}
+    measured: dict[str, dict[str, array[float]]] = {}
+    places: dict[str, Places] = {}
     heat: dict[str, npt.NDArray[np.float64]] = {}
     with progress.bar("heat", most, "heatmaps", quiet) as advance:
         for i, record in enumerate(run.heatmaps()):
             if (i + 1) * most // every == i * most // every:
                 continue
-            image = images[record.image_id]
-            heatmap = normalize(record.heatmap, (image.width, image.height))
+            heatmap = normalize(record.heatmap, sizes[record.image_id])
             indices = objects(record.image_id, record.category_id)
             boxes = truth.boxes[indices]
             counts = bool(len(indices)) and not truth.difficult[indices].all()
             name = truth.categories[record.category_id - 1]
-            rows.setdefault(name, []).append(
-                {
-                    "energy": energy_inside(heatmap, boxes) if counts else math.nan,
-                    "pointing": float(pointing_hit(heatmap, boxes)) if counts else math.nan,
-                    "border": border_share(heatmap),
-                }
-            )
+            values = {
+                "energy": energy_inside(heatmap, boxes) if counts else math.nan,
+                "pointing": float(pointing_hit(heatmap, boxes)) if counts else math.nan,
+                "border": border_share(heatmap),
+            }
+            of_class = measured.setdefault(name, {each: array("d") for each in values})
+            for each, value in values.items():
+                of_class[each].append(value)
             inside = region_mask(boxes, heatmap.shape)
-            cells.setdefault(name, []).append(outside_cells(heatmap, inside))
+            places.setdefault(name, Places()).add(outside_cells(heatmap, inside))
             heat[name] = heat.get(name, 0) + heat_cells(heatmap, _MEAN_GRID)
             advance(1)
-    if not rows:
+    if not measured:
         raise UserError(f"{run.folder} has no heatmaps to check.")
+    counted = {name: len(each["border"]) for name, each in measured.items()}
     # Few pictures have heat at one place by chance.
-    places = {name: fixed_place(each) for name, each in cells.items() if len(each) >= MIN_IMAGES}
+    fixed = {name: places[name].fixed() for name in places if counted[name] >= MIN_IMAGES}
     means = {
         name: {
-            **mean_of_rows(rows[name]),
-            "fixed": places[name].share if name in places else math.nan,
+            **{each: float(mean_over_classes(values)) for each, values in measured[name].items()},
+            "fixed": fixed[name].share if name in fixed else math.nan,
         }
         for name in truth.categories
-        if name in rows
+        if name in measured
     }
-    total = sum(map(len, rows.values()))
     result = Result(
         "Where the heat lies",
         {"name": "check"},
         tuple(
-            Row(name, values, {"heatmaps": len(rows[name]) if name in rows else total})
+            Row(name, values, {"heatmaps": counted.get(name, sum(counted.values()))})
             for name, values in with_mean(means).items()
         ),
         describe(run),
         percent=False,
     )
-    return HeatCheck(result, places, {name: heat[name] / len(rows[name]) for name in means})
+    return HeatCheck(result, fixed, {name: heat[name] / counted[name] for name in means})
 
 
 def hold_to_limits(

@@ -1,6 +1,7 @@
 """The measures of weakly supervised localization and of COCO, for runs and given detections."""
 
 import math
+from array import array
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -22,9 +23,9 @@ from kgradcam.metrics.coco import evaluate_coco
 from kgradcam.metrics.pixel_precision import PixelCounts
 from kgradcam.metrics.pointing_game import pointing_hit
 from kgradcam.runs.dataset_folder import locate_dataset
-from kgradcam.runs.drawn_boxes import draw_boxes
+from kgradcam.runs.drawn_boxes import each_drawn
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections
+from kgradcam.runs.tables import Detections, RowsByClass
 
 THRESHOLDS = tuple(i / 100 for i in range(100))
 """The candidate thresholds of MaxBoxAcc. The code of Choe et al. has 1,000."""
@@ -52,11 +53,11 @@ def wsol_of_boxes(boxes: BoxTables, quiet: bool = True) -> Result:
     of_maps: dict[str, dict[str, float]] = {name: {} for name in truth.categories}
     if run is not None:
         radius = next(radius for _, radius, _ in boxes.tables)
-        searched = regions(run, radius or 0, quiet)
+        accuracy = box_accuracy(run, radius or 0, quiet)
         of_maps = _of_heat(run)
         for i, name in names.items():
-            best, threshold = wsol.max_box_acc(truth, searched, i)
-            in_all = wsol.max_box_acc_v2(truth, searched, i)
+            best, threshold = accuracy.max_box_acc(i)
+            in_all = accuracy.max_box_acc_v2(i)
             found = {"MaxBoxAcc": best, "at": threshold, "MaxBoxAccV2": in_all}
             of_maps[name] = {**found, **of_maps[name]}
 
@@ -77,22 +78,24 @@ def wsol_of_boxes(boxes: BoxTables, quiet: bool = True) -> Result:
     return _result("wsol", boxes, measure)
 
 
-def regions(run: Run, radius: int = 0, quiet: bool = True) -> dict[float, Detections]:
-    """Draws the boxes of MaxBoxAcc: around each connected region above each of `THRESHOLDS`.
+def box_accuracy(run: Run, radius: int = 0, quiet: bool = True) -> wsol.BoxAccuracy:
+    """Draws a box around each connected region above each of `THRESHOLDS`, and counts the hits.
+
+    A heatmap without heat has no box.
 
     Args:
         run: The run.
         radius: Smoothing radius in pixels; 0 as in Choe et al.
         quiet: Shows no progress on stderr.
-
-    Returns:
-        Detections by threshold; a heatmap without heat has none.
     """
     options = BoxOptions("single-threshold", radius, score="constant")
+    truth = run.ground_truth
+    accuracy = wsol.BoxAccuracy(truth, THRESHOLDS)
     warm = (record for record in run.heatmaps() if np.ptp(record.heatmap) > 0)
     with progress.bar("regions", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
-        drawn = draw_boxes(warm, run.ground_truth.images, THRESHOLDS, [radius], options, advance)
-    return {threshold: drawn[radius, threshold] for threshold in THRESHOLDS}
+        for record, found in each_drawn(warm, truth.images, THRESHOLDS, [radius], options, advance):
+            accuracy.add(record.image_id, record.category_id, [boxes for boxes, _ in found])
+    return accuracy
 
 
 def coco_of_boxes(boxes: BoxTables, ignore_difficult: bool = False) -> Result:
@@ -124,15 +127,15 @@ def _of_heat(run: Run) -> dict[str, dict[str, float]]:
     """The pointing game over images with a non-difficult object; PxAP and mask IoU."""
     truth = run.ground_truth
     images = {image.id: image for image in truth.images}
-    masks = _mask_folder(run)
-    hits: dict[str, list[bool]] = {name: [] for name in truth.categories}
+    masks, objects = _mask_folder(run), RowsByClass(truth)
+    hits = {name: array("b") for name in truth.categories}
     pixels = {name: PixelCounts() for name in truth.categories}
     for record in run.heatmaps():
         image, name = images[record.image_id], truth.categories[record.category_id - 1]
-        heatmap = normalize(record.heatmap, (image.width, image.height))
-        rows = truth.image_ids == record.image_id
-        rows &= (truth.category_ids == record.category_id) & ~truth.difficult
-        if rows.any():
+        heatmap = normalize(record.heatmap, image.size)
+        rows = objects(record.image_id, record.category_id)
+        rows = rows[~truth.difficult[rows]]
+        if len(rows):
             hits[name].append(pointing_hit(heatmap, truth.boxes[rows]))
         if masks is not None and name in voc.CLASSES:
             path = masks.mask_path(image.file_name)

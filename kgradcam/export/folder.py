@@ -161,7 +161,7 @@ def _write_heatmaps(run: Run, labels: Labels, folder: Path, quiet: bool) -> None
     with progress.bar("heatmaps", run.info.counts.heatmaps, "heatmaps", quiet) as advance:
         for record in run.heatmaps():
             image_name, image = names[record.image_id]
-            heat: Any = normalize(record.heatmap, (image.width, image.height))
+            heat: Any = normalize(record.heatmap, image.size)
             name = categories[record.category_id - 1]
             class_name = "".join(letter if letter.isalnum() else "_" for letter in name)
             path = folder / f"{image_name}.{class_name}.png"

@@ -11,7 +11,6 @@ from .protocol import PROTOCOLS as PROTOCOLS
 from .protocol import Protocol as Protocol
 from .protocol import find_protocol as find_protocol
 from .randomization import randomization_correlation as randomization_correlation
+from .wsol import BoxAccuracy as BoxAccuracy
 from .wsol import corloc as corloc
 from .wsol import gt_known_loc as gt_known_loc
-from .wsol import max_box_acc as max_box_acc
-from .wsol import max_box_acc_v2 as max_box_acc_v2

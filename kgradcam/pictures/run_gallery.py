@@ -65,7 +65,7 @@ def visualize_run(
         panels.append(
             Panel(
                 image=photographs[image.file_name],
-                heatmap=normalize(record.heatmap, (image.width, image.height)),
+                heatmap=normalize(record.heatmap, image.size),
                 title=f"{class_name} {record.probability:.0%}  {Path(image.file_name).stem}",
                 ground_truth=truth.boxes[of_truth],
                 predictions=found.boxes[of_found],

@@ -22,7 +22,7 @@ from kgradcam.refine.candidates import Candidates, find_candidates
 from kgradcam.refine.pooling import Reduction
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, Image, join
+from kgradcam.runs.tables import Detections, Image, join, sizes_by_id
 
 if TYPE_CHECKING:
     from kgradcam.refine.network import Network
@@ -205,7 +205,7 @@ def refine_heatmaps(
     Raises:
         UserError: The refiner is for other features.
     """
-    sizes = {image.id: (image.width, image.height) for image in images}
+    sizes = sizes_by_id(images)
     tables = []
     remaining = iter(heatmaps)
     while block := list(islice(remaining, _BLOCK)):
@@ -258,7 +258,7 @@ def all_features(candidates: Candidates) -> npt.NDArray[np.float64]:
 
 def sized_heatmaps(run: Run) -> Iterator[tuple[Any, tuple[int, int]]]:
     """Yields each heatmap of a run and the `(width, height)` of its image."""
-    sizes = {image.id: (image.width, image.height) for image in run.ground_truth.images}
+    sizes = sizes_by_id(run.ground_truth.images)
     for record in run.heatmaps():
         yield record, sizes[record.image_id]
 

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -15,7 +15,7 @@ from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores
 from kgradcam.progress import Advance, ignore
 from kgradcam.runs.heatmap_files import ClassHeatmap
-from kgradcam.runs.tables import Detections, Image, join
+from kgradcam.runs.tables import Detections, Image, join, sizes_by_id
 
 _BLOCK = 512
 
@@ -44,33 +44,42 @@ def draw_boxes(
     Returns:
         Detections by smoothing radius and threshold, ordered by image and class.
     """
-    by_id = {image.id: image for image in images}
     pairs = [(radius, threshold) for radius in radii for threshold in thresholds]
     tables: dict[tuple[int, float], list[Detections]] = {pair: [] for pair in pairs}
+    found = each_drawn(heatmaps, images, thresholds, radii, options, advance)
+    while block := list(islice(found, _BLOCK)):
+        for i, pair in enumerate(pairs):
+            rows = [(record.image_id, record.category_id, *boxes[i]) for record, boxes in block]
+            tables[pair].append(_to_table(rows))
+    return {pair: join(tables.pop(pair)) for pair in pairs}
 
-    def draw(record: ClassHeatmap) -> list[_Row]:
-        image = by_id[record.image_id]
-        found = boxes_by_option(
-            record.heatmap,
-            (image.width, image.height),
-            record.probability,
-            thresholds,
-            radii,
-            options,
+
+def each_drawn(
+    heatmaps: Iterable[ClassHeatmap],
+    images: Iterable[Image],
+    thresholds: Sequence[float],
+    radii: Sequence[int],
+    options: BoxOptions,
+    advance: Advance = ignore,
+) -> Iterator[tuple[ClassHeatmap, list[tuple[Boxes, Scores]]]]:
+    """Yields each heatmap with its boxes and scores, for each radius and in it each threshold.
+
+    Its arguments are those of `draw_boxes`. The boxes of some hundred heatmaps are in memory.
+    """
+    sizes = sizes_by_id(images)
+
+    def draw(record: ClassHeatmap) -> tuple[ClassHeatmap, list[tuple[Boxes, Scores]]]:
+        size = sizes[record.image_id]
+        return record, boxes_by_option(
+            record.heatmap, size, record.probability, thresholds, radii, options
         )
-        return [(record.image_id, record.category_id, boxes, scores) for boxes, scores in found]
 
     remaining = iter(heatmaps)
     with ThreadPoolExecutor(os.cpu_count()) as pool, _SINGLE_THREADED_OPENCV:
         while block := list(islice(remaining, _BLOCK)):
-            rows: dict[tuple[int, float], list[_Row]] = {pair: [] for pair in pairs}
             for found in pool.map(draw, block):
-                for pair, row in zip(pairs, found, strict=True):
-                    rows[pair].append(row)
                 advance(1)
-            for pair, of_pair in rows.items():
-                tables[pair].append(_to_table(of_pair))
-    return {pair: join(tables.pop(pair)) for pair in pairs}
+                yield found
 
 
 class _SingleThreadedOpenCV:

@@ -36,6 +36,11 @@ class Image:
     width: int
     height: int
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """`(width, height)` in pixels."""
+        return self.width, self.height
+
 
 @dataclass(frozen=True)
 class GroundTruth:
@@ -155,6 +160,11 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     groups = np.stack([detections.image_ids, detections.category_ids], axis=1)
     _, firsts = np.unique(groups[best_first], axis=0, return_index=True)
     return detections.select(np.sort(best_first[firsts]))
+
+
+def sizes_by_id(images: Iterable[Image]) -> dict[int, tuple[int, int]]:
+    """Returns the `(width, height)` in pixels of each image by its id."""
+    return {image.id: image.size for image in images}
 
 
 class RowsByClass:

@@ -46,16 +46,20 @@ def test_difficult_objects_and_absent_classes_do_not_count() -> None:
 
 def test_max_box_acc_takes_the_best_threshold() -> None:
     ground_truth = truth((1, 1, A, False), (2, 1, A, False))
-    by_threshold = {
-        0.1: found((1, 1, FAR, 1.0), (2, 1, HALF, 1.0)),
-        0.2: found((1, 1, A, 1.0), (2, 1, HALF, 1.0)),
-        0.3: found((1, 1, A, 1.0), (2, 1, A, 1.0), (2, 1, [20, 20, 45, 40], 1.0)),
-    }
-    assert wsol.max_box_acc(ground_truth, by_threshold, 1) == (1.0, 0.2)
+    first, second = [[FAR], [A], [A]], [[HALF], [HALF], [A, [20, 20, 45, 40]]]
+
+    def accuracy(thresholds: list[float]) -> wsol.BoxAccuracy:
+        measured = wsol.BoxAccuracy(ground_truth, thresholds)
+        for image_id, boxes in ((1, first), (2, second)):
+            of_image = [np.array(each, float) for each in boxes[: len(thresholds)]]
+            measured.add(image_id, 1, of_image)
+        return measured
+
+    assert accuracy([0.1, 0.2, 0.3]).max_box_acc(1) == (1.0, 0.2)
     # Any box may hit: all at .3 and .5, and at .7 both only with the threshold 0.3.
-    assert wsol.max_box_acc_v2(ground_truth, by_threshold, 1) == 1.0
-    del by_threshold[0.3]
-    assert wsol.max_box_acc_v2(ground_truth, by_threshold, 1) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert accuracy([0.1, 0.2, 0.3]).max_box_acc_v2(1) == 1.0
+    assert accuracy([0.1, 0.2]).max_box_acc_v2(1) == pytest.approx((1 + 1 + 0.5) / 3)
+    assert np.isnan(accuracy([0.1]).max_box_acc_v2(2))
 
 
 @pytest.mark.parametrize("box_options", [None, DEFAULT_OPTIONS["levels"]])

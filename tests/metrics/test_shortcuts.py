@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kgradcam.metrics.shortcuts import border_share, fixed_place, outside_cells
+from kgradcam.metrics.shortcuts import FixedPlace, Places, border_share, outside_cells
 
 
 def test_the_share_of_the_border() -> None:
@@ -36,12 +36,19 @@ def test_a_cell_is_the_heat_of_its_pixels() -> None:
     assert not outside_cells(np.zeros((16, 24), np.float32), inside).any()
 
 
+def fixed_place(pictures: np.ndarray) -> FixedPlace:
+    places = Places()
+    for cells in pictures:
+        places.add(cells)
+    return places.fixed()
+
+
 def test_the_place_that_all_pictures_share() -> None:
     cells = np.zeros((4, 8, 8))
     cells[:3, 7, 6] = 0.6  # at the bottom right, in three of four
     for i in range(4):
         cells[i, i, i] += 0.4
-    place = fixed_place(list(cells))
+    place = fixed_place(cells)
     assert place.share == pytest.approx(0.45)
     assert place.box[0] <= 6 / 8 < place.box[2]
     assert place.box[3] == 1
@@ -49,5 +56,5 @@ def test_the_place_that_all_pictures_share() -> None:
     # Heat that wanders has no fixed place beyond its overlap.
     wandering = np.zeros((8, 8, 8))
     wandering[np.arange(8), np.arange(8), np.arange(8)] = 1
-    assert fixed_place(list(wandering)).share == pytest.approx(3 / 8)
-    assert fixed_place([np.zeros((8, 8))]).pictures == 0
+    assert fixed_place(wandering).share == pytest.approx(3 / 8)
+    assert fixed_place(np.zeros((1, 8, 8))).pictures == 0
