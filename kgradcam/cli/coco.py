@@ -30,4 +30,4 @@ def coco(
     """
     from kgradcam.evaluation.wsol_and_coco import coco_of_boxes
 
-    results.print(coco_of_boxes(source.read(quiet), ignore_difficult))
+    results.print(coco_of_boxes(source.read(quiet), ignore_difficult), quiet)

@@ -49,6 +49,6 @@ def compare(
         bootstrap,
         seed,
     )
-    results.print(result)
+    results.print(result, quiet)
     if len(joined(threshold)) != 1:
         note("Each run takes its best threshold, selected on the data it is scored on.", quiet)

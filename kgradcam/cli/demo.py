@@ -25,7 +25,7 @@ def demo(
     """
     picture = out / "ten.png"
     require_absent(picture, force)
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.data.demo_scenes import CLASS_NAME
     from kgradcam.data.names import DEMO
     from kgradcam.evaluation.grid import evaluate_run

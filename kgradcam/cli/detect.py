@@ -220,7 +220,7 @@ def detect(
     folder = _run_folder(out, resume)
     sharding.require_fitting(resume, shards, plan, shard, workers, runner, beam_options, refiner)
     others = sorted(set(given_options(context)) - _BESIDE_RESUME)
-    import_tensorflow()
+    import_tensorflow(quiet)
     imports, trusted = loading.imports or (), loading.trust_model
     opening: Any = {"trusted": trusted, "imports": imports, "data_dir": data_dir}
     if shard:
@@ -279,7 +279,7 @@ def detect(
             )
             options.limit_pixels(configuration.max_pixels)
     if dry_run:
-        _dry_run(configuration, folder, data_dir, force)
+        _dry_run(configuration, folder, data_dir, force, quiet)
         return
     common: Any = {"data_dir": data_dir, "force": force, "quiet": quiet}
     try:
@@ -300,7 +300,7 @@ def detect(
                 configuration,
                 folder,
                 resume=resume is not None,
-                report=note,
+                report=lambda line: note(line, quiet),
                 refiner=RunRefiner(refiner) if refiner else None,
                 **common,
             )
@@ -329,16 +329,19 @@ def _run_folder(out: Path | None, resume: Path | None) -> Path:
     raise UsageError("Give either --out RUN for a new run, or --resume RUN to continue one.")
 
 
-def _dry_run(configuration: Any, out: Path, data_dir: Path | None, force: bool) -> None:
+def _dry_run(
+    configuration: Any, out: Path, data_dir: Path | None, force: bool, quiet: bool
+) -> None:
     """Reads the dataset but not the model, and prints the configuration as JSON."""
     from kgradcam.runs.run_dataset import open_configured
 
     require_absent(out, force)
-    dataset = open_configured(configuration, data_dir)
+    dataset = open_configured(configuration, data_dir, quiet)
     report_skipped([{"file": name, "reason": reason} for name, reason in dataset.skipped])
     note(
         f"{dataset.name} {dataset.split}, read as {dataset.description}: "
         f"{len(dataset.examples)} images, classes {', '.join(dataset.class_names) or 'none'}. "
-        "Nothing was written."
+        "Nothing was written.",
+        quiet,
     )
     print_json(asdict(configuration))

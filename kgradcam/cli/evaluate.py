@@ -59,7 +59,7 @@ def evaluate(
     result = evaluate_boxes(
         boxes, ious, rules, baselines=baselines, bootstrap=bootstrap, seed=seed, quiet=quiet
     )
-    results.print(result)
+    results.print(result, quiet)
     if result.chosen_on_the_test:
         _, best_radius, best_threshold = result.best
         note(

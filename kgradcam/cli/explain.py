@@ -105,7 +105,7 @@ def explain(
     """
     if against and metrics:
         raise UsageError("--metrics measures the score of a class, not a difference. Omit one.")
-    import_tensorflow()
+    import_tensorflow(quiet)
     import numpy as np
     import tensorflow as tf
 

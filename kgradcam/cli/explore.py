@@ -42,7 +42,7 @@ def explore(
     """
     if importlib.util.find_spec("gradio") is None:
         raise UserError('explore needs Gradio: pip install "kgradcam[explore]"')
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.data.sources import open_dataset
     from kgradcam.models.classifier import OWN
     from kgradcam.pictures.explorer import Explorer

@@ -92,7 +92,7 @@ def export(
         min_score = curve_of(labelled, None, 0.5, quiet).lowest_score(min_precision)
         note(f"Boxes from the score {min_score:.4f} on.", quiet)
     if images != "none":
-        import_tensorflow()
+        import_tensorflow(quiet)
     labels = export_run(
         Run(run),
         out,

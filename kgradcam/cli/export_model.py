@@ -74,7 +74,7 @@ def export_model(
     Example:
         kgradcam export-model efficientnet-lite0 --out models/lite0/1
     """
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.heatmaps.methods import find_method
     from kgradcam.models.class_targets import parse_target
     from kgradcam.models.classifier import OWN

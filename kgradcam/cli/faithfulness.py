@@ -34,7 +34,7 @@ def faithfulness(
     Example:
         kgradcam faithfulness runs/cat --limit 20
     """
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.evaluation.explanations import faithfulness_of_run
     from kgradcam.metrics.faithfulness import MEASURES
     from kgradcam.models.own_layers import import_modules
@@ -52,4 +52,4 @@ def faithfulness(
     )
     for name, meaning in MEASURES.items():
         note(f"{name}: {meaning}", quiet)
-    results.print(result)
+    results.print(result, quiet)

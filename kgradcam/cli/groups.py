@@ -94,9 +94,9 @@ class ResultForm:
         if len(given := self._given()) > 1:
             raise UsageError(f"Give one of --{' and --'.join(given)}.")
 
-    def print(self, result: Any, out: Path | None = None) -> None:
+    def print(self, result: Any, quiet: bool = False, out: Path | None = None) -> None:
         """Prints a `Result`, and writes its files to the folder `out`, if any."""
-        print_result(result, next(iter(self._given()), "table"), out)
+        print_result(result, next(iter(self._given()), "table"), out, quiet)
 
     def _given(self) -> list[str]:
         return [
@@ -117,5 +117,5 @@ class ResultOptions(ResultForm):
         require_absent(self.out and self.out / "evaluation.json", self.force)
 
     @override
-    def print(self, result: Any, out: Path | None = None) -> None:
-        super().print(result, out or self.out)
+    def print(self, result: Any, quiet: bool = False, out: Path | None = None) -> None:
+        super().print(result, quiet, out or self.out)

@@ -24,7 +24,7 @@ def merge(
     """
     from kgradcam.runs.merging import merge as merge_run
 
-    merged = merge_run(run, report=note)
+    merged = merge_run(run, report=lambda line: note(line, quiet))
     run = merged.folder  # a URL in full
     skipped = [asdict(each) for each in merged.info.skipped]
     report_skipped(skipped)

@@ -13,7 +13,7 @@ from typing import Any
 from kgradcam.errors import UserError
 
 
-def print_result(result: Any, form: str, out: Path | None = None) -> None:
+def print_result(result: Any, form: str, out: Path | None = None, quiet: bool = False) -> None:
     """Prints a `Result` as `table`, `json`, `csv`, `markdown` or `latex`.
 
     `out` is a folder to write evaluation.json, .csv and .md to as well, and charts as PNG. Files of
@@ -29,7 +29,7 @@ def print_result(result: Any, form: str, out: Path | None = None) -> None:
         text = getattr(result, f"to_{form}")().rstrip("\n")
         print(_plain_json(text) if form == "json" else plain(text))
     if out is not None:
-        note(str(out))
+        note(str(out), quiet)
 
 
 def _write_result(result: Any, out: Path) -> None:

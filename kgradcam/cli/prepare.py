@@ -29,7 +29,7 @@ def prepare(
     Example:
         kgradcam prepare --devkit VOCdevkit --year 2007
     """
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.data.sources import data_folder
     from kgradcam.data.voc_builder import prepare as write_dataset
 

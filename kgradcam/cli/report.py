@@ -36,7 +36,7 @@ def report(
     Example:
         kgradcam report runs/cat --out report.html
     """
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.files import write_atomically
     from kgradcam.metrics.protocol import find_protocol
     from kgradcam.pictures.report import build_report

@@ -117,11 +117,18 @@ def require_no_others(others: Sequence[str]) -> None:
         raise UsageError(f"The plan has the options of the run. Leave out --{name}.")
 
 
-def only_plan(configuration: Any, folder: Path, shards: int, **options: Any) -> "Plan":
+def only_plan(configuration: Any, folder: Path, shards: int, quiet: bool, **options: Any) -> "Plan":
     """Plans a run; see `make_plan`."""
     from kgradcam.runs.planning import make_plan
 
-    return make_plan(configuration, folder, shards, report=note, **options)
+    return make_plan(
+        configuration,
+        folder,
+        shards,
+        quiet=quiet,
+        report=lambda line: note(line, quiet),
+        **options,
+    )
 
 
 def write_plan(
@@ -144,21 +151,22 @@ def write_plan(
         typer.echo(folder)
 
 
-def compute_shard(folder: Path, shard: str, as_json: bool, **options: Any) -> None:
+def compute_shard(folder: Path, shard: str, as_json: bool, quiet: bool, **options: Any) -> None:
     """Computes a shard of a planned run; a no-op if the run is merged already."""
     from kgradcam.runs.plan import is_merged, read_plan
     from kgradcam.runs.shards import run_shard
 
     if is_merged(folder):
-        note(f"{folder} is merged already.")
+        note(f"{folder} is merged already.", quiet)
         parts = 0
     else:
         plan = read_plan(folder)
         index = shard_index(shard, plan.shards, os.environ)
-        parts = run_shard(plan, index, **options)
+        parts = run_shard(plan, index, quiet=quiet, **options)
         there = len(plan.shard(index))
         note(
-            f"Shard {index + 1}/{plan.shards}: {parts} parts computed, {there - parts} were there."
+            f"Shard {index + 1}/{plan.shards}: {parts} parts computed, {there - parts} were there.",
+            quiet,
         )
     if as_json:
         print_json({"run": str(folder), "parts": parts})
@@ -265,7 +273,7 @@ def run_in_workers(
                 process.join()
     if len(done) < plan.parts:
         raise UserError(f"All workers ended, and {plan.parts - len(done)} parts are missing.")
-    return merge(folder, report=note)
+    return merge(folder, report=lambda line: note(line, quiet))
 
 
 def run_on_beam(folder: Path, arguments: Sequence[str], quiet: bool, **options: Any) -> "Run":
@@ -288,7 +296,7 @@ def run_on_beam(folder: Path, arguments: Sequence[str], quiet: bool, **options: 
         f"{found['images_per_hour']} images an hour.",
         quiet,
     )
-    return merge(folder, report=note)
+    return merge(folder, report=lambda line: note(line, quiet))
 
 
 def _processes(

@@ -19,12 +19,15 @@ from kgradcam.errors import DataWarning, UsageError, UserError
 from kgradcam.storage import StorageError
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(quiet: bool = False) -> None:
     """Imports TensorFlow without its messages and without garbage collection.
 
     Its import messages ignore the log level (tensorflow issue 100442), so stderr is redirected
     during the import. Exceptions still propagate. The import creates about a million objects that
     live until the exit: scanning them repeatedly would take a third of the start-up time.
+
+    Args:
+        quiet: Shows no line on a terminal meanwhile.
     """
     if "tensorflow" in sys.modules:
         return
@@ -32,7 +35,7 @@ def import_tensorflow() -> None:
     check_processor()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    if shown := sys.stderr.isatty():
+    if shown := sys.stderr.isatty() and not quiet:
         print("loading TensorFlow ...", end="", file=sys.stderr)
     sys.stderr.flush()
     stderr = os.dup(2)

@@ -221,7 +221,7 @@ def train(
     """
     if resume:
         _reject_options_beside_resume(context)
-    import_tensorflow()
+    import_tensorflow(quiet)
     import tensorflow as tf
 
     from kgradcam import training

@@ -33,7 +33,7 @@ def visualize(
     Example:
         kgradcam visualize runs/cat --count 10 --threshold 0.25 --out ten.png
     """
-    import_tensorflow()
+    import_tensorflow(quiet)
     from kgradcam.pictures.figures import SUFFIXES, save
     from kgradcam.pictures.run_gallery import visualize_run
     from kgradcam.runs.dataset_folder import locate_dataset

@@ -21,4 +21,4 @@ def wsol(
     """
     from kgradcam.evaluation.wsol_and_coco import wsol_of_boxes
 
-    results.print(wsol_of_boxes(source.read(quiet), quiet))
+    results.print(wsol_of_boxes(source.read(quiet), quiet), quiet)
