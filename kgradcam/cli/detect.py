@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kgradcam import progress
 from kgradcam.cli import options, sharding
 from kgradcam.cli.config_file import given_options, options_of
 from kgradcam.cli.groups import ModelOptions
@@ -245,20 +246,11 @@ def detect(
             "single-threshold, or --fast."
         )
     import_modules(imports)
-    factor: float | None = 0.5
-    if size is None:
-        side, factor = default_size(model, 416 if fast else 448, loading.output, trusted)
-        wanted = None if plain and factor else side
-    else:
-        wanted = image_size(size)
-    single = plain or fast or scale or factor in (None, 1.0)
-    chosen = {
+    chosen: dict[str, Any] = {
         "classes": tuple(classes or ["all"]),
         "layer": layer_paths(layer),
         "preprocess": pixel_scale(loading.preprocess, loading.scale_pixels),
-        "image_size": wanted,
         "scales": tuple(scale or (1.0,)),
-        "score_scales": tuple(score_scale or (() if single else (factor,))),
         "refine": not plain if refine is None else refine,
         "thresholds": tuple(joined(threshold) or DEFAULT_THRESHOLDS[boxes]),
         "boxes": box_options,
@@ -270,6 +262,17 @@ def detect(
             raise UsageError("Give either --list FILE or --dataset.")
         chosen |= {"dataset": listed, "layout": "list"}
     configuration = Configuration(**options_of(context, Configuration) | chosen)
+    factor: float | None = 0.5
+    opened: Any = None
+    if size is None:
+        with progress.step(f"loading {model}", quiet):
+            side, factor, opened = default_size(configuration, 416 if fast else 448)
+        wanted = None if plain and factor else side
+    else:
+        wanted = image_size(size)
+    single = plain or fast or scale or factor in (None, 1.0)
+    score_scales: Any = tuple(score_scale or (() if single else (factor,)))
+    configuration = replace(configuration, image_size=wanted, score_scales=score_scales)
     if resume:
         begun, stored, with_refiner = interrupted_configuration(folder)
         data_dir, refiner = data_dir or stored, refiner or with_refiner
@@ -281,7 +284,7 @@ def detect(
     if dry_run:
         _dry_run(configuration, folder, data_dir, force, quiet)
         return
-    common: Any = {"data_dir": data_dir, "force": force, "quiet": quiet}
+    common: Any = {"data_dir": data_dir, "force": force, "quiet": quiet, "opened": opened}
     try:
         if plan:
             sharding.write_plan(configuration, folder, shards or 1, as_json, **common)

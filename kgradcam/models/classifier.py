@@ -1,7 +1,7 @@
 """Image classifiers: a network together with its preprocessing, input size and class names."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,14 @@ class Classifier:
     def class_count(self) -> int:
         """The number of outputs."""
         return int(self.model.output_shape[-1])
+
+    def resized(self, image_size: Size | None) -> "Classifier":
+        """Returns the classifier for images of a size, or of any size; it shares all weights.
+
+        Raises:
+            UserError: The network does not take images of that size.
+        """
+        return replace(self, model=_fit_input(self.model, self.name, image_size))
 
 
 def load_classifier(
@@ -165,7 +173,7 @@ def _classifier_of_preset(
 def takes_any_size(classifier: Classifier) -> bool:
     """Returns whether the model also takes images of other sizes than its own."""
     try:
-        _fit_input(classifier.model, classifier.name, None)
+        classifier.resized(None)
     except UserError:
         return False
     return True

@@ -63,6 +63,7 @@ def detect(
     quiet: bool = True,
     report: Report = lambda line: None,
     refiner: BoxRefiner | None = None,
+    opened: Classifier | None = None,
 ) -> Run:
     """Localizes classes on each image of a dataset, and writes a run folder.
 
@@ -84,6 +85,7 @@ def detect(
             process.
         refiner: Makes the boxes, when all heatmaps are there. If that is interrupted, a resumed
             run begins them anew.
+        opened: The model, if `open_model` has loaded it already.
 
     Returns:
         The run.
@@ -115,7 +117,7 @@ def detect(
             report(f"{dataset.name} is {dataset.description}: {len(dataset.examples)} images.")
         stop_if_strict(configuration, dataset.skipped)
         with progress.step(f"loading and tracing {configuration.model}", quiet):
-            prepared = _prepare(configuration, dataset, load_model(configuration))
+            prepared = _prepare(configuration, dataset, load_model(configuration, opened))
         info = _describe(prepared, folder)
         if refiner:
             refiner.require_fitting(folder, info.model.digest, prepared.images.values())

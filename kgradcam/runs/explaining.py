@@ -34,18 +34,13 @@ _FEW_CLASSES = 8
 """Of more classes, only those that the model predicts on an image are explained at all."""
 
 
-def load_model(configuration: Configuration) -> Classifier:
-    """Loads the classifier of a run on all GPUs.
-
-    Networks of fixed input size are built for the image size of the run, if it has only one.
-    """
-    one_scale = (*configuration.scales, *configuration.score_scales) == (1.0,)
-    one_size = configuration.image_size if one_scale else None
+def open_model(configuration: Configuration) -> Classifier:
+    """Loads the classifier of a run on all GPUs; its input is as it was built."""
     with all_gpus().scope():
         return load_classifier(
             configuration.model,
             configuration.weights,
-            one_size,
+            OWN,
             configuration.preprocess,
             configuration.trusted,
             names=configuration.names,
@@ -53,39 +48,55 @@ def load_model(configuration: Configuration) -> Classifier:
         )
 
 
+def load_model(configuration: Configuration, opened: Classifier | None = None) -> Classifier:
+    """Returns the classifier of a run, for its images.
+
+    Networks of fixed input size are built for the image size of the run, if it has only one.
+
+    Args:
+        configuration: The options.
+        opened: What `open_model` has returned for them. Default: the model is loaded.
+    """
+    one_scale = (*configuration.scales, *configuration.score_scales) == (1.0,)
+    one_size = configuration.image_size if one_scale else None
+    opened = opened or open_model(configuration)
+    with all_gpus().scope():
+        return opened.resized(one_size)
+
+
 def default_size(
-    model: str, limit: int, output: str | None = None, trusted: bool = False
-) -> tuple[Size, float | None]:
+    configuration: Configuration, limit: int
+) -> tuple[Size, float | None, Classifier | None]:
     """Returns the size for heatmaps, and the factor of it at which classes are scored.
 
     Heatmaps are finer at twice the size that a model was trained at, and classes surer at that
     size itself.
 
     Args:
-        model: The model; see `load_classifier`.
+        configuration: The options; those of size do not count.
         limit: The maximum side in pixels, unless the model was trained at a larger one. It is the
             size for a model whose own size is unknown, and for networks of ImageNet.
-        output: See `load_classifier`.
-        trusted: See `load_classifier`.
 
     Returns:
-        The size, and the factor; `None` if the model takes this size only.
+        The size; the factor, `None` if the model takes this size only; and the model, if it had to
+        be loaded.
     """
+    model, opened = configuration.model, None
     own: tuple[int, int] | None = None
     if is_model_folder(model):
         side = read_card(Path(model)).get("image_size")
         own = (side, side) if side else None
     elif is_model_file(model) or is_preset(model):
-        classifier = load_classifier(model, None, OWN, trusted=trusted, output=output)
-        own = classifier.own_size
-        if own and not takes_any_size(classifier):
-            return own if own[0] != own[1] else own[0], None
+        opened = open_model(configuration)
+        own = opened.own_size
+        if own and not takes_any_size(opened):
+            return own if own[0] != own[1] else own[0], None, opened
     if own is None:
-        return limit, 0.5
+        return limit, 0.5, opened
     factor = max(1.0, min(2.0, limit / max(own)))
     width, height = (round(factor * side) for side in own)
     size = width if width == height else (width, height)
-    return size, max(own) / max(width, height)
+    return size, max(own) / max(width, height), opened
 
 
 def make_explainer(

@@ -14,6 +14,7 @@ from kgradcam.data.sources import image_folder
 from kgradcam.data.splits import summarize
 from kgradcam.errors import UsageError
 from kgradcam.heatmaps.methods import find_method
+from kgradcam.models.classifier import Classifier
 from kgradcam.models.network import require_model
 from kgradcam.runs.configuration import PREDICTED, Configuration
 from kgradcam.runs.describing import describe, describe_model, draw, stop_if_strict, warn_if_large
@@ -36,6 +37,7 @@ def make_plan(
     force: bool = False,
     quiet: bool = True,
     report: Report = lambda line: None,
+    opened: Classifier | None = None,
 ) -> Plan:
     """Reads the annotations and image headers of a dataset once, and writes the plan of a run.
 
@@ -47,6 +49,7 @@ def make_plan(
         force: Replaces an existing run, or an unfinished one.
         quiet: Shows no progress on stderr.
         report: Called with a line of text on the layout, and on removed leftovers.
+        opened: The model, if `open_model` has loaded it already.
 
     Raises:
         UserError: As `detect` does.
@@ -63,7 +66,7 @@ def make_plan(
         if not split.annotated:
             configuration = replace(configuration, presence=PREDICTED)
         with progress.step(f"loading {configuration.model}", quiet):
-            classifier = load_model(configuration)
+            classifier = load_model(configuration, opened)
             # An unknown layer is reported now. Workers choose the precision that they have.
             explainer = make_explainer(replace(configuration, precision="float32"), classifier)
         spool = partial_folder(local) / "images.tmp"

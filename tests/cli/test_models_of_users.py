@@ -279,6 +279,12 @@ def test_large_pictures_are_seen_at_a_bounded_size(found, tmp_path: Path) -> Non
 
 def test_detect_takes_twice_the_size_of_the_model(kgradcam, pets, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    load, loaded = keras.models.load_model, []
+    monkeypatch.setattr(
+        keras.models,
+        "load_model",
+        lambda path, **options: loaded.append(path) or load(path, **options),
+    )
     brightness((20, 20, 3)).save("square.keras")
     brightness((24, 32, 3), flat=True).save("rect.keras")
     for model, size, scales in (("square.keras", 40, [0.5]), ("rect.keras", [32, 24], [])):
@@ -287,6 +293,8 @@ def test_detect_takes_twice_the_size_of_the_model(kgradcam, pets, tmp_path, monk
         assert result.code == 0, result.err
         chosen = json.loads(Path(model[:4], "run.json").read_text())["configuration"]
         assert (chosen["image_size"], chosen["score_scales"]) == (size, scales)
+        assert [str(each) for each in loaded] == [model]  # for its size and for the run
+        loaded.clear()
 
 
 def test_a_subclassed_model_is_read_as_a_graph(found, tmp_path: Path) -> None:
