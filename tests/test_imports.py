@@ -40,6 +40,8 @@ NEEDS_TENSORFLOW = {
     "runs.planning",
     "runs.shards",
     "refine.network",
+    "refine.policy_training",
+    "refine.q_learning",
     "metrics.attribution",
     "metrics.faithfulness",
     "metrics.randomization",

@@ -26,11 +26,12 @@ def train_refiner(
         str,
         typer.Option(
             help="offsets: four numbers. score: the order of boxes. ridge: score and offsets. "
-            "network: both, with features of the network in the box.",
-            metavar="offsets|score|ridge|network",
+            "network: both, with features of the network in the box. imitation, dqn: a policy "
+            "moves boxes in steps.",
+            metavar="offsets|score|ridge|network|imitation|dqn",
         ),
     ] = "network",
-    seed: Annotated[int, typer.Option(help="Random seed of --boxes.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed of --boxes and of policies.")] = 0,
     as_json: options.AsJson = False,
     force: options.Force = False,
     quiet: options.Quiet = False,
@@ -45,6 +46,8 @@ def train_refiner(
     """
     from kgradcam import progress
     from kgradcam.refine import add_network, collect, fit
+    from kgradcam.refine.policy import EPOCHS
+    from kgradcam.refine.training import NETWORK_RUNGS, POLICIES
     from kgradcam.runs.run import Run
 
     opened = Run(run)
@@ -52,12 +55,16 @@ def train_refiner(
     with progress.bar("candidates", opened.info.counts.heatmaps, "heatmaps", quiet) as advance:
         examples = collect(opened, boxes, seed, classes or (), advance)
     network = None
-    if rung == "network":
+    if rung in NETWORK_RUNGS:
         images = len({each.image_id for each in examples})
         with progress.bar("feature maps", images, "images", quiet) as advance:
             examples, network = add_network(opened, examples, advance)
-    with progress.step("fitting", quiet):
-        refiner = fit(examples, rung, network)
+    if rung in POLICIES:
+        with progress.bar("episodes", EPOCHS, "epochs", quiet) as advance:
+            refiner = fit(examples, rung, network, seed, advance)
+    else:
+        with progress.step("fitting", quiet):
+            refiner = fit(examples, rung, network)
     refiner.save(out)
     note(f"{refiner.objects} boxes on {len(refiner.images)} images.", quiet)
     if as_json:

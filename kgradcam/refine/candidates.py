@@ -109,6 +109,29 @@ def describe(
     return np.concatenate([cells, cells**2, np.array([*shape, *rest]).T, products.T], axis=1)
 
 
+def all_features(candidates: Candidates) -> npt.NDArray[np.float64]:
+    """Returns the features of the heat and, if there are any, those of the network."""
+    if candidates.network is None:
+        return candidates.features
+    return np.concatenate([candidates.features, candidates.network], axis=1)
+
+
+def scales(features: npt.NDArray[np.float64], heat: int) -> tuple[Any, Any]:
+    """Returns the means and the deviations of features, which standardize them.
+
+    Features of the network share one deviation: components of small variance stay small, so that a
+    penalty on weights removes them.
+
+    Args:
+        features: `[boxes, features]`.
+        heat: The number of features of the heat, which come first.
+    """
+    deviation = features.std(axis=0) + 1e-6
+    if features.shape[1] > heat:
+        deviation[heat:] = features[:, heat:].std() + 1e-6
+    return features.mean(axis=0), deviation
+
+
 def _cells(canvas: Heatmap, box: Any) -> npt.NDArray[np.float32]:
     """The mean heat of the cells in and around a box, row by row."""
     fine = 2 * _CELLS

@@ -18,6 +18,8 @@ HISTORY = 10
 FOUND = 0.6
 """The IoU from which the paper rewards a stop."""
 STOP_REWARD = 3.0
+MOVE_COST = 0.02
+"""The IoU that a move must gain to be worth it; without it a policy wanders instead of stopping."""
 
 # How far each action moves the four sides, in steps. A change of size is shared by two sides.
 _MOVES = np.array(
@@ -65,7 +67,7 @@ def rewards(before: _Floats, after: _Floats, kind: str) -> _Floats:
     `"sign"`, that of the paper: a move earns 1 if it raises the IoU with the object, else -1. A
     stop earns 3 at an IoU of .6 or more, else -3 (equations 2 and 3).
 
-    `"change"`: a move earns the change of the IoU, and a stop nothing.
+    `"change"`: a move earns the change of the IoU less 0.02, and a stop nothing.
 
     Args:
         before: `[boxes]`, the IoU of each box with its object.
@@ -77,9 +79,11 @@ def rewards(before: _Floats, after: _Floats, kind: str) -> _Floats:
     """
     change = after - before[:, np.newaxis]
     if kind == "change":
-        return change
-    found = np.where(change > 0, 1.0, -1.0)
-    found[:, STOP] = np.where(before >= FOUND, STOP_REWARD, -STOP_REWARD)
+        found, stop = change - MOVE_COST, np.zeros(len(before))
+    else:
+        found = np.where(change > 0, 1.0, -1.0)
+        stop = np.where(before >= FOUND, STOP_REWARD, -STOP_REWARD)
+    found[:, STOP] = stop
     return found
 
 

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.levels import suppress
+from kgradcam.boxes.levels import level_canvas, suppress
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores
 from kgradcam.errors import UserError
 from kgradcam.files import read_json, write_atomically
 from kgradcam.progress import Advance, ignore
-from kgradcam.refine.candidates import Candidates, find_candidates
+from kgradcam.refine.candidates import Candidates, all_features, find_candidates
+from kgradcam.refine.policy import Policy, policy_of
 from kgradcam.refine.pooling import Reduction
+from kgradcam.refine.scene import Scene
 from kgradcam.runs.heatmap_files import ClassHeatmap
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, Image, join, sizes_by_id
@@ -49,6 +51,7 @@ class Refiner:
         images: Digests of the names of the images that it was trained on.
         objects: The number of annotated objects that it was trained on.
         network: How feature maps of the network become features; `None` uses heatmaps alone.
+        policy: Moves candidates in steps, before they are scored.
     """
 
     mean: npt.NDArray[np.float64]
@@ -58,30 +61,43 @@ class Refiner:
     images: frozenset[str]
     objects: int
     network: Reduction | None = None
+    policy: Policy | None = None
 
-    def __call__(self, candidates: Candidates, size: tuple[int, int]) -> tuple[Boxes, Scores]:
+    def __call__(
+        self, candidates: Candidates, size: tuple[int, int], scene: Scene | None = None
+    ) -> tuple[Boxes, Scores]:
         """Returns the refined boxes of a heatmap, best first, overlaps removed, and their scores.
 
         Args:
             candidates: See `find_candidates`.
             size: `(width, height)` of the image in pixels. No box leaves it.
+            scene: Describes boxes that are no candidates; a policy needs it.
         """
         boxes = candidates.boxes
         if not len(boxes):
             return boxes, np.zeros(0)
         inputs = with_bias((all_features(candidates) - self.mean) / self.deviation)
+        scores = self._scores(candidates, inputs)
         if self.offset is not None:
             moves = np.clip(inputs @ self.offset, -_LARGEST_MOVE, _LARGEST_MOVE)
             # At half of its side from each end, a box would vanish.
             moves = np.clip(moves, [-1, -1, -0.45, -0.45], [0.45, 0.45, 1, 1])
             boxes = boxes + moves * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
             boxes = np.clip(boxes, 0, np.tile(size, 2))
-        scores = candidates.scores
-        if self.score is not None:
-            scores = np.clip(scores + inputs @ self.score, 0, 1)
-        options = _SUPPRESSION if self.offset is None else _SUPPRESSION_OF_MOVED
+        if self.policy and scene:
+            ends = self.policy(scene, candidates)
+            inputs = with_bias((all_features(ends) - self.mean) / self.deviation)
+            # The mean of both ranks better than either; values of actions do not rank at all.
+            boxes, scores = ends.boxes, (scores + self._scores(ends, inputs)) / 2
+        moved = self.offset is not None or self.policy is not None
+        options = _SUPPRESSION_OF_MOVED if moved else _SUPPRESSION
         kept = suppress(np.arange(len(boxes)), boxes, scores, None, options)
         return boxes[kept], scores[kept]
+
+    def _scores(self, candidates: Candidates, inputs: npt.NDArray[np.float64]) -> Scores:
+        if self.score is None:
+            return candidates.scores
+        return np.clip(candidates.scores + inputs @ self.score, 0, 1)
 
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""
@@ -96,6 +112,7 @@ class Refiner:
                 "means": [each.tolist() for each in self.network.means],
                 "projections": [each.tolist() for each in self.network.projections],
             }
+        content["policy"] = self.policy and self.policy.as_json()
         write_atomically(path, json.dumps(content) + "\n")
 
 
@@ -115,7 +132,9 @@ def load_refiner(path: Path) -> Refiner:
         offset = content["offset"] and _array(content, "offset", (count + 1, 4))
         images = frozenset(map(str, content["images"]))
         network = content["network"] and _reduction(content["network"])
-        return Refiner(mean, deviation, score, offset, images, int(content["objects"]), network)
+        policy = content.get("policy") and policy_of(content["policy"])
+        objects = int(content["objects"])
+        return Refiner(mean, deviation, score, offset, images, objects, network, policy)
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(
             f"{path} is no refiner: {error}. `kgradcam train-refiner` makes one."
@@ -220,7 +239,12 @@ def refine_heatmaps(
                 found = with_network(found, refiner.network, maps[record.image_id], size)
             if all_features(found).shape[1] != len(refiner.mean):
                 raise UserError("The refiner is of another version of kgradcam: train it again.")
-            boxes, scores = refiner(found, size)
+            scene = None
+            if refiner.policy:
+                canvas, _ = level_canvas(record.heatmap, size)
+                reduced = maps[record.image_id]
+                scene = Scene(canvas, size, record.probability, refiner.network, reduced)
+            boxes, scores = refiner(found, size, scene)
             ids = np.ones(len(boxes), np.int64)
             row = (record.image_id * ids, record.category_id * ids, boxes, scores)
             tables.append(Detections(*row))
@@ -247,13 +271,6 @@ def with_network(
         size: `(width, height)` of the image in pixels.
     """
     return replace(candidates, network=network.inputs(maps, candidates.boxes, size))
-
-
-def all_features(candidates: Candidates) -> npt.NDArray[np.float64]:
-    """Returns the features of the heat and, if there are any, those of the network."""
-    if candidates.network is None:
-        return candidates.features
-    return np.concatenate([candidates.features, candidates.network], axis=1)
 
 
 def sized_heatmaps(run: Run) -> Iterator[tuple[Any, tuple[int, int]]]:

@@ -7,29 +7,35 @@ from itertools import chain, islice
 import numpy as np
 import numpy.typing as npt
 
+from kgradcam.boxes.levels import level_canvas
 from kgradcam.boxes.overlap import Boxes, box_iou
 from kgradcam.errors import UsageError, UserError
 from kgradcam.progress import Advance, ignore
-from kgradcam.refine.candidates import Candidates, find_candidates
+from kgradcam.refine.candidates import Candidates, all_features, find_candidates, scales
 from kgradcam.refine.pooling import Reduction, fit_reduction
 from kgradcam.refine.refiner import (
     Refiner,
-    all_features,
     digests,
     open_network,
     sized_heatmaps,
     with_bias,
     with_network,
 )
+from kgradcam.refine.scene import Scene
 from kgradcam.runs.run import Run
 
-RUNGS = ("offsets", "score", "ridge", "network")
+POLICIES = ("imitation", "dqn")
+NETWORK_RUNGS = ("network", *POLICIES)
+"""Those that need the results of `add_network`."""
+RUNGS = ("offsets", "score", "ridge", *NETWORK_RUNGS)
 _PENALTIES = tuple(10.0**power for power in range(-4, 3))
 _FOLDS = 5
 _IMAGES_OF_REDUCTION = 256
 """The principal components of feature maps are those of so many images."""
 _NEAR = 0.5
 """The IoU from which a candidate is near enough to an object to learn its sides from."""
+
+_UNSEEN = Scene(np.zeros((1, 1), np.float32), (1, 1), 0.0)
 
 _Floats = npt.NDArray[np.float64]
 
@@ -43,14 +49,14 @@ class Annotated:
         candidates: The candidates.
         objects: float64 `[objects, 4]`, xyxy in pixels.
         image_id: The id of the image in its run.
-        size: `(width, height)` of the image in pixels.
+        scene: Describes boxes that are no candidates; policies need it.
     """
 
     image: str
     candidates: Candidates
     objects: Boxes
     image_id: int = 0
-    size: tuple[int, int] = (0, 0)
+    scene: Scene = _UNSEEN
 
 
 def collect(
@@ -85,8 +91,9 @@ def collect(
         rows = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
         if rows.any() and (not classes or truth.categories[record.category_id - 1] in classes):
             candidates = find_candidates(record.heatmap, size, record.probability)
+            scene = Scene(level_canvas(record.heatmap, size)[0], size, record.probability)
             name, objects = names[record.image_id], truth.boxes[rows]
-            found.append(Annotated(name, candidates, objects, record.image_id, size))
+            found.append(Annotated(name, candidates, objects, record.image_id, scene))
         advance(1)
     if count is None:
         return found
@@ -130,13 +137,18 @@ def add_network(
         advance(1)
     found = []
     for each in examples:
-        candidates = with_network(each.candidates, network, reduced[each.image_id], each.size)
-        found.append(replace(each, candidates=candidates))
+        scene = replace(each.scene, network=network, maps=reduced[each.image_id])
+        candidates = with_network(each.candidates, network, scene.maps, scene.size)
+        found.append(replace(each, candidates=candidates, scene=scene))
     return found, network
 
 
 def fit(
-    examples: Sequence[Annotated], rung: str = "ridge", network: Reduction | None = None
+    examples: Sequence[Annotated],
+    rung: str = "ridge",
+    network: Reduction | None = None,
+    seed: int = 0,
+    advance: Advance = ignore,
 ) -> Refiner:
     """Fits a refiner.
 
@@ -145,11 +157,18 @@ def fit(
     is chosen by cross-validation on the images. The fewer boxes there are, the higher it is, and
     the nearer the order of boxes stays to that of `find_boxes`.
 
+    A policy moves boxes instead of offsets. Where its episodes end, boxes have other features than
+    candidates, so the score is learned from both.
+
     Args:
         examples: See `collect`.
         rung: `"offsets"`: mean offsets, the same for all boxes, four numbers. `"score"`: the score
             alone. `"ridge"`: score and offsets. `"network"`: both, with features of the network.
-        network: The second result of `add_network`, for the rung of this name.
+            `"imitation"`: a policy that learned the steps of a greedy expert. `"dqn"`: a policy by
+            deep Q-learning.
+        network: The second result of `add_network`, for those of `NETWORK_RUNGS`.
+        seed: The random seed of a policy.
+        advance: Called with 1 after each epoch of a policy; there are `policy.EPOCHS`.
 
     Raises:
         UserError: There are too few images.
@@ -157,20 +176,28 @@ def fit(
     """
     if rung not in RUNGS:
         raise UsageError(f"rung must be {', '.join(RUNGS)}. Received: {rung!r}.")
-    if (rung == "network") != (network is not None):
-        raise UsageError("The rung 'network' needs the results of add_network, and no other does.")
+    if (rung in NETWORK_RUNGS) != (network is not None):
+        raise UsageError(
+            f"The rungs {', '.join(NETWORK_RUNGS)} need the results of add_network, and no other "
+            f"does. Received: {rung!r}."
+        )
     examples = [each for each in examples if len(each.candidates.boxes)]
     names = sorted({each.image for each in examples})
     if len(names) < 2:
         raise UserError(f"A refiner needs two images or more. Received: {len(names)}.")
+    policy, objects = None, sum(len(each.objects) for each in examples)
+    if rung in POLICIES:
+        from kgradcam.refine.policy_training import DISCOUNT, train_policy
+
+        policy = train_policy(examples, DISCOUNT if rung == "dqn" else 0.0, seed, advance)
+        moved = [policy(each.scene, each.candidates) for each in examples]
+        ends = [replace(each, candidates=end) for each, end in zip(examples, moved, strict=True)]
+        examples = [*examples, *ends]
     features = np.concatenate([all_features(each.candidates) for each in examples])
     counts = [len(each.candidates.boxes) for each in examples]
     images = np.repeat([names.index(each.image) for each in examples], counts)
     ious, offsets = (np.concatenate(each) for each in zip(*map(_targets, examples), strict=True))
-    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
-    if network:  # components of small variance stay small, so that the penalty removes them
-        begin = examples[0].candidates.features.shape[1]
-        deviation[begin:] = features[:, begin:].std() + 1e-6
+    mean, deviation = scales(features, examples[0].candidates.features.shape[1])
     inputs = with_bias((features - mean) / deviation)
     near = ious >= _NEAR
     if not near.any():
@@ -184,8 +211,7 @@ def fit(
     if rung == "offsets":
         offset = np.zeros((inputs.shape[1], 4))
         offset[0] = offsets[near].mean(axis=0)
-    objects = sum(len(each.objects) for each in examples)
-    return Refiner(mean, deviation, score, offset, digests(names), objects, network)
+    return Refiner(mean, deviation, score, offset, digests(names), objects, network, policy)
 
 
 def _targets(example: Annotated) -> tuple[_Floats, _Floats]:

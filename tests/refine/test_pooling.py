@@ -79,9 +79,9 @@ def test_features_of_the_network_move_a_box(tmp_path: Path) -> None:
         np.testing.assert_array_equal(again(each.candidates, SIZE)[1], scores)
     assert again.network is not None
     assert again.network.model == "digest"
-    with pytest.raises(UsageError, match="needs the results of add_network"):
+    with pytest.raises(UsageError, match="need the results of add_network"):
         fit(learned, "network")
-    with pytest.raises(UsageError, match="needs the results of add_network"):
+    with pytest.raises(UsageError, match="need the results of add_network"):
         fit(learned, "ridge", reduction)
     path.write_text(path.read_text().replace('"means": [[0.0]]', '"means": [[0.0, 1.0]]'))
     with pytest.raises(UserError, match="is no refiner"):

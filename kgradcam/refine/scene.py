@@ -1,0 +1,46 @@
+"""A heatmap and the feature maps of its image, which describe any box of the image."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from kgradcam.boxes.normalization import Heatmap
+from kgradcam.boxes.overlap import Boxes
+from kgradcam.boxes.scores import score_boxes
+from kgradcam.refine.candidates import Candidates, describe
+from kgradcam.refine.pooling import Maps, Reduction
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image, seen for one class.
+
+    Attributes:
+        canvas: float32 `[height, width]` in [0, 1], the heatmap; see `level_canvas`.
+        size: `(width, height)` of the image in pixels.
+        probability: The model's probability of the class, in [0, 1].
+        network: Pools the features of the network; `None` without a network.
+        maps: The components of the feature maps of the image.
+    """
+
+    canvas: Heatmap
+    size: tuple[int, int]
+    probability: float
+    network: Reduction | None = None
+    maps: Maps = ()
+
+    def describe(self, boxes: Boxes) -> Candidates:
+        """Returns boxes with their scores and features, as those of `find_candidates`.
+
+        Args:
+            boxes: `[boxes, 4]`, xyxy in pixels, inside the image.
+        """
+        limits = np.array(self.canvas.shape[::-1])
+        small = boxes * np.tile(limits / self.size, 2)
+        low = np.clip(small[:, :2].round(), 0, limits - 1)
+        high = np.clip(small[:, 2:].round(), low + 1, limits)
+        pixels = np.concatenate([low, high], axis=1)
+        scores = score_boxes(self.canvas, pixels, self.probability, "density")
+        features = describe(self.canvas, small, scores, self.probability)
+        network = self.network.inputs(self.maps, boxes, self.size) if self.network else None
+        return Candidates(boxes, scores, features, network)
