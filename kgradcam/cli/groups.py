@@ -18,33 +18,41 @@ from kgradcam.errors import UsageError
 def flatten(command: Callable[..., None]) -> Callable[..., None]:
     """Returns a command whose groups are replaced by their fields, since Typer has no groups."""
     signature = inspect.signature(command)
-    groups: dict[str, Any] = {
-        name: each.annotation
-        for name, each in signature.parameters.items()
-        if is_dataclass(each.annotation)
-    }
 
     @wraps(command)
     def flat(**values: Any) -> None:
-        for name, group in groups.items():
-            values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
-        command(**values)
+        command(
+            **{
+                name: _take(name, values, each.annotation)
+                for name, each in signature.parameters.items()
+            }
+        )
 
-    parameters = list(_flat_parameters(signature))
+    parameters = [one for each in signature.parameters.values() for one in _expand(each)]
     flat.__annotations__ = {each.name: each.annotation for each in parameters}
     flat.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
     return flat
 
 
-def _flat_parameters(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
-    for parameter in signature.parameters.values():
-        if is_dataclass(parameter.annotation):
-            for each in fields(parameter.annotation):
-                yield inspect.Parameter(
-                    each.name, parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
-                )
-        else:
-            yield parameter.replace(kind=parameter.KEYWORD_ONLY)
+def _expand(parameter: inspect.Parameter) -> Iterator[inspect.Parameter]:
+    """Yields the parameter, or those of the fields of a group, which may be groups too."""
+    if not is_dataclass(parameter.annotation):
+        yield parameter.replace(kind=parameter.KEYWORD_ONLY)
+        return
+    for each in fields(parameter.annotation):
+        yield from _expand(
+            inspect.Parameter(
+                each.name, parameter.KEYWORD_ONLY, default=each.default, annotation=each.type
+            )
+        )
+
+
+def _take(name: str, values: dict[str, Any], kind: Any) -> Any:
+    """Returns a value, or the group of the values of its fields."""
+    if not is_dataclass(kind):
+        return values[name]
+    group: Any = kind
+    return group(**{each.name: _take(each.name, values, each.type) for each in fields(kind)})
 
 
 @dataclass(frozen=True)

@@ -1,109 +1,111 @@
-"""Many processes for one run: `detect --plan`, `--shard` and `--workers`."""
+"""The options of `detect` for many processes: `--plan`, `--shard`, `--workers` and `--runner`."""
 
-import multiprocessing
 import os
 import re
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from multiprocessing import connection
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from kgradcam import progress
 from kgradcam.cli.output import note, print_json
-from kgradcam.cli.startup import import_tensorflow
+from kgradcam.cli.workers import run_in_workers
 from kgradcam.errors import UsageError, UserError
 
 if TYPE_CHECKING:
-    from multiprocessing.context import SpawnProcess
-
     from kgradcam.runs.plan import Plan
     from kgradcam.runs.run import Run
 
-Shards = Annotated[
-    int | None,
-    typer.Option(help="With --plan: the number of shards.", min=1, metavar="N", show_default="1"),
-]
-OnlyPlan = Annotated[
-    bool, typer.Option("--plan", help="Only plan the run, for --shard on any number of machines.")
-]
-Shard = Annotated[
-    str | None,
-    typer.Option(
-        help="With --resume: compute shard K of N of a planned run, then `kgradcam merge RUN`. "
-        "auto is the task of Slurm, Kubernetes or AWS Batch.",
-        metavar="K/N|auto",
-        show_default=False,
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        help="Compute in N processes, with a GPU each where there are several.",
-        min=1,
-        metavar="N",
-        show_default=False,
-    ),
-]
 
-Runner = Annotated[
-    str | None,
-    typer.Option(
-        help="Compute by Apache Beam, whose options follow after --, such as -- "
-        "--runner=FlinkRunner.",
-        metavar="beam",
-        show_default=False,
-    ),
-]
-BeamOptions = Annotated[
-    list[str] | None,
-    typer.Argument(
-        help="With --runner beam: options of Beam, after --.",
-        metavar="-- BEAM OPTION",
-        show_default=False,
-    ),
-]
+@dataclass(frozen=True)
+class Sharding:
+    """The options of a run by many processes."""
 
-_SECONDS = 0.5  # between two checks for finished parts
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Only plan the run, for --shard on any number of machines."),
+    ] = False
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            help="With --plan: the number of shards.", min=1, metavar="N", show_default="1"
+        ),
+    ] = None
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            help="With --resume: compute shard K of N of a planned run, then `kgradcam merge RUN`. "
+            "auto is the task of Slurm, Kubernetes or AWS Batch.",
+            metavar="K/N|auto",
+            show_default=False,
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Compute in N processes, with a GPU each where there are several.",
+            min=1,
+            metavar="N",
+            show_default=False,
+        ),
+    ] = None
+    runner: Annotated[
+        str | None,
+        typer.Option(
+            help="Compute by Apache Beam, whose options follow after --, such as -- "
+            "--runner=FlinkRunner.",
+            metavar="beam",
+            show_default=False,
+        ),
+    ] = None
+    beam_options: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="With --runner beam: options of Beam, after --.",
+            metavar="-- BEAM OPTION",
+            show_default=False,
+        ),
+    ] = None
 
+    def require_fitting(self, resume: Path | None, refiner: Path | None) -> None:
+        """Checks the options that belong together.
 
-def require_fitting(
-    resume: Path | None,
-    shards: int | None,
-    plan: bool,
-    shard: str | None,
-    workers: int | None,
-    runner: str | None,
-    beam_options: Sequence[str] | None,
-    refiner: Path | None,
-) -> None:
-    """Checks the options that belong together.
+        Raises:
+            UsageError: They contradict one another.
+        """
+        if self.shards and not self.plan:
+            raise UsageError("--shards N needs --plan, which writes the plan of the run.")
+        if self.plan and (resume or self.shard or self.workers):
+            raise UsageError(
+                "--plan goes with --out RUN. Then compute with --resume RUN --shard K/N."
+            )
+        if self.shard and (not resume or self.workers):
+            raise UsageError(
+                "--shard K/N goes with --resume RUN, of a run that --plan has planned."
+            )
+        if self.runner not in (None, "beam"):
+            raise UsageError(
+                f"--runner must be beam. Received: {self.runner!r}. Beam's go after --."
+            )
+        if self.runner and (self.plan or self.shard or self.workers):
+            raise UsageError("--runner beam does not go with --plan, --shard or --workers.")
+        if refiner and (self.plan or self.shard or self.workers or self.runner):
+            raise UsageError(
+                "--refiner does not go with --plan, --shard, --workers or --runner. Refine the "
+                f"finished run: kgradcam refine RUN --refiner {refiner}."
+            )
+        if self.beam_options and not self.runner:
+            raise UsageError(
+                f"detect takes options only. Received: {self.beam_options[0]!r}. Beam's need "
+                "--runner beam."
+            )
 
-    Raises:
-        UsageError: They contradict one another.
-    """
-    if shards and not plan:
-        raise UsageError("--shards N needs --plan, which writes the plan of the run.")
-    if plan and (resume or shard or workers):
-        raise UsageError("--plan goes with --out RUN. Then compute with --resume RUN --shard K/N.")
-    if shard and (not resume or workers):
-        raise UsageError("--shard K/N goes with --resume RUN, of a run that --plan has planned.")
-    if runner not in (None, "beam"):
-        raise UsageError(f"--runner must be beam. Received: {runner!r}. Beam's go after --.")
-    if runner and (plan or shard or workers):
-        raise UsageError("--runner beam does not go with --plan, --shard or --workers.")
-    if refiner and (plan or shard or workers or runner):
-        raise UsageError(
-            "--refiner does not go with --plan, --shard, --workers or --runner. Refine the "
-            f"finished run: kgradcam refine RUN --refiner {refiner}."
-        )
-    if beam_options and not runner:
-        raise UsageError(
-            f"detect takes options only. Received: {beam_options[0]!r}. Beam's need --runner beam."
-        )
+    def run(self, folder: Path, gpus: Sequence[str], quiet: bool, **options: Any) -> "Run":
+        """Computes a planned run by `--runner` or `--workers`, and merges it."""
+        if self.runner:
+            return run_on_beam(folder, self.beam_options or (), quiet, **options)
+        return run_in_workers(folder, self.workers or 1, gpus, quiet, **options)
 
 
 def require_no_others(others: Sequence[str]) -> None:
@@ -217,65 +219,6 @@ def _number(environment: Mapping[str, str], name: str, default: int | None = Non
     return int(text)
 
 
-def hide_gpus() -> list[str]:
-    """Leaves the GPUs to the workers; returns their names for `CUDA_VISIBLE_DEVICES`."""
-    import tensorflow as tf
-
-    found = tf.config.list_physical_devices("GPU")
-    tf.config.set_visible_devices([], "GPU")
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return (
-        [each.strip() for each in given.split(",")]
-        if given and found
-        else [str(i) for i in range(len(found))]
-    )
-
-
-def run_in_workers(
-    folder: Path, workers: int, gpus: Sequence[str], quiet: bool, **options: Any
-) -> "Run":
-    """Computes a planned run in processes of this machine, and merges it.
-
-    A worker may end early, as long as others compute its parts.
-
-    Args:
-        folder: The run folder to be.
-        workers: The number of processes.
-        gpus: The GPUs, which they share.
-        quiet: Shows no progress on stderr.
-        options: See `ShardWorker`.
-
-    Raises:
-        UserError: All workers ended before the parts were complete.
-    """
-    from kgradcam.runs.merging import merge
-    from kgradcam.runs.plan import read_plan
-
-    plan = read_plan(folder)
-    done: set[int] = set()
-    processes = _processes(folder, workers, gpus, options)
-    try:
-        for process in processes:
-            process.start()
-        running: dict[Any, Any] = {each.sentinel: each for each in processes}
-        with progress.bar("heatmaps", plan.images, "images", quiet) as advance:
-            while len(done) < plan.parts and running:
-                for sentinel in connection.wait([*running], _SECONDS):
-                    if code := running.pop(sentinel).exitcode:
-                        note(f"A worker ended with code {code}.")
-                new = plan.done() - done
-                done |= new
-                advance(sum(plan.starts[i + 1] - plan.starts[i] for i in new))
-    finally:
-        for process in processes:
-            if process.pid:  # else it was not started
-                process.terminate()
-                process.join()
-    if len(done) < plan.parts:
-        raise UserError(f"All workers ended, and {plan.parts - len(done)} parts are missing.")
-    return merge(folder, report=lambda line: note(line, quiet))
-
-
 def run_on_beam(folder: Path, arguments: Sequence[str], quiet: bool, **options: Any) -> "Run":
     """Computes a planned run by a pipeline of Apache Beam, and merges it.
 
@@ -297,43 +240,3 @@ def run_on_beam(folder: Path, arguments: Sequence[str], quiet: bool, **options: 
         quiet,
     )
     return merge(folder, report=lambda line: note(line, quiet))
-
-
-def _processes(
-    folder: Path, workers: int, gpus: Sequence[str], options: Any
-) -> "list[SpawnProcess]":
-    spawn, processes = multiprocessing.get_context("spawn"), []
-    for i in range(workers):
-        environment = {"CUDA_VISIBLE_DEVICES": gpus[i % len(gpus)]} if gpus else {}
-        if len(gpus) < workers:
-            environment["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # else the first one takes it all
-        arguments = (folder, i, workers, environment, options)
-        processes.append(spawn.Process(target=_work, args=arguments, daemon=True))
-    return processes
-
-
-def _work(
-    folder: Path, number: int, workers: int, environment: Mapping[str, str], options: Any
-) -> None:
-    """Computes the parts of a worker, and then those that the others have not finished."""
-    os.environ |= environment
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this
-    try:
-        import_tensorflow()
-        from kgradcam.runs.plan import read_plan
-        from kgradcam.runs.shards import ShardWorker
-
-        worker = ShardWorker(read_plan(folder), **options)
-        worker.run_parts(_own_first(worker.plan.parts, number, workers))
-    except (UserError, OSError) as error:
-        note(f"kgradcam: {error}")
-        sys.exit(1)
-
-
-def _own_first(parts: int, number: int, workers: int) -> Iterator[int]:
-    parent = multiprocessing.parent_process()
-    others = (i for i in reversed(range(parts)) if i % workers != number)
-    for part in (*range(number, parts, workers), *others):
-        if parent is None or not parent.is_alive():
-            return
-        yield part
