@@ -1,8 +1,8 @@
-"""Fits the constants of `score="expected-iou"` to the annotated boxes of runs.
+"""Fits the constants of `score="expected-iou"` to the annotated boxes of runs: moves and ranks.
 
     python benchmarks/fit_score.py RUN...
 
-The constants in `kgradcam/boxes/expected_iou.py` come from five runs of
+The constants in `kgradcam/boxes/moves.py` and `expected_iou.py` come from five runs of
 
     kgradcam detect --dataset VOC2012 --split tune --class CLASS --model efficientnet-lite0
 
@@ -18,7 +18,8 @@ import numpy as np
 
 from kgradcam.boxes.expected_iou import describe
 from kgradcam.boxes.find import find_boxes
-from kgradcam.boxes.levels import boxes_at_levels, level_canvas, suppress
+from kgradcam.boxes.levels import boxes_at_levels, compete, level_canvas
+from kgradcam.boxes.moves import LARGEST_MOVE, OUTWARDS, describe_sides
 from kgradcam.boxes.options import DEFAULT_THRESHOLDS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.metrics.average_precision import evaluate
@@ -27,6 +28,8 @@ from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, join
 
 PENALTY = 0.01
+NEAR = 0.35  # the IoU from which a candidate belongs to an object
+STEP = 0.5
 OPTIONS = BoxOptions()
 
 
@@ -39,9 +42,14 @@ def collect(run: Run) -> list[dict]:
         size = sizes[record.image_id]
         canvas, scale = level_canvas(record.heatmap, size)
         boxes, _ = boxes_at_levels(canvas, DEFAULT_THRESHOLDS["levels"])
+        if not len(boxes):
+            continue
         same = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
-        ious = box_iou(boxes * scale, truth.boxes[same]).max(axis=1, initial=0)
-        numbers = describe(canvas, boxes)
+        objects = truth.boxes[same] / scale
+        overlaps = box_iou(boxes, objects)
+        nearest = objects[overlaps.argmax(axis=1)] if len(objects) else boxes
+        limits = np.tile(canvas.shape[::-1], 2)
+        outwards = (nearest - boxes) * OUTWARDS / np.tile(boxes[:, 2:] - boxes[:, :2], 2)
         density = find_boxes(
             record.heatmap, size, record.probability, options=BoxOptions(score="density")
         )
@@ -50,37 +58,63 @@ def collect(run: Run) -> list[dict]:
                 "record": record,
                 "boxes": boxes,
                 "scale": scale,
-                "numbers": numbers,
-                "ious": ious,
+                "limits": limits,
+                "at_border": boxes == [0, 0, *limits[2:]],
+                "objects": objects,
+                "near": overlaps.max(axis=1, initial=0) >= NEAR,
+                "outwards": np.clip(outwards, -0.45, 0.5),
+                "sides": describe_sides(canvas, boxes),
+                "numbers": describe(canvas, boxes),
                 "density": density,
             }
         )
     return found
 
 
-def fit(heatmaps: list[dict]) -> np.ndarray:
-    """Ridge regression of IoU on the standardized numbers: bias and weights of the numbers."""
-    numbers = np.concatenate([each["numbers"] for each in heatmaps])
-    ious = np.concatenate([each["ious"] for each in heatmaps])
-    mean, deviation = numbers.mean(axis=0), numbers.std(axis=0)
-    inputs = (numbers - mean) / deviation
+def ridge(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Ridge regression on standardized inputs: the bias and weights of the raw inputs."""
+    mean, deviation = inputs.mean(axis=0), inputs.std(axis=0)
+    inputs = (inputs - mean) / deviation
     left = inputs.T @ inputs + PENALTY * len(inputs) * np.eye(inputs.shape[1])
-    weights = np.linalg.solve(left, inputs.T @ (ious - ious.mean())) / deviation
-    return np.concatenate([[ious.mean() - mean @ weights], weights])
+    weights = np.linalg.solve(left, inputs.T @ (targets - targets.mean())) / deviation
+    return np.concatenate([[targets.mean() - mean @ weights], weights])
 
 
-def average_precision(run: Run, heatmaps: list[dict], constants: np.ndarray | None) -> list[str]:
+def moved(each: dict, moves: np.ndarray) -> np.ndarray:
+    """The candidates of a heatmap with their sides moved, as `move_sides` does."""
+    step = np.clip(moves[0] + each["sides"] @ moves[1:], -LARGEST_MOVE, LARGEST_MOVE)
+    boxes = each["boxes"]
+    step = step * np.tile(boxes[:, 2:] - boxes[:, :2], 2) * OUTWARDS
+    return np.clip(boxes + step * ~each["at_border"], 0, each["limits"])
+
+
+def fit(heatmaps: list[dict]) -> tuple[np.ndarray, np.ndarray]:
+    """The constants of the moves, and those of the IoU of the moved boxes."""
+    free = [each["near"][:, np.newaxis] & ~each["at_border"] for each in heatmaps]
+    sides, outwards = (
+        np.concatenate([each[name][rows] for each, rows in zip(heatmaps, free, strict=True)])
+        for name in ("sides", "outwards")
+    )
+    moves = STEP * ridge(sides, outwards)
+    ious = [
+        box_iou(moved(each, moves), each["objects"]).max(axis=1, initial=0) for each in heatmaps
+    ]
+    numbers = np.concatenate([each["numbers"] for each in heatmaps])
+    return moves, ridge(numbers, np.concatenate(ious))
+
+
+def average_precision(run: Run, heatmaps: list[dict], constants: tuple | None) -> list[str]:
     """The AP at IoU .5 and .7 by the constants, or by the score `"density"`."""
     tables = []
     for each in heatmaps:
         record = each["record"]
-        if constants is None:
-            boxes, scores = each["density"]
-        else:
-            expected = np.clip(constants[0] + each["numbers"] @ constants[1:], 0, 1)
+        boxes, scores = each["density"]
+        if constants is not None:
+            moves, weights = constants
+            expected = np.clip(weights[0] + each["numbers"] @ weights[1:], 0, 1)
             scores = record.probability**0.1 * expected
-            kept = suppress(np.arange(len(scores)), each["boxes"], scores, None, OPTIONS)
-            boxes, scores = each["boxes"][kept] * each["scale"], scores[kept]
+            boxes, scores = compete(moved(each, moves), scores, OPTIONS)
+            boxes = boxes * each["scale"]
         ids = np.ones(len(boxes), np.int64)
         tables.append(Detections(record.image_id * ids, record.category_id * ids, boxes, scores))
     results = evaluate(run.ground_truth, join(tables), find_protocol("voc2010"), [0.5, 0.7])
@@ -100,10 +134,12 @@ def main() -> None:
         cells = [", ".join(average_precision(run, part, way)) for way in (None, others)]
         print(f"| {run.ground_truth.categories[0]} | {' | '.join(cells)} |")
     everything = [each for part in parts for each in part]
-    constants = fit(everything)
-    print(f"{len(everything)} heatmaps, {sum(len(each['ious']) for each in everything)} candidates")
-    print("BIAS =", float(f"{constants[0]:.3g}"))
-    print("WEIGHTS =", tuple(float(f"{each:.3g}") for each in constants[1:]))
+    print(
+        f"{len(everything)} heatmaps, {sum(len(each['boxes']) for each in everything)} candidates"
+    )
+    for name, (bias, *weights) in zip(("MOVE_", ""), fit(everything), strict=True):
+        print(f"{name}BIAS =", float(f"{bias:.3g}"))
+        print(f"{name}WEIGHTS =", tuple(float(f"{each:.3g}") for each in weights))
 
 
 if __name__ == "__main__":

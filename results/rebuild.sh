@@ -41,7 +41,7 @@ if [ -n "${VOC2012:-}" ]; then
                 --out "$root/results/voc2012-${animal#*:}" --force
         )
         described=results/voc2012-${animal#*:}/run.json
-        sed -e '/^    "folder": /d' -e 's/^\(    "files": "[0-9a-f]*"\),$/\1/' $described >$described.new
+        sed '/^    "folder": /d' $described >$described.new
         mv $described.new $described
     done
 else

@@ -32,9 +32,10 @@ def find_boxes(
     2. At each level from the threshold up, in steps of .05 to .8, each 4-connected region above
        the level gives its bounding box.
     3. A box is scored by the IoU to expect with an object: by its heat, and by how many other
-       boxes agree with it (see `BoxOptions.score`).
-    4. Greedy non-maximum suppression keeps the best of boxes that overlap. Boxes with a low score
-       are dropped.
+       boxes agree with it (see `BoxOptions.score`). Its sides move to where an object of such
+       heat would end.
+    4. Soft non-maximum suppression: of boxes that overlap, those with the lower score lose score.
+       Boxes with a low score are dropped.
 
     Args:
         heatmap: `[height, width]`, at any resolution, not negative.
@@ -57,7 +58,7 @@ def find_boxes(
         >>> heatmap[1:3, 2:5] = 1.0
         >>> boxes, scores = find_boxes(heatmap, (80, 40), threshold=0.5)
         >>> boxes.round()
-        array([[20., 10., 50., 30.]])
+        array([[21., 10., 49., 30.]])
     """
     return boxes_by_option(
         heatmap, size, probability, [threshold], [options.smooth_radius], options, extent

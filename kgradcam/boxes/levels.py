@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.expected_iou import expected_iou
+from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.normalization import WHOLE, Heatmap, normalize
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes, box_iou
@@ -56,21 +57,23 @@ def level_boxes(
     for radius in radii:
         smoothed = _smooth(canvas, radius * shrink) if radius > 1 else canvas
         boxes, levels = boxes_at_levels(smoothed, thresholds)
-        scores = np.zeros(len(boxes))
         learned = options.score == "expected-iou"
-        if not learned:
-            scores = score_boxes(canvas, boxes, probability, options.score)
+        # Without a learned score, what is computed once serves all thresholds.
+        scores = None if learned else score_boxes(canvas, boxes, probability, options.score)
+        overlaps = None if learned or len(boxes) > _MAX_TABLE else box_iou(boxes, boxes)
         # The level of another threshold counts only if it is one of LEVELS too, so that the boxes
         # of a threshold do not depend on the others.
         regular = np.isin(levels, LEVELS)
-        overlaps = box_iou(boxes, boxes) if len(boxes) <= _MAX_TABLE else None
         for threshold in thresholds:
             rows = np.flatnonzero((levels == threshold) | (regular & (levels > threshold)))
-            if learned:
-                pairs = None if overlaps is None else overlaps[np.ix_(rows, rows)]
-                scores[rows] = probability**0.1 * expected_iou(canvas, boxes[rows], pairs)
-            kept = suppress(rows, boxes, scores, overlaps, options)
-            yield boxes[kept] * scale, scores[kept]
+            if scores is None:
+                candidates = boxes[rows]
+                ranks = probability**0.1 * expected_iou(canvas, candidates)
+                moved, found = compete(move_sides(canvas, candidates), ranks, options)
+                yield moved * scale, found
+            else:
+                kept = suppress(rows, boxes, scores, overlaps, options)
+                yield boxes[kept] * scale, scores[kept]
 
 
 def level_canvas(
@@ -158,3 +161,31 @@ def suppress(
             iou = overlaps[best, others]
         candidates = others[iou <= options.iou_threshold]
     return np.array(kept, np.int64)
+
+
+def compete(boxes: Boxes, scores: Scores, options: BoxOptions) -> tuple[Boxes, Scores]:
+    """Soft non-maximum suppression: the best box is kept, and those that overlap it lose score.
+
+    A score is multiplied by `exp(-(IoU / (1.5 * iou_threshold))**2)` (Bodla et al., ICCV 2017):
+    the more of a box is explained by a better one, the less likely it is another object. A box with
+    an IoU above twice the threshold goes.
+
+    Returns:
+        The boxes to keep, best first, and their scores; ties keep their order.
+    """
+    lowest = options.min_relative_score * scores.max(initial=0.0)
+    width = max(1.5 * options.iou_threshold, 1e-9)
+    left = np.argsort(-scores, kind="stable")[:MAX_CANDIDATES]
+    boxes, scores = boxes[left], scores[left]
+    kept, found = [np.zeros((0, 4))], [np.zeros(0)]
+    while len(boxes) and len(kept) <= _MAX_BOXES:
+        best = int(scores.argmax())
+        if scores[best] < lowest:
+            break
+        kept.append(boxes[[best]])
+        found.append(scores[[best]])
+        iou = box_iou(boxes[[best]], boxes)[0]
+        near = iou <= 2 * options.iou_threshold
+        near[best] = False
+        boxes, scores = boxes[near], (scores * np.exp(-((iou / width) ** 2)))[near]
+    return np.concatenate(kept), np.concatenate(found)

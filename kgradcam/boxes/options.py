@@ -19,12 +19,14 @@ class BoxOptions:
         smooth_radius: Width in pixels of the box filter that smooths the heatmap; 0 for none.
         score: The confidence of a box. `"expected-iou"`, for `"levels"` only and their default: the
             tenth root of the class probability, times the IoU to expect with an object, by
-            constants that were fitted to annotated boxes; see `docs/localization.md`. `"density"`,
-            the default of `"single-threshold"`: the fifth root of the probability, times the share
-            of the map's heat inside the box, times the mean heat there. `"heat"`: the probability
-            times that share. `"constant"`: 1. With `""` the field becomes the default of `rules`.
+            constants that were fitted to annotated boxes; others of them move the sides of boxes.
+            See `docs/localization.md`. `"density"`, the default of `"single-threshold"`: the fifth
+            root of the probability, times the share of the map's heat inside the box, times the
+            mean heat there. `"heat"`: the probability times that share. `"constant"`: 1. With `""`
+            the field becomes the default of `rules`.
         iou_threshold: For `"levels"`: of two boxes with a higher IoU, non-maximum suppression
-            drops the one with the lower score.
+            drops the one with the lower score. With `"expected-iou"` that box loses score instead,
+            the more the higher the IoU, and goes beyond twice the threshold.
         min_relative_score: For `"levels"`: boxes that score below this fraction of the best score
             are dropped.
 

@@ -40,11 +40,22 @@ def heat_inside(heatmap: Heatmap, boxes: Boxes) -> tuple[Scores, Scores]:
     Returns:
         Two float64 `[boxes]` in [0, 1]; zeros in a heatmap without heat.
     """
+    inside, total = heat_of(heatmap, boxes)
+    if total == 0:
+        return np.zeros(len(boxes)), np.zeros(len(boxes))
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
+    return np.clip(inside / total, 0, 1), np.clip(inside / areas, 0, 1)
+
+
+def heat_of(heatmap: Heatmap, boxes: Boxes) -> tuple[Scores, float]:
+    """Returns the sum of the heat in each box, and in the whole map.
+
+    Args:
+        heatmap: float32 `[height, width]`.
+        boxes: `[boxes, 4]`, xyxy in whole pixels inside it; some may be empty.
+    """
     # Summed-area table: the heat of a box is the sum of four entries.
     heat = cv2.integral(heatmap, sdepth=cv2.CV_64F)
-    if heat[-1, -1] == 0:
-        return np.zeros(len(boxes)), np.zeros(len(boxes))
     xmin, ymin, xmax, ymax = boxes.astype(int).T
     inside = heat[ymax, xmax] - heat[ymin, xmax] - heat[ymax, xmin] + heat[ymin, xmin]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=1)
-    return np.clip(inside / heat[-1, -1], 0, 1), np.clip(inside / areas, 0, 1)
+    return inside, heat[-1, -1]

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kgradcam.boxes.expected_iou import BIAS, MOST, STABLE, WEIGHTS
 from kgradcam.boxes.levels import CANVAS, LEVELS, MAX_CANDIDATES
+from kgradcam.boxes.moves import LARGEST_MOVE, MOVE_BIAS, MOVE_WEIGHTS, OUTWARDS
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.errors import UserError
 
@@ -59,21 +60,21 @@ def level_boxes(
     canvas = _normalized(heatmap, tf.cast(small, tf.int32), tf.cast(extent, tf.float64))
     levels = sorted({threshold, *(each for each in LEVELS if each > threshold)})
     boxes = _boxes_of_regions(canvas > tf.constant(levels, tf.float32)[:, None, None])
-    scores = _scores(canvas, boxes, tf.cast(probability, tf.float64), options.score)
-
-    candidates = tf.argsort(scores, direction="DESCENDING", stable=True)[:MAX_CANDIDATES]
-    lowest = options.min_relative_score * tf.reduce_max(tf.concat([[0.0], scores], 0))
-    candidates = tf.boolean_mask(candidates, tf.gather(scores, candidates) >= lowest)
-    boxes, scores = tf.gather(boxes, candidates), tf.gather(scores, candidates)
-    # Ranks instead of scores: float32 would merge scores that differ in float64.
-    ranks = -tf.range(tf.cast(tf.shape(boxes)[0], tf.float32))
-    kept = tf.image.non_max_suppression(
-        tf.cast(boxes, tf.float32), ranks, most, options.iou_threshold
-    )
-    scale = tf.tile(sides / small, [2])
-    missing = most - tf.shape(kept)[0]
-    boxes = tf.pad(tf.cast(tf.gather(boxes, kept), tf.float64) * scale, [[0, missing], [0, 0]])
-    scores = tf.pad(tf.gather(scores, kept), [[0, missing]])
+    probability = tf.cast(probability, tf.float64)
+    shares, densities = _heat_inside(canvas, boxes)
+    if options.score == "expected-iou":
+        scores = probability ** np.float64(0.1) * _expected_iou(canvas, boxes, shares, densities)
+        boxes, scores = _compete(_move_sides(canvas, boxes, shares), scores, options, most)
+    else:
+        scores = {
+            "density": probability ** np.float64(0.2) * shares * densities,
+            "heat": probability * shares,
+            "constant": tf.ones_like(shares),
+        }[options.score]
+        boxes, scores = _suppress(tf.cast(boxes, tf.float64), scores, options, most)
+    missing = most - tf.shape(boxes)[0]
+    boxes = tf.pad(boxes * tf.tile(sides / small, [2]), [[0, missing], [0, 0]])
+    scores = tf.pad(scores, [[0, missing]])
     return (
         tf.ensure_shape(tf.cast(boxes, tf.float32), [most, 4]),
         tf.ensure_shape(tf.cast(scores, tf.float32), [most]),
@@ -157,21 +158,66 @@ def _connected(count: Any, upper: Any, lower: Any) -> Any:
     return labels
 
 
-def _scores(canvas: Any, boxes: Any, probability: Any, score: str) -> Any:
-    """The scores of boxes by `boxes.score_boxes` or `boxes.expected_iou`, float64 `[boxes]`."""
-    if score == "constant":
-        return tf.ones(tf.shape(boxes)[:1], tf.float64)
-    shares, densities = _heat_inside(canvas, boxes)
-    if score == "heat":
-        return probability * shares
-    if score == "density":
-        return probability ** np.float64(0.2) * shares * densities
-    expected = _expected_iou(boxes, shares, densities, tf.shape(canvas))
-    return probability ** np.float64(0.1) * expected
+def _suppress(boxes: Any, scores: Any, options: BoxOptions, most: int) -> tuple[Any, Any]:
+    """`boxes.levels.suppress`: the boxes to keep, and their scores."""
+    candidates = tf.argsort(scores, direction="DESCENDING", stable=True)[:MAX_CANDIDATES]
+    lowest = options.min_relative_score * tf.reduce_max(tf.concat([[0.0], scores], 0))
+    candidates = tf.boolean_mask(candidates, tf.gather(scores, candidates) >= lowest)
+    boxes, scores = tf.gather(boxes, candidates), tf.gather(scores, candidates)
+    # Ranks instead of scores: float32 would merge scores that differ in float64.
+    ranks = -tf.range(tf.cast(tf.shape(boxes)[0], tf.float32))
+    kept = tf.image.non_max_suppression(
+        tf.cast(boxes, tf.float32), ranks, most, options.iou_threshold
+    )
+    return tf.gather(boxes, kept), tf.gather(scores, kept)
+
+
+def _compete(boxes: Any, scores: Any, options: BoxOptions, most: int) -> tuple[Any, Any]:
+    """`boxes.levels.compete`: the boxes to keep, and their scores."""
+    order = tf.argsort(scores, direction="DESCENDING", stable=True)[:MAX_CANDIDATES]
+    # One more box, which never wins: a maximum needs an element.
+    boxes = tf.pad(tf.gather(boxes, order), [[0, 1], [0, 0]])
+    scores = tf.pad(tf.gather(scores, order), [[0, 1]], constant_values=-1)
+    lowest = tf.maximum(options.min_relative_score * tf.reduce_max(scores), 0)
+    width = max(1.5 * options.iou_threshold, 1e-9)
+
+    def step(count: Any, left: Any, kept: Any, found: Any) -> tuple[Any, Any, Any, Any]:
+        best = tf.argmax(left, output_type=tf.int32)
+        kept = tf.concat([kept, [best]], 0)
+        found = tf.concat([found, [left[best]]], 0)
+        iou = _iou(boxes[best][tf.newaxis], boxes)[0]
+        gone = (iou > 2 * options.iou_threshold) | (tf.range(tf.shape(left)[0]) == best)
+        lower = left * tf.exp(-((iou / width) ** 2))
+        left = tf.where(gone | (left < 0), -tf.ones_like(left), lower)
+        return count + 1, left, kept, found
+
+    _, _, kept, found = tf.while_loop(
+        lambda count, left, *_: (count < most) & (tf.reduce_max(left) >= lowest),
+        step,
+        (0, scores, tf.zeros([0], tf.int32), tf.zeros([0], tf.float64)),
+        (tf.TensorShape([]), scores.shape, tf.TensorShape([None]), tf.TensorShape([None])),
+    )
+    return tf.gather(boxes, kept), found
+
+
+def _iou(one: Any, other: Any) -> Any:
+    """`boxes.box_iou` of boxes that are not both empty."""
+    lower = tf.maximum(one[:, tf.newaxis, :2], other[:, :2])
+    upper = tf.minimum(one[:, tf.newaxis, 2:], other[:, 2:])
+    common = tf.reduce_prod(tf.maximum(upper - lower, 0), axis=-1)
+    areas, others = (tf.reduce_prod(each[:, 2:] - each[:, :2], axis=-1) for each in (one, other))
+    return common / (areas[:, tf.newaxis] + others - common)
 
 
 def _heat_inside(canvas: Any, boxes: Any) -> tuple[Any, Any]:
     """`boxes.heat_inside`, float64 `[boxes]` each."""
+    inside, total = _heat_of(canvas, boxes)
+    areas = tf.cast(tf.reduce_prod(boxes[:, 2:] - boxes[:, :2], axis=1), tf.float64)
+    return tf.clip_by_value(inside / total, 0, 1), tf.clip_by_value(inside / areas, 0, 1)
+
+
+def _heat_of(canvas: Any, boxes: Any) -> tuple[Any, Any]:
+    """`boxes.heat_of`, float64."""
     heat = tf.cumsum(tf.cumsum(tf.cast(canvas, tf.float64), axis=0), axis=1)
     heat = tf.pad(heat, [[1, 0], [1, 0]])
     xmin, ymin, xmax, ymax = tf.unstack(boxes, axis=1)
@@ -180,27 +226,51 @@ def _heat_inside(canvas: Any, boxes: Any) -> tuple[Any, Any]:
         return tf.gather_nd(heat, tf.stack([y, x], axis=1))
 
     inside = at(ymax, xmax) - at(ymin, xmax) - at(ymax, xmin) + at(ymin, xmin)
-    areas = tf.cast((xmax - xmin) * (ymax - ymin), tf.float64)
-    return tf.clip_by_value(inside / heat[-1, -1], 0, 1), tf.clip_by_value(inside / areas, 0, 1)
+    return inside, heat[-1, -1]
 
 
-def _expected_iou(boxes: Any, shares: Any, densities: Any, shape: Any) -> Any:
-    """`boxes.expected_iou`, float64 `[boxes]`; `shape` is the height and width of the canvas."""
+def _move_sides(canvas: Any, boxes: Any, shares: Any) -> Any:
+    """`boxes.move_sides`, float64 `[boxes, 4]`."""
+    ends = tf.tile(tf.shape(canvas)[::-1], [2])
+    lengths = tf.tile(boxes[:, 2:] - boxes[:, :2], [1, 2])
+    depths = tf.maximum((lengths + 2) // 4, 1)
+    along = tf.gather(lengths, [1, 0, 3, 2], axis=1)
+    outer = boxes + depths * OUTWARDS
+    strips = []
+    for side in range(4):
+        corners = tf.unstack(boxes, axis=1)
+        corners[(side + 2) % 4], corners[side] = corners[side], outer[:, side]
+        strips.append(tf.clip_by_value(tf.stack(corners, axis=1), 0, ends))
+    heat, _ = _heat_of(canvas, tf.concat(strips, axis=0))
+    heat = tf.transpose(tf.reshape(heat, [4, -1]))
+    sizes, others = tf.cast(lengths, tf.float64), tf.cast(along, tf.float64)
+    numbers = [
+        heat / tf.cast(depths * along, tf.float64),
+        tf.math.log(sizes / others),
+        tf.math.log(sizes / tf.cast(ends, tf.float64)),
+        tf.tile(shares[:, tf.newaxis], [1, 4]),
+    ]
+    moves = MOVE_BIAS + tf.reduce_sum(tf.stack(numbers, axis=2) * MOVE_WEIGHTS, axis=2)
+    moves = tf.clip_by_value(moves, -LARGEST_MOVE, LARGEST_MOVE) * sizes * OUTWARDS
+    at_border = boxes == ends * tf.constant([0, 0, 1, 1])
+    moved = tf.cast(boxes, tf.float64) + tf.where(at_border, tf.zeros_like(moves), moves)
+    return tf.clip_by_value(moved, 0, tf.cast(ends, tf.float64))
+
+
+def _expected_iou(canvas: Any, boxes: Any, shares: Any, densities: Any) -> Any:
+    """`boxes.expected_iou`, float64 `[boxes]`."""
     relative = shares * densities
     relative /= tf.reduce_max(tf.concat([[1e-300], relative], 0))
     densest = tf.argsort(relative, direction="DESCENDING", stable=True)[:MOST]
-    rivals, weights = tf.gather(tf.cast(boxes, tf.float64), densest), tf.gather(relative, densest)
-    lower = tf.maximum(rivals[:, tf.newaxis, :2], rivals[:, :2])
-    upper = tf.minimum(rivals[:, tf.newaxis, 2:], rivals[:, 2:])
-    common = tf.reduce_prod(tf.maximum(upper - lower, 0), axis=-1)
-    areas = tf.reduce_prod(rivals[:, 2:] - rivals[:, :2], axis=-1)
-    overlaps = common / (areas[:, tf.newaxis] + areas - common)
+    rivals = tf.gather(tf.cast(boxes, tf.float64), densest)
+    overlaps = _iou(rivals, rivals)
     stability = tf.reduce_sum(tf.cast(overlaps >= STABLE, tf.float64), axis=1)
-    support = tf.reduce_sum(overlaps * weights, axis=1)
+    support = tf.reduce_sum(overlaps * tf.gather(relative, densest), axis=1)
     places = densest[:, tf.newaxis]
     stability = tf.tensor_scatter_nd_update(tf.ones_like(relative), places, stability)
     support = tf.tensor_scatter_nd_update(relative, places, support)
-    ends = tf.stack([0, 0, shape[1], shape[0]])
+    height, width = tf.unstack(tf.shape(canvas))
+    ends = tf.stack([0, 0, width, height])
     borders = tf.reduce_sum(tf.cast(boxes == ends, tf.float64), axis=1)
     numbers = tf.stack([shares, densities, borders, stability, support, relative], axis=1)
     return tf.clip_by_value(BIAS + tf.reduce_sum(numbers * WEIGHTS, axis=1), 0, 1)

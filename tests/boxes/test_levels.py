@@ -11,9 +11,13 @@ from hypothesis.extra import numpy as hnp
 
 from kgradcam.boxes.expected_iou import BIAS, WEIGHTS
 from kgradcam.boxes.find import boxes_by_option, find_boxes
-from kgradcam.boxes.levels import _smooth
+from kgradcam.boxes.levels import _smooth, compete
+from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.options import DEFAULT_OPTIONS, BoxOptions
 from kgradcam.boxes.overlap import box_iou
+
+DENSITY = BoxOptions(score="density")
+"""Boxes as regions have them: nothing moves them."""
 
 
 def test_the_best_box_over_all_levels() -> None:
@@ -21,19 +25,18 @@ def test_the_best_box_over_all_levels() -> None:
     heatmap = np.zeros((40, 80), np.float32)
     heatmap[4:36, 8:72] = 0.3
     heatmap[10:30, 20:60] = 1.0
-    density = BoxOptions(score="density")
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=density)
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=DENSITY)
     # The core: 800 of 800 + 0.3 * 1248 heat, density 1; fifth root of the probability 0.5.
     assert boxes.tolist() == [[20, 10, 60, 30]]
     np.testing.assert_allclose(scores, [0.5 * 800 / (800 + 0.3 * 1248)], rtol=1e-5)
     # By default: ten levels agree on it, so ten candidates overlap it by 1 and are as dense.
     boxes, scores = find_boxes(heatmap, (80, 40), probability=2.0**-10)
     expected = BIAS + np.dot(WEIGHTS, [800 / (800 + 0.3 * 1248), 1, 0, 10, 10, 1])
-    assert boxes.tolist() == [[20, 10, 60, 30]]
+    np.testing.assert_array_equal(boxes, move_sides(heatmap, np.array([[20.0, 10, 60, 30]])))
     np.testing.assert_allclose(scores, [0.5 * expected], rtol=1e-5)
     # With much heat around it, the whole field has the better score: 0.5 * 1 * its density.
     heatmap[heatmap == np.float32(0.3)] = 0.75
-    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=density)
+    boxes, scores = find_boxes(heatmap, (80, 40), probability=1 / 32, options=DENSITY)
     assert boxes.tolist() == [[8, 4, 72, 36]]
     np.testing.assert_allclose(scores, [0.5 * (800 + 0.75 * 1248) / 2048], rtol=1e-5)
 
@@ -42,11 +45,23 @@ def test_a_box_for_each_of_two_objects_that_touch_only_below_a_level() -> None:
     heatmap = np.full((20, 60), 0.4, np.float32)
     heatmap[:, 4:20] = heatmap[:, 40:56] = 1.0
     heatmap[:, 56:] = heatmap[:, :4] = 0.0
-    boxes, _ = find_boxes(heatmap, (60, 20), threshold=0.5)
+    boxes, _ = find_boxes(heatmap, (60, 20), threshold=0.5, options=DENSITY)
     assert sorted(boxes.tolist()) == [[4, 0, 20, 20], [40, 0, 56, 20]]
     # From .35 up the whole is one more box: it scores best, and overlaps each half by .31 only.
-    assert len(find_boxes(heatmap, (60, 20))[0]) == 3
-    assert len(find_boxes(heatmap, (60, 20), options=BoxOptions(iou_threshold=0.3))[0]) == 1
+    assert len(find_boxes(heatmap, (60, 20), options=DENSITY)[0]) == 3
+    strict = replace(DENSITY, iou_threshold=0.3)
+    assert len(find_boxes(heatmap, (60, 20), options=strict)[0]) == 1
+
+
+def test_a_box_loses_score_to_a_better_one_that_overlaps_it() -> None:
+    """IoU 1/2 with the best, in widths of 1.5 * .35; 3/4 is above twice .35; the last is alone."""
+    boxes = np.array([[0.0, 0, 4, 2], [0, 0, 4, 4], [0, 0, 4, 3], [8, 8, 9, 9]])
+    found, scores = compete(boxes, np.array([0.8, 1, 0.9, 0.5]), BoxOptions())
+    assert found.tolist() == boxes[[1, 3, 0]].tolist()
+    np.testing.assert_allclose(scores, [1, 0.5, 0.8 * np.exp(-((0.5 / 0.525) ** 2))])
+    # An option between 0, where nothing may overlap, and 1, where nearly everything stays.
+    assert len(compete(boxes, np.ones(4), BoxOptions(iou_threshold=0))[0]) == 2
+    assert len(compete(boxes, np.ones(4), BoxOptions(iou_threshold=1))[0]) == 4
 
 
 def test_a_map_without_heat_has_no_box() -> None:
@@ -63,14 +78,19 @@ def test_a_map_without_heat_has_no_box() -> None:
     ),
     st.tuples(st.integers(1, 600), st.integers(1, 600)),
     st.floats(0, 1),
+    st.sampled_from([(BoxOptions(), 0.7), (DENSITY, 0.35)]),
 )
 def test_boxes_of_any_map_lie_in_the_image_and_hardly_overlap(
-    heatmap: np.ndarray, size: tuple[int, int], probability: float
+    heatmap: np.ndarray,
+    size: tuple[int, int],
+    probability: float,
+    choice: tuple[BoxOptions, float],
 ) -> None:
+    options, most = choice
     thresholds = [0.1, 0.13, 0.25, 0.4, 0.42, 0.6]
-    found = boxes_by_option(heatmap, size, probability, thresholds, [0], BoxOptions())
+    found = boxes_by_option(heatmap, size, probability, thresholds, [0], options)
     for threshold, (boxes, scores) in zip(thresholds, found, strict=True):
-        alone = find_boxes(heatmap, size, probability, threshold)
+        alone = find_boxes(heatmap, size, probability, threshold, options)
         np.testing.assert_array_equal(alone[0], boxes)
         np.testing.assert_array_equal(alone[1], scores)
         assert (boxes[:, :2] >= 0).all()
@@ -79,7 +99,7 @@ def test_boxes_of_any_map_lie_in_the_image_and_hardly_overlap(
         assert ((scores >= 0) & (scores <= 1)).all()
         assert (np.diff(scores) <= 0).all()
         pairs = np.triu_indices(len(boxes), k=1)
-        assert (box_iou(boxes, boxes)[pairs] <= 0.35 + 1e-9).all()
+        assert (box_iou(boxes, boxes)[pairs] <= most + 1e-9).all()
 
 
 heatmaps = hnp.arrays(
@@ -117,8 +137,9 @@ def test_a_threshold_between_the_levels_has_a_level_of_its_own() -> None:
     """Alone and beside a lower one: .52 bounds the middle three of these pixels."""
     heatmap = np.array([[0, 0.53, 1, 0.53, 0]], np.float32)
     expected = [[1, 0, 4, 1], [2, 0, 3, 1]]
-    assert sorted(find_boxes(heatmap, (5, 1), threshold=0.52)[0].tolist()) == expected
-    grid = boxes_by_option(heatmap, (5, 1), 1.0, [0.5, 0.52], [0], BoxOptions())
+    boxes, _ = find_boxes(heatmap, (5, 1), threshold=0.52, options=DENSITY)
+    assert sorted(boxes.tolist()) == expected
+    grid = boxes_by_option(heatmap, (5, 1), 1.0, [0.5, 0.52], [0], DENSITY)
     assert [sorted(boxes.tolist()) for boxes, _ in grid] == [expected, expected]
 
 

@@ -76,7 +76,7 @@ def test_a_spiral_is_one_region() -> None:
         for _ in range(length):
             y, x = y + steps[turn % 4][0], x + steps[turn % 4][1]
             mask[y, x] = 1
-    boxes, _ = find_boxes(mask, (side, side))
+    boxes, _ = find_boxes(mask, (side, side), options=BoxOptions(score="density"))
     drawn, _ = DRAWN["density", 0.35](mask, (side, side), 1.0, (0.0, 0.0, 1.0, 1.0))
     assert boxes.tolist() == [[0, 0, side, side]]
     assert drawn[:2].numpy().tolist() == [[0, 0, side, side], [0, 0, 0, 0]]
