@@ -13,13 +13,15 @@ from kgradcam.refine.candidates import Candidates, all_features
 from kgradcam.refine.environment import ACTIONS, HISTORY, STOP, Actions, Episodes
 from kgradcam.refine.scene import Scene
 
-EPOCHS = 12
+EPOCHS = 20
 """The number of epochs of a training."""
 STEPS = 10
 """The number of actions on a box of a heatmap, at most."""
 
 _Floats = npt.NDArray[np.float32]
 _Doubles = npt.NDArray[np.float64]
+Choose = Callable[[Candidates, _Floats], Actions]
+"""Returns the actions of boxes, int64 `[boxes]`, given their features and their histories."""
 Layers = tuple[tuple[_Floats, _Floats], ...]
 """The weights `[inputs, units]` and biases `[units]` of each layer."""
 
@@ -41,16 +43,11 @@ def standardize(seen: Candidates, mean: _Doubles, deviation: _Doubles) -> _Doubl
     return np.clip((all_features(seen) - mean) / deviation, -10, 10)
 
 
-def follow(
-    choose: Callable[[Candidates, _Floats], Actions],
-    scene: Scene,
-    boxes: Boxes,
-    steps: int = STEPS,
-) -> Episodes:
+def follow(choose: Choose, scene: Scene, boxes: Boxes, steps: int = STEPS) -> Episodes:
     """Runs an episode from each box.
 
     Args:
-        choose: Returns the actions of boxes, given their features and their histories.
+        choose: Takes the actions.
         scene: What is seen.
         boxes: `[boxes, 4]`, xyxy in pixels.
         steps: The number of actions of an episode, at most.

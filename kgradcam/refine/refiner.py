@@ -73,31 +73,24 @@ class Refiner:
             size: `(width, height)` of the image in pixels. No box leaves it.
             scene: Describes boxes that are no candidates; a policy needs it.
         """
-        boxes = candidates.boxes
+        if self.policy and scene:
+            candidates = self.policy(scene, candidates)
+        boxes, scores = candidates.boxes, candidates.scores
         if not len(boxes):
             return boxes, np.zeros(0)
         inputs = with_bias((all_features(candidates) - self.mean) / self.deviation)
-        scores = self._scores(candidates, inputs)
+        if self.score is not None:
+            scores = np.clip(scores + inputs @ self.score, 0, 1)
         if self.offset is not None:
             moves = np.clip(inputs @ self.offset, -_LARGEST_MOVE, _LARGEST_MOVE)
             # At half of its side from each end, a box would vanish.
             moves = np.clip(moves, [-1, -1, -0.45, -0.45], [0.45, 0.45, 1, 1])
             boxes = boxes + moves * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
             boxes = np.clip(boxes, 0, np.tile(size, 2))
-        if self.policy and scene:
-            ends = self.policy(scene, candidates)
-            inputs = with_bias((all_features(ends) - self.mean) / self.deviation)
-            # The mean of both ranks better than either; values of actions do not rank at all.
-            boxes, scores = ends.boxes, (scores + self._scores(ends, inputs)) / 2
         moved = self.offset is not None or self.policy is not None
         options = _SUPPRESSION_OF_MOVED if moved else _SUPPRESSION
         kept = suppress(np.arange(len(boxes)), boxes, scores, None, options)
         return boxes[kept], scores[kept]
-
-    def _scores(self, candidates: Candidates, inputs: npt.NDArray[np.float64]) -> Scores:
-        if self.score is None:
-            return candidates.scores
-        return np.clip(candidates.scores + inputs @ self.score, 0, 1)
 
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""

@@ -158,7 +158,7 @@ def fit(
     the nearer the order of boxes stays to that of `find_boxes`.
 
     A policy moves boxes instead of offsets. Where its episodes end, boxes have other features than
-    candidates, so the score is learned from both.
+    candidates, so the score is learned from both. The values of actions do not rank boxes.
 
     Args:
         examples: See `collect`.
