@@ -1,7 +1,7 @@
 """Errors that the user can correct, and hints for mistyped names."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
@@ -49,6 +49,25 @@ def did_you_mean(name: str, options: Iterable[str], count: int = 3) -> str:
     if not close:
         return ""
     return f" Did you mean {' or '.join(repr(by_lower[match]) for match in close)}?"
+
+
+def require_known(name: str, value: str, known: Collection[str]) -> None:
+    """Raises if a value is not one of the known ones, and names the closest of them.
+
+    Args:
+        name: The argument or option.
+        value: The value received.
+        known: The values expected.
+
+    Raises:
+        UsageError: `value` is none of them.
+    """
+    if value not in known:
+        *first, last = known
+        expected = f"{', '.join(first)} or {last}" if first else last
+        raise UsageError(
+            f"{name} must be {expected}. Received: {value!r:.80}.{did_you_mean(str(value), known)}"
+        )
 
 
 def differences(then: Any, now: Any, name: str = "") -> list[str]:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, require_known
 
 MAX_RADIUS = 10_000
 """The largest smoothing radius in pixels."""
@@ -50,11 +50,7 @@ class BoxOptions:
             ("boxes", self.rules, ("levels", "single-threshold")),
             ("score", self.score, ("expected-iou", "density", "heat", "constant")),
         ):
-            if value not in known:
-                raise UsageError(
-                    f"{name} must be {' or '.join(known)}. Received: {value!r}."
-                    f"{did_you_mean(str(value), known)}"
-                )
+            require_known(name, value, known)
         if self.score == "expected-iou" and self.rules != "levels":
             raise UsageError(
                 "score='expected-iou' compares boxes of many heat levels: it needs boxes='levels'. "

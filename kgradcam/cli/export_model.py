@@ -10,7 +10,7 @@ from kgradcam.cli.groups import ModelOptions
 from kgradcam.cli.output import note, print_json
 from kgradcam.cli.parsing import layer_paths
 from kgradcam.cli.startup import import_tensorflow
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, require_known
 
 
 def export_model(
@@ -83,10 +83,7 @@ def export_model(
     from kgradcam.serving.export import export_model as export
     from kgradcam.serving.requirements import require_new
 
-    if form not in (known := ("saved-model", *FORMATS)):
-        raise UsageError(
-            f"--format must be {', '.join(known)}. Received: {form!r}.{did_you_mean(form, known)}"
-        )
+    require_known("--format", form, ("saved-model", *FORMATS))
     require_new(out)
     require_model(model)
     wanted = OWN if size is None else _side(size)

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UsageError, UserError, require_known
 from kgradcam.files import home_folder, read_bounded
 
 
@@ -138,11 +138,7 @@ def box_rules(boxes: str, radius: int | None = None, score: str | None = None) -
     """Returns the default box options of `--boxes`, with radius and score replaced if given."""
     from kgradcam.boxes.options import DEFAULT_OPTIONS
 
-    if boxes not in DEFAULT_OPTIONS:
-        raise UsageError(
-            f"--boxes must be {' or '.join(DEFAULT_OPTIONS)}. Received: {boxes!r}."
-            f"{did_you_mean(boxes, DEFAULT_OPTIONS)}"
-        )
+    require_known("--boxes", boxes, DEFAULT_OPTIONS)
     rules = DEFAULT_OPTIONS[boxes]
     return replace(
         rules,

@@ -20,7 +20,7 @@ from kgradcam.data.reading import Place, Reading
 from kgradcam.data.split_names import WHOLE_FOLDER
 from kgradcam.data.voc_folder import VocFolder, each_in_folder
 from kgradcam.data.yolo_layout import read_yolo, yolo_splits
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError, require_known
 
 
 class Layout(NamedTuple):
@@ -78,11 +78,7 @@ def find_layout(root: Path, name: str | None = None) -> Layout:
         UserError: No layout fits.
     """
     if name is not None:
-        if name not in LAYOUTS:
-            raise UsageError(
-                f"layout must be {', '.join(LAYOUTS)}. Received: {name!r}."
-                f"{did_you_mean(name, LAYOUTS)}"
-            )
+        require_known("layout", name, LAYOUTS)
         return LAYOUTS[name]
     for layout in LAYOUTS.values():
         if layout.splits(root):

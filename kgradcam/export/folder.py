@@ -12,7 +12,7 @@ import PIL.Image
 from kgradcam import progress
 from kgradcam.boxes.normalization import normalize
 from kgradcam.data.images import MAX_IMAGE_BYTES
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError, require_known
 from kgradcam.export.formats import FORMATS
 from kgradcam.export.labels import Labels, labels_of_run
 from kgradcam.files import move, partial_path, read_bytes
@@ -64,11 +64,7 @@ def export_run(
             unknown.
     """
     for name, value, known in (("format", format_name, FORMATS), ("images", pictures, _PICTURES)):
-        if value not in known:
-            raise UsageError(
-                f"{name} must be {', '.join(known)}. Received: {value!r}."
-                f"{did_you_mean(value, known)}"
-            )
+        require_known(name, value, known)
     _require_place(run, folder, pictures, dataset, force)
     labels = labels_of_run(run, min_score, threshold, order)
     chosen = FORMATS[format_name]

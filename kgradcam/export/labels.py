@@ -10,7 +10,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError, require_known
 from kgradcam.runs.run import Run
 from kgradcam.runs.tables import Detections, Image
 
@@ -134,11 +134,7 @@ def labels_of_run(
         UserError: The threshold is not one of the run, an image has no safe name, or the run is
             damaged.
     """
-    if order not in ORDERS:
-        raise UsageError(
-            f"order must be {' or '.join(ORDERS)}. Received: {order!r}."
-            f"{did_you_mean(order, ORDERS)}"
-        )
+    require_known("order", order, ORDERS)
     threshold = max(run.thresholds) if threshold is None else threshold
     if threshold not in run.thresholds:
         raise UserError(

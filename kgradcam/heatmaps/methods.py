@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError, require_known
 from kgradcam.heatmaps.computation import Method
 from kgradcam.heatmaps.forward import ForwardPass, for_each, space
 from kgradcam.heatmaps.geometry import resample
@@ -269,8 +269,5 @@ def find_method(name: str) -> Callable[..., GradCAM]:
     Raises:
         UsageError: There is no such method.
     """
-    if name not in METHODS:
-        raise UsageError(
-            f"method={name!r} is none of {', '.join(METHODS)}.{did_you_mean(name, METHODS)}"
-        )
+    require_known("method", name, METHODS)
     return METHODS[name]

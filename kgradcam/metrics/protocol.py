@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, require_known
 
 AveragePrecision = Literal["area", "11"]
 
@@ -56,9 +56,5 @@ def find_protocol(name: str) -> Protocol:
             f"protocol={name!r} has other measures than AP at some IoU: use `kgradcam {name}`, or "
             "evaluation.wsol_and_coco in Python."
         )
-    if name not in PROTOCOLS:
-        raise UsageError(
-            f"protocol must be one of {', '.join(PROTOCOLS)}. Received: {name!r}."
-            f"{did_you_mean(name, PROTOCOLS)}"
-        )
+    require_known("protocol", name, PROTOCOLS)
     return PROTOCOLS[name]

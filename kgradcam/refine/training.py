@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from kgradcam.boxes.levels import level_canvas
 from kgradcam.boxes.overlap import Boxes, box_iou
-from kgradcam.errors import UsageError, UserError
+from kgradcam.errors import UsageError, UserError, require_known
 from kgradcam.progress import Advance, ignore
 from kgradcam.refine.candidates import Candidates, all_features, find_candidates, scales
 from kgradcam.refine.pooling import Reduction, fit_reduction
@@ -174,8 +174,7 @@ def fit(
         UserError: There are too few images.
         UsageError: `rung` is unknown.
     """
-    if rung not in RUNGS:
-        raise UsageError(f"rung must be {', '.join(RUNGS)}. Received: {rung!r}.")
+    require_known("rung", rung, RUNGS)
     if (rung in NETWORK_RUNGS) != (network is not None):
         raise UsageError(
             f"The rungs {', '.join(NETWORK_RUNGS)} need the results of add_network, and no other "

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from kgradcam.boxes.options import DEFAULT_OPTIONS, DEFAULT_THRESHOLDS, BoxOptions
-from kgradcam.errors import UsageError, did_you_mean
+from kgradcam.errors import UsageError, require_known
 
 ANNOTATED, PREDICTED = "annotated", "predicted"
 
@@ -96,12 +96,7 @@ class Configuration:
             ("presence", (ANNOTATED, PREDICTED)),
             ("heatmap_dtype", ("float32", "uint16")),
         ):
-            value = getattr(self, name)
-            if value not in known:
-                raise UsageError(
-                    f"{name} must be {' or '.join(known)}. Received: {value!r}."
-                    f"{did_you_mean(value, known)}"
-                )
+            require_known(name, getattr(self, name), known)
         if not self.thresholds or not all(0 <= each <= 1 for each in self.thresholds):
             raise UsageError(
                 f"thresholds must be one or more numbers in [0, 1]. Received: {self.thresholds!r}."

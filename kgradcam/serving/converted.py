@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from kgradcam.errors import UsageError, UserError, did_you_mean
+from kgradcam.errors import UserError, require_known
 from kgradcam.files import write_atomically
 from kgradcam.heatmaps.constant_graph import ConstantGraph
 from kgradcam.heatmaps.gradcam import GradCAM
@@ -71,10 +71,7 @@ def export_converted(
     """
     file = Path(file)
     require_new(file)
-    if form not in FORMATS:
-        raise UsageError(
-            f"form must be {', '.join(FORMATS)}. Received: {form!r}.{did_you_mean(form, FORMATS)}"
-        )
+    require_known("form", form, FORMATS)
     graph = ConstantGraph(cam, top, "float32")
     if graph.needs_gradients:
         raise UserError(

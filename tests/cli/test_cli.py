@@ -456,7 +456,7 @@ def test_prepare_ends_with_the_folder(make_voc, kgradcam, tmp_path: Path) -> Non
         (
             ["detect", "--out", "x", "--score", "loud"],
             2,
-            "score must be expected-iou or density",
+            "score must be expected-iou, density, heat or constant",
         ),
         (["detect", "--out", "x", "--dataset", "demmo"], 1, "Did you mean 'demo'"),
         (["detect", "--out", ".", "--dataset", "demo"], 1, "No run can be renamed to ."),

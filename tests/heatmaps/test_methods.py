@@ -194,7 +194,7 @@ def test_a_method_of_ones_own_is_a_few_lines() -> None:
 
 
 def test_what_a_method_cannot_do_is_told() -> None:
-    with pytest.raises(UserError, match=r"'gradcam\+' is none of .* Did you mean 'gradcam\+\+'"):
+    with pytest.raises(UserError, match=r"Received: 'gradcam\+'. Did you mean 'gradcam\+\+'"):
         find_method("gradcam+")
     series = keras.Sequential(
         [

@@ -155,7 +155,7 @@ def test_a_number_of_boxes_is_drawn_by_seed(run: Run) -> None:
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match="rung must be offsets, score, ridge, network, imitation, dqn"
+        UsageError, match="rung must be offsets, score, ridge, network, imitation or dqn"
     ):
         fit(examples(3), "mlp")
     with pytest.raises(UserError, match="two images or more. Received: 1"):
