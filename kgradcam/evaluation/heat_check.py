@@ -175,12 +175,20 @@ def hold_to_limits(
 
     Returns:
         A verdict for each limit. A measure that is undefined fails, since nothing was tested.
+
+    Raises:
+        UserError: The baseline has other classes, so that nothing can be compared.
     """
     rows = {row.class_name: row.measures for row in found.result.rows}
     before = {} if baseline is None else {r.class_name: r.measures for r in baseline.result.rows}
     if not per_class:
         summary = headline(found.result.rows)
         rows = {summary: rows[summary]}
+    if baseline is not None and not rows.keys() & before.keys():
+        raise UserError(
+            f"The baseline must have measures of {', '.join(rows)}, as the run. Received: those of "
+            f"{', '.join(before)}.{'' if per_class else ' --per-class compares class by class.'}"
+        )
     verdicts = []
     for name, values in rows.items():
         for measure, limit in limits.items():

@@ -1,6 +1,7 @@
 """The base of live and frozen explainers: the call, its checks, and its result."""
 
 import logging
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -224,6 +225,26 @@ class Explainer(ABC):
         return self.class_names[index] if self.class_names else index
 
 
+def require_height_and_width(explanation: Explanation, layer: str | Sequence[str] | None) -> None:
+    """Checks that heatmaps have a height and a width, as pictures and boxes need.
+
+    Args:
+        explanation: The heatmaps.
+        layer: The explained layer, for the message.
+
+    Raises:
+        UserError: They have other axes: those of a series, of a volume, or of tokens without a
+            grid.
+    """
+    if explanation.heatmaps.ndim != 4:
+        places = "x".join(map(str, explanation.heatmaps.shape[2:]))
+        raise UserError(
+            f"Heatmaps must have a height and a width here. Received: {places} places of "
+            f"layer={layer!r}, a series, a volume or tokens that fit no grid. Choose another "
+            "layer: `kgradcam layers` lists them. In Python reshape= arranges tokens in a grid."
+        )
+
+
 @contextmanager
 def _batch_errors() -> Iterator[None]:
     """Turns an operation that fails on a batch into a `UserError` with its reason."""
@@ -231,7 +252,10 @@ def _batch_errors() -> Iterator[None]:
         yield
     except tf.errors.InvalidArgumentError as error:
         lines = [line.strip() for line in str(error.message).splitlines()]
-        reason = next((line for line in lines if "{{" in line or ": " in line), lines[-1])
+        # The reason stands before the node: "... requires a multiple of 9", "[[{{node Reshape}}]]".
+        nodes = [i for i, line in enumerate(lines) if i and line.startswith("[[")]
+        other = next((line for line in lines if "{{" in line or ": " in line), lines[-1])
+        reason = re.sub(r"^{{.*?}} ", "", lines[nodes[0] - 1] if nodes else other)
         raise BatchError(
             f"The model, preprocess= or reshape= fails on images of this size or number: {reason}"
         ) from error

@@ -329,18 +329,20 @@ def for_each(function: Callable[[Any], Any], rows: Any) -> Any:
 def as_grid(call: LayerCall, tensor: Any, reshape: Reshape | None = None) -> Any:
     """Brings a layer's output, or its gradient, to float32 `[batch, height, width, channels]`."""
     tensor = tf.cast(tensor, tf.float32)
-    if reshape is not None:
-        return reshape(tensor)
-    return _channels_last(tensor) if call.channels_first else tensor
+    if reshape is None and call.channels_first:
+        return tf.transpose(tensor, [0, *range(2, tensor.shape.rank), 1])
+    if reshape is None:
+        return tensor
+    maps = tf.convert_to_tensor(reshape(tensor))
+    if (maps.shape.rank or 3) < 3:
+        shapes = f"layer={call.path!r}, {tensor.shape}. Received: {maps.shape}."
+        raise UserError(f"reshape= must return [batch, height, width, channels] of {shapes}")
+    return maps
 
 
 def space(feature_maps: Any) -> list[int]:
     """Returns the axes between the batch and the channels."""
     return list(range(1, feature_maps.shape.rank - 1))
-
-
-def _channels_last(tensor: Any) -> Any:
-    return tf.transpose(tensor, [0, *range(2, tensor.shape.rank), 1])
 
 
 def _channels_first(tensor: Any) -> Any:

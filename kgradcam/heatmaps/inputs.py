@@ -142,11 +142,9 @@ def _as_array(values: Any) -> Any:
 def _as_input(values: Any, spec: Any) -> tf.Tensor:
     array = _as_array(values)
     if not spec.shape.is_compatible_with(array.shape):
-        hint = ""
-        if spec.shape[1:].is_compatible_with(array.shape):
-            hint = " A single image needs a batch axis: images[np.newaxis]."
         raise UserError(
-            f"images must have the shape {tuple(spec.shape)}. Received: {array.shape}.{hint}"
+            f"images must have the shape {tuple(spec.shape)}. Received: {array.shape}."
+            f"{_advice(spec.shape, array.shape)}"
         )
     if not len(array):
         raise UserError(f"images must hold at least one image. Received: the shape {array.shape}.")
@@ -159,6 +157,19 @@ def _as_input(values: Any, spec: Any) -> tf.Tensor:
             first = finite.reshape(len(array), -1).all(axis=1).argmin()
             raise UserError(f"images must be finite. images[{first}] holds NaN or infinite values.")
     return tensor
+
+
+def _advice(wanted: Any, shape: tuple[int, ...]) -> str:
+    """A sentence on how to make a batch of a shape fit, where that is plain."""
+    if wanted[1:].is_compatible_with(shape):
+        return " A single image needs a batch axis: images[np.newaxis]."
+    if len(shape) != 4 or wanted.rank != 4:
+        return ""
+    if wanted[-1:].is_compatible_with(shape[-1:]):
+        return " Resize them, or give preprocess= that does: a function of the images."
+    if shape[-1] == 1 and wanted[-1] == 3:
+        return " Grey images become RGB by np.repeat(images, 3, axis=-1)."
+    return ""
 
 
 def _described(values: Any) -> str:

@@ -16,7 +16,7 @@ from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import Size, resize, to_channels
 from kgradcam.errors import BatchError, UserError
 from kgradcam.heatmaps.class_groups import SIDES, ClassTarget, names_of_outputs
-from kgradcam.heatmaps.explainer import Explainer
+from kgradcam.heatmaps.explainer import Explainer, require_height_and_width
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
@@ -203,6 +203,7 @@ class ImageExplainer:
                     f"The model does not take images of {width}x{height}; give --image-size. "
                     f"{error}"
                 ) from error
+            require_height_and_width(explanation, explainer.layer)
             if not names:
                 top = explanation.classes[0]  # the other models and methods explain it too
                 names = [_class_name(classifier, top[0])]

@@ -3,6 +3,7 @@
 import functools
 import io
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from kgradcam.boxes.overlap import Boxes
 from kgradcam.data.images import read_image, resize, to_channels, to_rgb
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.class_groups import ClassTarget
-from kgradcam.heatmaps.explainer import Explainer, Explanation
+from kgradcam.heatmaps.explainer import Explainer, Explanation, require_height_and_width
+from kgradcam.heatmaps.inputs import check_model
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.models.classifier import OWN, Classifier, imagenet_names, load_classifier
 from kgradcam.models.preprocessing import find_preprocessing, preprocessing_of
@@ -177,13 +179,17 @@ def explain(
         size = size or (model.own_size and model.own_size[::-1])
         preprocess = preprocess or model.preprocess
         class_names, model = class_names or model.class_names, model.model
+    check_model(model)
     if isinstance(preprocess, str):
         preprocess = find_preprocessing(preprocess)
     elif preprocess is None and (preprocess := preprocessing_of(model)) is None:
+        kind = (
+            "preprocessor" if hasattr(model, "preprocessor") else "Rescaling or Normalization layer"
+        )
         raise UserError(
-            f"The preprocessing of the model {model.name!r} is unknown: it has no Rescaling or "
-            "Normalization layer, and no name of keras.applications. Give preprocess=: a function "
-            "of RGB images in [0, 255], the name of a network such as 'resnet50', or 'none'."
+            f"The preprocessing of the model {model.name!r} is unknown: it has no {kind}, and no "
+            "name of keras.applications. Give preprocess=: a function of RGB images in [0, 255], "
+            "the name of a network such as 'resnet50', or 'none'."
         )
     named = list(_as_pictures(images))
     if not named:
@@ -196,6 +202,7 @@ def explain(
     explainer = _explainer(method, model, tuple(sorted(_hashable(settings).items())))
     chosen: Any = [classes] if isinstance(classes, str | int | np.integer) else classes
     found = explainer(inputs, chosen, batch_size=_BATCH)
+    require_height_and_width(found, explainer.layer)
     return PictureExplanation(
         heatmaps=found.heatmaps,
         scores=found.scores,
@@ -238,6 +245,11 @@ def _hashable(options: dict[str, Any]) -> dict[str, Any]:
 
 def _as_pictures(images: Any) -> Iterator[tuple[str, Picture]]:
     """Yields each picture with the name of its file; without a file the name is empty."""
+    if isinstance(images, str) and re.match("https?://", images):
+        raise UserError(
+            "images must be files, PIL images or arrays. Received the address "
+            f"{images!r:.100}: download it first, or use `kgradcam explain`, which does."
+        )
     if isinstance(images, str | Path):
         yield Path(images).name, read_image(Path(images), upright=True)
     elif isinstance(images, PIL.Image.Image):
@@ -250,6 +262,11 @@ def _as_pictures(images: Any) -> Iterator[tuple[str, Picture]]:
             yield from _as_pictures(each)
     else:
         array = np.asarray(images)
+        if array.dtype == object or not array.ndim:
+            raise UserError(
+                "images must be a path, a PIL image, an array, a tensor or a list of them. "
+                f"Received: {type(images).__name__}. GradCAM takes a tf.data.Dataset of batches."
+            )
         for each in array if array.ndim == 4 else array[np.newaxis]:
             yield "", np.round(as_picture(each)).astype(np.uint8)
 

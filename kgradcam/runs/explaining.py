@@ -14,7 +14,7 @@ from kgradcam.data.examples import Example
 from kgradcam.data.images import Size, sides, to_channels
 from kgradcam.devices import all_gpus
 from kgradcam.errors import BatchError, UserError
-from kgradcam.heatmaps.explainer import Explainer
+from kgradcam.heatmaps.explainer import Explainer, require_height_and_width
 from kgradcam.heatmaps.frozen import freeze_if_possible
 from kgradcam.heatmaps.methods import find_method
 from kgradcam.heatmaps.precision import choose_precision
@@ -184,6 +184,7 @@ def explain_batch(
         )
         found.skipped.extend((example, reason) for example in batch.examples)
         return found
+    require_height_and_width(explanation, explainer.layer)
     if np.isnan(explanation.probabilities).all() and np.isfinite(explanation.scores).all():
         raise UserError(
             f"{configuration.model} has no class probabilities: its output is one number without "

@@ -15,6 +15,7 @@ from typing_extensions import override
 from kgradcam.boxes.normalization import normalize
 from kgradcam.errors import UserError
 from kgradcam.heatmaps.class_groups import ClassTarget
+from kgradcam.heatmaps.explainer import require_height_and_width
 from kgradcam.heatmaps.gradcam import GradCAM
 from kgradcam.metrics.pointing_game import energy_inside
 from kgradcam.pictures.blending import overlay
@@ -83,12 +84,10 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
         **options: Any,
     ) -> None:
         super().__init__()
-        pictures = np.asarray(images)
-        if pictures.ndim != 4 or not len(pictures) or limit < 1 or every < 1:
+        pictures = _as_batch(images)
+        if limit < 1 or every < 1:
             raise UserError(
-                "images must be [batch, height, width, channels] with at least one, limit and "
-                f"every from 1 up. Received: images of shape {pictures.shape}, limit={limit}, "
-                f"every={every}."
+                f"limit and every must be from 1 up. Received: limit={limit}, every={every}."
             )
         for name, given in (("classes", classes), ("boxes", boxes)):
             if given is not None and len(given) != len(pictures):
@@ -99,7 +98,7 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.history: list[dict[str, float]] = []
         self._images = pictures[:limit]
         self._classes = None if classes is None else classes[:limit]
-        self._boxes = None if boxes is None else [np.asarray(each) for each in boxes[:limit]]
+        self._boxes = None if boxes is None else _as_boxes(boxes[:limit], self._images)
         self._folder = Path(log_dir) / "heatmaps"
         self._every, self._options = every, options
         self._explainer: GradCAM | None = None
@@ -109,7 +108,11 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
     @override
     def on_train_begin(self, logs: Any = None) -> None:
         self._explainer, self._last = None, None
-        self._writer = tf.summary.create_file_writer(str(self._folder))
+        try:
+            self._writer = tf.summary.create_file_writer(str(self._folder))
+        except tf.errors.OpError as error:
+            reason = error.message.split("}} ")[-1].split(" [Op:")[0]
+            raise UserError(f"log_dir must be a folder that can be written: {reason}") from error
 
     @override
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -131,6 +134,7 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if self._explainer is None:
             self._explainer = GradCAM(self.model, **self._options)
         explanation = self._explainer(self._images, class_per_image=self._classes)
+        require_height_and_width(explanation, self._explainer.layer)
         height, width = self._images.shape[1:3]
         heatmaps = np.stack(
             [
@@ -160,6 +164,47 @@ class HeatmapCallback(keras.callbacks.Callback):  # type: ignore[misc]
         _log.info("Heatmaps of %s pictures at epoch %s: %.2f s.", len(heatmaps), epoch, seconds)
 
 
+def _as_batch(images: npt.ArrayLike) -> npt.NDArray[Any]:
+    """The pictures as an array."""
+    try:
+        pictures = np.asarray(images)
+        received = f"shape {pictures.shape}"
+    except ValueError:  # a list of arrays
+        pictures, received = np.zeros(0), "pictures of several sizes"
+    if pictures.dtype.kind not in "biuf":
+        received = f"a {type(images).__name__}"
+    if pictures.ndim != 4 or not len(pictures) or pictures.dtype.kind not in "biuf":
+        raise UserError(
+            "images must be an array [batch, height, width, channels] of at least one picture, as "
+            f"the model takes them. Received: {received}. A batch of a tf.data.Dataset is "
+            "next(iter(dataset))[0]."
+        )
+    return pictures
+
+
+def _as_boxes(
+    boxes: Sequence[npt.ArrayLike], pictures: npt.NDArray[Any]
+) -> list[npt.NDArray[np.float64]]:
+    """The boxes of each picture; those of another scale would give an energy that is wrong."""
+    height, width = pictures.shape[1:3]
+    rows = [np.asarray(each, np.float64) for each in boxes]
+    rows = [each if each.size else each.reshape(0, 4) for each in rows]
+    for i, each in enumerate(rows):
+        if each.ndim != 2 or each.shape[1] != 4:
+            raise UserError(
+                f"boxes[{i}] must be [boxes, 4], xyxy in pixels. Received: the shape {each.shape}."
+            )
+        inside = (each >= -1) & (each <= np.array([width, height] * 2) + 1)  # with rounding
+        good = inside.all(axis=1) & (each[:, :2] < each[:, 2:]).all(axis=1)
+        if not good.all() or (len(each) and each.max() <= 1 < min(height, width)):
+            raise UserError(
+                f"boxes[{i}] must be xyxy in pixels of its picture of {width}x{height}, with "
+                f"xmin < xmax and ymin < ymax. Received: {each[good.argmin()].tolist()}. Boxes are "
+                "scaled with their picture; fractions of its size become pixels by its size."
+            )
+    return rows
+
+
 def _moved(
     before: npt.NDArray[np.float32], after: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float64]:
@@ -176,4 +221,4 @@ def _visible(image: npt.NDArray[Any]) -> npt.NDArray[Any]:
     if image.shape[-1] not in (1, 3, 4):
         image = image.mean(axis=-1)
     low, high = float(image.min()), float(image.max())
-    return image if low >= 0 and high <= 255 else (image - low) / (high - low)
+    return image if low >= 0 and high <= 255 else (image - low) / max(high - low, 1e-12)

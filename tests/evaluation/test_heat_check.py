@@ -14,6 +14,7 @@ import pytest
 from helpers import PLAIN
 
 from kgradcam import normalize
+from kgradcam.errors import UserError
 from kgradcam.evaluation.heat_check import HeatCheck, check_run, hold_to_limits, to_junit
 from kgradcam.evaluation.results import Result
 from kgradcam.evaluation.rows import Row
@@ -119,6 +120,8 @@ def test_a_baseline_bounds_every_measure() -> None:
         ("energy beside the baseline", None),
         ("fixed beside the baseline", None),
     ]
+    with pytest.raises(UserError, match=r"measures of dog, as the run.* Received: those of cat"):
+        hold_to_limits(checked(dog=(0.481, 0.219)), {}, baseline=before)
     worse = hold_to_limits(checked(cat=(0.47, 0.23)), {}, baseline=before, tolerance=0.02)
     assert [each.failure for each in worse] == [
         "energy is 0.470, below 0.480. The baseline has 0.500, the tolerance is 0.02.",

@@ -5,6 +5,7 @@ The names say which complaints about other packages they answer (tf-keras-vis, t
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -246,6 +247,15 @@ def test_a_transformer_through_reshape(caplog) -> None:
         model, layer="last_norm", reshape=lambda each: tf.reshape(each[:, 1:], (-1, 4, 3, 8))
     )(images, classes=[0])
     assert grid.heatmaps.shape == (2, 1, 4, 3)
+    for shape, message in (
+        ((-1, 5, 3, 8), r"reshape= fails .* requires a multiple of 120$"),
+        (
+            (-1, 8),
+            r"must return \[batch, height, width, channels\] of layer='last_norm', \(None, 13",
+        ),
+    ):
+        with pytest.raises(UserError, match=message):
+            GradCAM(model, "last_norm", reshape=partial(tf.reshape, shape=shape))(images)
     # The same tokens, behind the class token; alpha differs as its mean leaves that one out.
     hires = HiResCAM(model, layer="last_norm", reshape=tf.identity)(images, classes=[0]).heatmaps
     hires_grid = HiResCAM(

@@ -249,6 +249,24 @@ def test_mistakes(tmp_path: Path) -> None:
     model = by_hand(rescaled=False)
     with pytest.raises(UserError, match=r"unknown: it has no Rescaling.* Give preprocess="):
         kgradcam.explain(PICTURE, model)
+    with pytest.raises(UserError, match=r"model must be a Keras model.* Received: int"):
+        kgradcam.explain(PICTURE, 42)  # type: ignore[arg-type]
+    for images in (tf.data.Dataset.from_tensors(PICTURE), None, {"image": PICTURE}):
+        kind = type(images).__name__
+        with pytest.raises(UserError, match=f"images must be a path.* Received: {kind}"):
+            kgradcam.explain(images, model, preprocess="none")
+    with pytest.raises(UserError, match="Received the address 'https://example.com/cat.jpg'"):
+        kgradcam.explain("https://example.com/cat.jpg", model, preprocess="none")
+    series = keras.Sequential(
+        [keras.Input((4, 4, 3)), keras.layers.Reshape((16, 3)), keras.layers.Conv1D(2, 2)]
+    )
+    series.add(keras.layers.GlobalAveragePooling1D())
+    with pytest.raises(UserError, match=r"a height and a width.* 15 places of layer='conv1d"):
+        kgradcam.explain(PICTURE, series, preprocess="none")
+    task = by_hand(rescaled=False)
+    task.preprocessor = None
+    with pytest.raises(UserError, match="unknown: it has no preprocessor, and no name"):
+        kgradcam.explain(PICTURE, task)
     with pytest.raises(UserError, match="images must hold a picture"):
         kgradcam.explain([], model, preprocess="none")
     with pytest.raises(UserError, match=r"No image .*missing\.jpg"):

@@ -163,23 +163,43 @@ def test_a_training_is_the_same_bit_for_bit(
 
 def test_mistakes(tmp_path: Path) -> None:
     images = np.zeros((4, 8, 8, 3))
-    with pytest.raises(UserError, match=r"at least one.*shape \(8, 8, 3\)"):
-        HeatmapCallback(images[0], tmp_path)
+    for wrong, received in (
+        (images[0], r"shape \(8, 8, 3\)"),
+        ([images[0], images[0, :4]], "pictures of several sizes"),
+        (["a.jpg"], "a list"),
+        (tf.data.Dataset.from_tensors(images), r"a _TensorDataset.*next\(iter"),
+    ):
+        with pytest.raises(UserError, match=f"at least one picture.*Received: {received}"):
+            HeatmapCallback(wrong, tmp_path)
     with pytest.raises(UserError, match=r"every=0"):
         HeatmapCallback(images, tmp_path, every=0)
     with pytest.raises(UserError, match=r"classes must have an entry for each of the 4 images"):
         HeatmapCallback(images, tmp_path, classes=[1])
     with pytest.raises(UserError, match=r"boxes must have an entry for each of the 4 images"):
         HeatmapCallback(images, tmp_path, boxes=[LEFT])
-    model, heatmaps = two_halves(), HeatmapCallback(images, tmp_path, layer="maps")
-    with pytest.raises(UserError, match=r"images must have the shape \(None, 4, 6, 3\)"):
-        model.fit(IMAGES, np.zeros((2, 1)), verbose=0, callbacks=[heatmaps])
+    right = [0, 0, 8.5, 8]
+    for box in ([4, 4, 20, 20], [6, 4, 2, 8], [2, 2, np.nan, 4]):
+        with pytest.raises(UserError, match=r"boxes\[1\] must be xyxy in pixels .* of 8x8"):
+            HeatmapCallback(images, tmp_path, boxes=[[], [right, box], [], []])
+    with pytest.raises(UserError, match=r"Received: \[0.1, 0.1, 0.5, 0.5\].* fractions"):
+        HeatmapCallback(images, tmp_path, boxes=[[right], [[0.1, 0.1, 0.5, 0.5]], [], []])
+    with pytest.raises(UserError, match=r"boxes\[0\] must be \[boxes, 4\].*shape \(4,\)"):
+        HeatmapCallback(images, tmp_path, boxes=[[0, 0, 4, 4]] * 4)
+    (tmp_path / "file").write_text("")
+    for folder, message in (
+        ("logs", r"the shape \(None, 4, 6, 3\)\. Received: \(4, 8, 8, 3\)\. Resize them"),
+        ("file", r"log_dir must be a folder that can be written: .*file is not a directory$"),
+    ):
+        model, heatmaps = two_halves(), HeatmapCallback(images, tmp_path / folder, layer="maps")
+        with pytest.raises(UserError, match=message):
+            model.fit(IMAGES, np.zeros((2, 1)), verbose=0, callbacks=[heatmaps])
 
 
 def test_pictures_that_were_preprocessed_are_stretched_and_other_channels_averaged() -> None:
     pixels = np.array([[-1.0, 1.0]])[..., None] * np.ones(3)
     np.testing.assert_array_equal(_visible(pixels)[0, :, 0], [0, 1])
     np.testing.assert_array_equal(_visible(pixels + 2), pixels + 2)
+    np.testing.assert_array_equal(_visible(np.full((2, 2, 3), -1.0)), np.zeros((2, 2, 3)))
     two = np.array([[[0.0, 0.5], [1.0, 0.0]]])
     np.testing.assert_array_equal(_visible(two), [[0.25, 0.5]])
 
