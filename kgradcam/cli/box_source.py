@@ -58,6 +58,7 @@ class BoxSource:
         if self.box_options and (thresholds or radii or self.boxes):
             raise UsageError("Give either --box-options, or --threshold, --radius and --boxes.")
         rows, boxes = self.rows, self.boxes
+        # Before the run is opened, so that a wrong file is named at once.
         choice = None if self.box_options is None else read_choice(self.box_options)
         if choice is not None:
             thresholds, radii = [choice.threshold], [choice.radius]

@@ -60,6 +60,7 @@ def detect(
     """
     folder = _run_folder(out, resume)
     sharded.require_fitting(resume, refiner)
+    # Options that an interrupted run or a plan already holds.
     others = sorted(set(given_options(context)) - _BESIDE_RESUME)
     import_tensorflow(quiet)
     trusted, imports = run_options.loading.trust_model, run_options.loading.imports or ()
@@ -68,6 +69,7 @@ def detect(
         sharding.require_no_others(others)
         sharding.compute_shard(folder, sharded.shard, as_json, quiet=quiet, **opening)
         return
+    # First of all, since TensorFlow cannot hide a GPU that it has used.
     gpus = hide_gpus() if sharded.workers else []
     from kgradcam.models.own_layers import import_modules
     from kgradcam.refine import RunRefiner
@@ -80,6 +82,7 @@ def detect(
     if resume:
         begun, stored, with_refiner = interrupted_configuration(folder)
         data_dir, refiner = data_dir or stored, refiner or with_refiner
+        # Repeated options are compared with the stored ones when the run is opened.
         if not others:
             most = configuration.max_pixels or begun.max_pixels
             options.limit_pixels(most)

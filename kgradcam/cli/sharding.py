@@ -193,6 +193,7 @@ def shard_index(text: str, shards: int, environment: Mapping[str, str]) -> int:
         if given != shards or not 1 <= number <= shards:
             raise UsageError(f"--shard must be 1/{shards} to {shards}/{shards}. Received: {text}.")
         return number - 1
+    # The variable of the task, and those of the count and of the first task, if there are any.
     names = {
         "SLURM_ARRAY_TASK_ID": ("SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN"),
         "JOB_COMPLETION_INDEX": ("", ""),

@@ -72,6 +72,7 @@ def summarize(split: Split, keep: Callable[[Example], object] = lambda example: 
     """
     digest, skipped, images = hashlib.sha256(), [], 0
     present: set[str] = set()
+    # In one pass: a list of the images of a large data set may not fit into memory.
     for each in split.results:
         if not isinstance(each, Example):
             skipped.append(each)

@@ -89,6 +89,7 @@ def tune(
     boxes = boxes_of_run(run, thresholds, radii, quiet=quiet)
     image_ids = [image.id for image in boxes.ground_truth.images]
     found: dict[str, list[Row]] = {rows: [] for rows in ROWS}
+    # Boxes are drawn once for an option; a choice of rows needs no others.
     for option, table in boxes.each(quiet):
         for rows in ROWS:
             kept = keep_rows(table, rows)

@@ -64,6 +64,7 @@ class Computation:
     def explain(self, inputs: Any, groups: Any) -> tuple[Any, TraceRecord]:
         """Returns heatmaps `[batch, classes, ...]`, extents, scores, probabilities, top classes."""
         inputs = self.preprocessed(inputs)
+        # A single pass is not resampled: heatmaps keep the cells of the layer.
         if self.scales == (1.0,) and not self.score_scales and not self.refine:
             view = self._view(inputs, groups)
         else:

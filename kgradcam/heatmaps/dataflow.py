@@ -43,6 +43,7 @@ class Dataflow:
         self._place = {operation.name: i for i, operation in enumerate(order)}
         self._roots = [root.op for root in roots]
         self._ends = [end.op.name for end in ends if end.graph is roots[0].graph]
+        # Forward from the inputs, then backward from the scores: only paths between them count.
         reached = {id(root) for root in roots}
         forward = []
         for operation in order:
@@ -109,6 +110,7 @@ class Dataflow:
                 for name in sources:
                     users[name] = max(users.get(name, 0), self.place(operation))
         found = set()
+        # Every value passes an operation that no earlier value is read after.
         for operation in live:
             if farthest <= self.place(operation):
                 found.add(operation.name)
@@ -186,6 +188,7 @@ def _selects(operation: Any, tensor: Any) -> bool:
     if operation.type in ("StridedSlice", "Slice", "GatherV2") and output.shape.rank == 3:
         return output.shape[1] == 1 != tensor.shape[1]
     if operation.type == "StridedSlice":
+        # Bit 1: the axis of places is reduced to one of them.
         return operation.get_attr("shrink_axis_mask") == 2
     if operation.type == "GatherV2":
         return output.shape.rank == 2 and tf.get_static_value(operation.inputs[2]) in (1, -2)

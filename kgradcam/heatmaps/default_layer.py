@@ -50,6 +50,7 @@ def default_call(calls: Sequence[LayerCall], flow: Dataflow, outputs: Any) -> La
         ("the score reads single places of it", lambda call: _name(call) not in flow.read_in_part),
         ("it is the output of the model", lambda call: _name(call) not in ends),
     ]
+    # The last conditions are dropped first: a map with a warning is better than an error.
     for count in range(len(conditions), -1, -1):
         kept = [call for call in maps if all(good(call) for _, good in conditions[:count])]
         if kept:
@@ -80,6 +81,7 @@ def makes_a_map(call: LayerCall) -> bool:
     if isinstance(layer, keras.Layer) and not isinstance(layer, moves):
         return not isinstance(layer, PASSIVE)
     if isinstance(layer, moves) or tensor.op.type in ("Reshape", "Transpose"):
+        # Back to the start of a chain of moves: it makes a grid only of tokens or of a vector.
         while tensor.op.type in _MOVES:
             tensor = tensor.op.inputs[0]
         return call.feature_maps.shape.rank > 3 and not (tensor.shape.rank or 0) > 3
@@ -163,6 +165,7 @@ def _maps_as_input(calls: Sequence[LayerCall], flow: Dataflow) -> LayerCall | No
     for operation in flow.operations:
         tensor = operation.outputs[0]
         flat = tensor.shape.rank == 3 and all(use.type == "Reshape" for use in tensor.consumers())
+        # A vector that the model arranges itself is no series.
         given = not flow.inputs(operation) and is_map(tensor) and not flat
         if given and (tensor.shape[-1] or 0) > _MOST_COLORS:
             known = [call for call in calls if call.feature_maps is tensor]
@@ -209,6 +212,7 @@ def list_layers(model: keras.Model) -> tuple[list[LayerCall], LayerCall]:
         found.append((calls, default_call(calls, flow, outputs)))
 
     def untouched(inputs: Any) -> None:
+        # The trace of a list must change neither variables nor losses of the model.
         with keras.StatelessScope():
             keep_losses(lambda: trace(inputs))
 

@@ -95,6 +95,7 @@ def draw(count: int, configuration: Configuration) -> list[int] | None:
     """Returns the sorted positions of the images that `limit` draws; `None` for all."""
     if configuration.limit is None or configuration.limit >= count:
         return None
+    # Sorted, so that images keep the order of the data set.
     return sorted(random.Random(configuration.seed).sample(range(count), configuration.limit))
 
 

@@ -76,6 +76,7 @@ def each_drawn(
 
     remaining = iter(heatmaps)
     with ThreadPoolExecutor(os.cpu_count()) as pool, _SINGLE_THREADED_OPENCV:
+        # In blocks, so that threads do not run ahead of a slow reader.
         while block := list(islice(remaining, _BLOCK)):
             for found in pool.map(draw, block):
                 advance(1)

@@ -104,6 +104,7 @@ class Plan:
 
     def part_file(self, number: int, suffix: str = ".json") -> Path:
         """Returns the path of a finished part, or of its heatmaps with suffix `".npz"`."""
+        # The digest keeps parts of an older plan to the same folder apart.
         return partial_folder(self.folder) / "parts" / f"{number:05}.{self.digest}{suffix}"
 
     def done(self) -> set[int]:
@@ -117,6 +118,7 @@ class Plan:
         found = []
         path = partial_folder(self.folder) / _IMAGES
         with open_regular(path, _MAX_BYTES) as file, errors_in_file(path, "plan of a run"):
+            # Sorted ids of a member are adjacent, so it is decompressed once.
             for member, group in groupby(ids, lambda each: (each - 1) // _ROWS):
                 file.seek(self.offsets[member])
                 data = file.read(self.offsets[member + 1] - self.offsets[member])
@@ -226,6 +228,7 @@ def write_plan(
                 heights.extend(each.height for each in block)
                 widths.extend(each.width for each in block)
             text = "".join(json.dumps(each, separators=(",", ":")) + "\n" for each in block)
+            # Without a time, so that equal rows have an equal digest.
             member = gzip.compress(text.encode(), mtime=0)
             digest.update(member)
             offsets.append(offsets[-1] + len(member))
@@ -233,6 +236,7 @@ def write_plan(
 
     write_start(folder, start)
     write_atomically(partial / _IMAGES, members())
+    # Images of one size need no table of sizes, which would triple the memory.
     shapes = repeat(fixed, count) if fixed else zip(heights, widths, strict=True)
     order, starts = array("I"), [0]
     for batch in batch_order(shapes, configuration.batch_size):

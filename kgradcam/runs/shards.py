@@ -69,6 +69,7 @@ class ShardWorker:
         with progress.step(f"loading {self._configuration.model}", quiet):
             classifier = load_model(self._configuration)
             model = describe_model(classifier, info.model.layer, self._targets)
+            # Parts of another model or library differ in their last bits at least.
             now = replace(info, model=model, versions=versions())
             if changes := differences(info.to_json(), now.to_json()):
                 raise UserError(
@@ -118,11 +119,13 @@ class ShardWorker:
         try:
             with ThreadPoolExecutor(1) as pool:
                 for number in numbers:
+                    # Another worker may have finished it meanwhile.
                     if self.plan.part_file(number).is_file():
                         continue
                     planned = self.plan.part(number)
                     digests: dict[int, str] = {}
                     result = merged(list(self._explain(planned, digests, advance)))
+                    # At most two parts are in memory, and an error of writing ends the loop.
                     if writing:
                         writing.result()
                     writing = pool.submit(self._write, number, planned, digests, result)
@@ -130,6 +133,7 @@ class ShardWorker:
                 if writing:
                     writing.result()
         except FileNotFoundError:
+            # A merge removes the hidden folder, perhaps while a second worker repeats a part.
             if not is_merged(self.plan.folder):
                 raise
         return computed

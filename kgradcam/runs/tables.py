@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.errors import UsageError, UserError
+from kgradcam.errors import UserError, require_known
 
 Ids = npt.NDArray[np.int64]
 
@@ -75,6 +75,7 @@ class GroundTruth:
     crowd: npt.NDArray[np.bool_] = field(default=cast(Any, None))
 
     def __post_init__(self) -> None:
+        # Defaults that depend on other fields; a frozen dataclass has no other way to set them.
         if self.crowd is None:
             object.__setattr__(self, "crowd", np.zeros(len(self.boxes), bool))
         _check_columns(
@@ -146,6 +147,7 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     Raises:
         UsageError: `rows` is something else.
     """
+    require_known("rows", rows, ("all", "last", "largest", "top"))
     if rows == "all":
         return detections
     if rows == "last":
@@ -153,10 +155,9 @@ def keep_rows(detections: Detections, rows: str) -> Detections:
     elif rows == "largest":
         areas = (detections.boxes[:, 2:] - detections.boxes[:, :2]).prod(axis=1)
         best_first = np.argsort(-areas, kind="stable")
-    elif rows == "top":
-        best_first = np.argsort(-detections.scores, kind="stable")
     else:
-        raise UsageError(f"rows must be all, last, largest or top. Received: {rows!r}.")
+        best_first = np.argsort(-detections.scores, kind="stable")
+    # Of equal groups np.unique returns the first, which is the best one.
     groups = np.stack([detections.image_ids, detections.category_ids], axis=1)
     _, firsts = np.unique(groups[best_first], axis=0, return_index=True)
     return detections.select(np.sort(best_first[firsts]))
@@ -177,6 +178,7 @@ class RowsByClass:
     def __init__(self, table: GroundTruth | Detections) -> None:
         self._images, numbers = np.unique(table.image_ids, return_inverse=True)
         self._classes = int(table.category_ids.max(initial=0)) + 1
+        # One sorted key for image and class: a dictionary of arrays takes several times the memory.
         keys = numbers * self._classes + table.category_ids
         self._rows = np.argsort(keys, kind="stable")
         self._keys = keys[self._rows]
@@ -205,6 +207,7 @@ def join(tables: Sequence[Detections]) -> Detections:
         np.concatenate([np.zeros((0, 4)), *boxes]),
         np.concatenate([np.zeros(0), *scores]),
     )
+    # The sort is stable, so the rows of an image and class keep their order.
     return joined.select(np.lexsort((joined.category_ids, joined.image_ids)))
 
 

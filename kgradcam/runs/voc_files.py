@@ -120,6 +120,7 @@ def read_voc_detections(
                 f"{place}: {name!r} is no image of the ground truth, such as "
                 f"{next(iter(images), 'none')}."
             )
+    # VOC counts from 1 and includes the last pixel; boxes here count from 0 and exclude it.
     table = np.array(rows, np.float64).reshape(-1, 6)
     return truth, Detections(
         image_ids=np.array([images[name] for name in names], np.int64),
@@ -170,11 +171,13 @@ def _lines(path: Path) -> list[tuple[int, str]]:
 
 def _parse(line: str, place: str) -> tuple[str, list[float]]:
     """Returns the image, then the score and the corners as written."""
+    # From the right, since names of images may have spaces.
     name, *numbers = line.strip().rsplit(maxsplit=5)
     try:
         score, xmin, ymin, xmax, ymax = map(float, numbers)
         if not all(map(math.isfinite, (score, xmin, ymin, xmax, ymax))):
             raise ValueError
+        # Corners are inclusive: xmin - 1 = xmax is an empty box.
         if xmin - 1 > xmax or ymin - 1 > ymax:
             raise ValueError
     except ValueError:

@@ -156,6 +156,7 @@ def export_model(
         "signatures": describe_signatures(made),
     }
     with new_folder(folder) as partial:
+        # Nothing takes gradients through an export, so they are left out.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
         tf.saved_model.save(tf.Module(), str(partial), made, options)
         if pictures is not None:
