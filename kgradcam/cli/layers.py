@@ -35,6 +35,7 @@ def layers(
 
     import_modules(imports or ())
     classifier = load_classifier(model, weights, OWN, trusted=trust_model, output=output)
+    classifier = classifier.at_own_size()
     calls, default = list_layers(classifier.model)
     if as_json:
         described = [
@@ -58,7 +59,8 @@ def layers(
         ]
         for call in shown
     ]
-    some = "" if len(shown) == len(calls) else f", the last of each stride; --all: all {len(calls)}"
-    print_table(
-        f"Layers of {model}{some}", ["layer", "type", "height x width x channels", ""], lines
-    )
+    size = "x".join(map(str, classifier.own_size or ()))
+    title = f"Layers of {model}{size and f' for images of {size}'}"
+    if len(shown) < len(calls):
+        title += f", the last of each stride; --all: all {len(calls)}"
+    print_table(title, ["layer", "type", "height x width x channels", ""], lines)

@@ -131,24 +131,24 @@ def print_json(content: Any) -> None:
 def print_result_table(result: Any) -> None:
     """Prints a `Result` as a table, in the first layout that the terminal is wide enough for."""
     for layout in ("wide", "by iou", "by measure"):
-        table = _table(result.title, *result.table(layout))
+        table = _table(*result.table(layout))
         if _fits(table):
             break
-    _print(table)
+    _print(result.title, table)
 
 
 def print_table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> None:
     """Prints a table on stdout; into a pipe, at its full width."""
-    _print(_table(title, header, lines))
+    _print(title, _table(header, lines))
 
 
-def _table(title: str, header: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
     look: Any = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False}
-    table = Table(title=title, title_justify="left", collapse_padding=True, **look)
+    table = Table(collapse_padding=True, **look)
     for i, name in enumerate(header):
         # Where the terminal is too narrow, names wrap and numbers stay whole.
         width = max(len(cell) for cell in (name, *(line[i] for line in lines)))
@@ -172,8 +172,12 @@ def _width(table: Any) -> int:
     return int(Console(width=10_000).measure(table).maximum)
 
 
-def _print(table: Any) -> None:
+def _print(title: str, table: Any) -> None:
     from rich.console import Console
+    from rich.text import Text
 
     # A pipe has no width, so the table takes the width it needs and no cell is cut.
-    Console(width=None if sys.stdout.isatty() else _width(table)).print(table)
+    width = None if sys.stdout.isatty() else max(_width(table), len(title))
+    console = Console(width=width)
+    console.print(Text(plain(title), style="italic"))  # a title of the table wraps at its width
+    console.print(table)

@@ -76,7 +76,12 @@ def open_split(
     from kgradcam.data import tfds_records  # imports tensorflow-datasets
 
     if is_name(name) or tfds_records.is_known(name):
-        return tfds_records.open_tfds(name, split or "test", data_folder(data_dir), quiet)
+        try:
+            return tfds_records.open_tfds(name, split or "test", data_folder(data_dir), quiet)
+        except UserError as error:
+            if Path(name).is_dir():
+                raise UserError(f"{error} For the folder of that name: ./{name}.") from None
+            raise
     options = [*tfds_records.voc_names(), DEMO]
     raise UserError(
         f"dataset={name!r} is neither a folder or file of images, nor a dataset of "

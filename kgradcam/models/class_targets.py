@@ -151,7 +151,10 @@ def dataset_targets(
         name, target = _split_option(option, dataset_classes)
         # In `--class all --class kangaroo=104` the explicit target overrides the name.
         if target:
-            targets[name] = parse_target(target, class_names, class_count)
+            try:
+                targets[name] = parse_target(target, class_names, class_count)
+            except UserError as error:
+                raise UserError(f"{name}={target:.80}: {error}") from None
         elif name not in targets:
             try:
                 # A name from a dataset is a name: class "2" is not output 2.

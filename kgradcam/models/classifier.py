@@ -76,6 +76,16 @@ class Classifier:
         """
         return replace(self, model=_fit_input(self.model, self.name, image_size))
 
+    def at_own_size(self) -> "Classifier":
+        """Returns the classifier with an input of its own size; as it is, if that is unknown."""
+        if self.own_size is None or self.image_size is not None:
+            return self
+        shape = (*self.own_size[::-1], self.channels)
+        try:
+            return replace(self, model=_with_input(self.model, shape))
+        except (TypeError, ValueError):  # a class of the user's own
+            return self
+
 
 def load_classifier(
     name: str,
@@ -233,6 +243,10 @@ def _own_size(model: Any, name: str, card: dict[str, Any]) -> tuple[int, int] | 
     return (side, side) if side else None
 
 
+def _with_input(model: Any, shape: tuple[int | None, ...]) -> Any:
+    return keras.models.clone_model(model, keras.Input(shape), clone_function=lambda layer: layer)
+
+
 def _fit_input(model: Any, name: str, image_size: Size | str | None) -> Any:
     """Returns the model with an input of any size, or as it is if its input is `image_size`.
 
@@ -248,9 +262,7 @@ def _fit_input(model: Any, name: str, image_size: Size | str | None) -> Any:
     try:
         # A dense layer on flattened maps accepts an unknown size, but fails with another fixed one.
         for size in (larger, [None, None]):
-            model = keras.models.clone_model(
-                model, keras.Input((*size, channels)), clone_function=lambda layer: layer
-            )
+            model = _with_input(model, (*size, channels))
     except ValueError as error:
         height, width = fixed
         size_text = f"{wanted[1]}x{wanted[0]}" if wanted else "any size"

@@ -5,11 +5,12 @@ import math
 import re
 import types
 import typing
+import warnings
 from dataclasses import asdict, dataclass, field, is_dataclass
 from typing import Any, Self
 
 from kgradcam.data.split_names import HELD_OUT
-from kgradcam.errors import UserError
+from kgradcam.errors import DataWarning, UserError
 from kgradcam.runs.configuration import Configuration
 
 SCHEMA = 4
@@ -139,6 +140,17 @@ class RunInfo:
     def split(self) -> str:
         """The split for people: `"held-out"` for a part of the dataset's split, else this split."""
         return HELD_OUT if self.configuration.split == HELD_OUT else self.dataset.split
+
+    def warn_if_empty(self) -> None:
+        """Warns of a run without a heatmap: the model has predicted none of its classes."""
+        if not self.counts.heatmaps:
+            lowest = self.configuration.presence_threshold
+            warnings.warn(
+                f"No image has a class of the run with a probability of {lowest:g} or more, so "
+                "there are no boxes. Lower --presence-threshold, or choose other classes.",
+                DataWarning,
+                stacklevel=2,
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `run.json`, ready for `json.dumps`."""

@@ -203,6 +203,7 @@ class RunWriter:
         Returns, Raises:
             See `finish`.
         """
+        info.warn_if_empty()
         run = self._partial / "run"
         write_box_files(run, self._partial, info.configuration.thresholds, boxes)
         write_atomically(run / "run.json", replace(info, files=digests(run, known)).to_text())

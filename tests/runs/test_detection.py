@@ -395,9 +395,9 @@ def test_predicted_presence_explains_every_class_on_every_image(
 def test_a_run_without_predicted_classes_has_no_boxes(
     configuration: Configuration, tmp_path: Path
 ) -> None:
-    run = detect(
-        replace(configuration, presence="predicted", presence_threshold=1.0), tmp_path / "run"
-    )
+    options = replace(configuration, presence="predicted", presence_threshold=1.0)
+    with pytest.warns(DataWarning, match="no boxes"):
+        run = detect(options, tmp_path / "run")
     assert list(run.heatmaps()) == []
     assert len(run.detections([0.5])[0, 0.5].boxes) == 0
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers import TinyVoc
 
-from kgradcam.errors import UserError
+from kgradcam.errors import DataWarning, UserError
 from kgradcam.runs.configuration import Configuration
 from kgradcam.runs.detection import detect
 from kgradcam.runs.run import Run
@@ -143,13 +143,15 @@ def test_of_many_classes_only_predicted_ones_are_explained(
     assert boxes(fast) == boxes(slow)
     assert fast.info.counts == slow.info.counts
     strict = replace(options, presence_threshold=1.0)
-    assert detect(strict, tmp_path / "none").info.counts.heatmaps == 0
+    with pytest.warns(DataWarning, match="No image has a class of the run"):
+        assert detect(strict, tmp_path / "none").info.counts.heatmaps == 0
 
 
 def test_a_run_without_any_heatmap_is_not_drawn(
     kgradcam, pets: TinyVoc, configuration: Configuration, tmp_path: Path
 ) -> None:
     options = replace(configuration, presence="predicted", presence_threshold=1.0)
-    run = detect(options, tmp_path / "run")
+    with pytest.warns(DataWarning, match="a probability of 1 or more, so there are no boxes"):
+        run = detect(options, tmp_path / "run")
     result = kgradcam("visualize", run.folder, "--out", tmp_path / "x.png")
     assert (result.code, "no heatmap to draw" in result.err) == (1, True)
