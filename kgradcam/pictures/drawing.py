@@ -103,7 +103,7 @@ def draw_gallery(panels: Sequence[Panel], title: str, colormap: str = COLORMAP) 
             hot = grid.axes(i, j, overlay(panel.image, panel.heatmap, colormap=colormap), place=1)
             for axes in (plain, hot):
                 draw_boxes(axes, panel.ground_truth, GROUND_TRUTH_COLOR, dashed=True)
-                draw_boxes(axes, panel.predictions, PREDICTION_COLOR, dashed=False)
+                _draw_scored_boxes(axes, panel.predictions, panel.scores)
             _label_boxes(plain, panel.predictions, panel.scores)
     return grid.figure
 
