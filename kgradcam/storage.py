@@ -243,7 +243,7 @@ def children(folder: Path) -> Iterator[Child]:
 
 
 def forget_listings(folder: Path) -> None:
-    """Lists a folder anew from now on, since other machines write to it; no-op for a local one."""
+    """Clears cached listings, since other machines write to the folder; a no-op for a local one."""
     if is_remote(folder):
         place(folder).fs.invalidate_cache()  # type: ignore[attr-defined]
 

@@ -77,23 +77,19 @@ class Sharding:
         if self.shards and not self.plan:
             raise UsageError("--shards N needs --plan, which writes the plan of the run.")
         if self.plan and (resume or self.shard or self.workers):
-            raise UsageError(
-                "--plan goes with --out RUN. Then compute with --resume RUN --shard K/N."
-            )
+            raise UsageError("--plan needs --out RUN. Then compute with --resume RUN --shard K/N.")
         if self.shard and (not resume or self.workers):
-            raise UsageError(
-                "--shard K/N goes with --resume RUN, of a run that --plan has planned."
-            )
+            raise UsageError("--shard K/N needs --resume RUN, of a run that --plan has planned.")
         if self.runner not in (None, "beam"):
             raise UsageError(
                 f"--runner must be beam. Received: {self.runner!r}. Beam's go after --."
             )
         if self.runner and (self.plan or self.shard or self.workers):
-            raise UsageError("--runner beam does not go with --plan, --shard or --workers.")
+            raise UsageError("--runner beam cannot be combined with --plan, --shard or --workers.")
         if refiner and (self.plan or self.shard or self.workers or self.runner):
             raise UsageError(
-                "--refiner does not go with --plan, --shard, --workers or --runner. Refine the "
-                f"finished run: kgradcam refine RUN --refiner {refiner}."
+                "--refiner cannot be combined with --plan, --shard, --workers or --runner. Refine "
+                f"the finished run: kgradcam refine RUN --refiner {refiner}."
             )
         if self.beam_options and not self.runner:
             raise UsageError(

@@ -96,7 +96,7 @@ def check_run(run: Run, quiet: bool = True, most: int | None = None) -> HeatChec
     Args:
         run: The run.
         quiet: Shows no progress on stderr.
-        most: Of more heatmaps so many are measured, at equal distances. Default: all.
+        most: The most heatmaps that are measured, equally spaced. Default: all.
 
     Raises:
         UserError: The run has no heatmaps, or is damaged.

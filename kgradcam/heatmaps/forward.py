@@ -47,7 +47,7 @@ class ForwardPass:
         scored: The scores of the explained classes.
         score: Scores the outputs of `rescore`.
         reshape: Maps the layer's output to `feature_maps`, where it is no grid.
-        tape: The record of what follows the layer, up to the scores.
+        tape: The record of the operations from the layer to the scores.
         outputs: The outputs of the model that are scored, by their place among all.
     """
 

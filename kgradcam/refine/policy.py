@@ -48,7 +48,7 @@ def follow(choose: Choose, scene: Scene, boxes: Boxes, steps: int = STEPS) -> Ep
 
     Args:
         choose: Takes the actions.
-        scene: What is seen.
+        scene: The heatmap and the features.
         boxes: `[boxes, 4]`, xyxy in pixels.
         steps: The number of actions of an episode, at most.
     """

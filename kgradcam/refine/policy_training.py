@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 DISCOUNT = 0.9
 _COMPONENTS = 256
-"""The network learns from so many principal components of the features."""
+"""The number of principal components of the features, which the network learns from."""
 _STARTS = 6
 """The episodes of a heatmap in each epoch, from candidates drawn at random."""
 _EXPLORING = (1.0, 0.75, 0.5, 0.25, 0.1)

@@ -29,7 +29,7 @@ class QLearner:
         dropout: The share of them that a training step leaves out.
         capacity: The number of transitions that the replay memory holds; the oldest give way.
         rate: The learning rate of AdamW.
-        sync: After so many training steps the target network becomes a copy of the other.
+        sync: The number of training steps after which the target network is copied again.
         seed: The random seed.
     """
 

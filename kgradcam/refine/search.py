@@ -30,7 +30,7 @@ def search(choose: Choose, scene: Scene, actions: int = ACTIONS_OF_IMAGE) -> Box
 
     Args:
         choose: See `follow`.
-        scene: What is seen.
+        scene: The heatmap and the features.
         actions: Their number in all episodes.
 
     Returns:

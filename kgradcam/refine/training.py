@@ -31,7 +31,7 @@ RUNGS = ("offsets", "score", "ridge", *NETWORK_RUNGS)
 _PENALTIES = tuple(10.0**power for power in range(-4, 3))
 _FOLDS = 5
 _IMAGES_OF_REDUCTION = 256
-"""The principal components of feature maps are those of so many images."""
+"""The number of images whose feature maps give the principal components."""
 _NEAR = 0.5
 """The IoU from which a candidate is near enough to an object to learn its sides from."""
 

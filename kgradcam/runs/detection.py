@@ -41,13 +41,13 @@ from kgradcam.runs.run_writer import Report, RunWriter, write_run
 from kgradcam.runs.tables import GroundTruth, Image
 
 FREEZE_FROM = 1000
-"""Runs of so many images freeze the weights in float32.
+"""From this number of images on, a run freezes the weights in float32.
 
 Freezing ResNet50 at 224 px takes seconds and pays off after about as many images.
 """
 
 REDUCE_FROM = 500
-"""With precision `"auto"`, runs of so many images freeze the weights in the reduced precision.
+"""With precision `"auto"`, the number of images from which on a run reduces the precision.
 
 ResNet50 at 224 px pays off after some 100 images, smaller networks later.
 """
@@ -182,7 +182,7 @@ def _choose_examples(
 
 
 def run_explainer(configuration: Configuration, classifier: Classifier, images: int) -> Explainer:
-    """Returns the explainer of a run of so many images."""
+    """Returns the explainer of a run, whose number of images decides on freezing."""
     if configuration.precision == "auto" and images < REDUCE_FROM:
         configuration = replace(configuration, precision="float32")
     # Frozen from the first image on or never: no result depends on where a run was interrupted.

@@ -55,7 +55,7 @@ def load_model(configuration: Configuration, opened: Classifier | None = None) -
 
     Args:
         configuration: The options.
-        opened: What `open_model` has returned for them. Default: the model is loaded.
+        opened: The result of `open_model` for them. Default: the model is loaded.
     """
     one_scale = (*configuration.scales, *configuration.score_scales) == (1.0,)
     one_size = configuration.image_size if one_scale else None

@@ -335,7 +335,7 @@ def write_run(
                 )
             leftovers = writer.clear() or leftovers
         if leftovers:
-            report(f"Removed what an earlier process left of a run to {folder}.")
+            report(f"Removed leftovers of an earlier run to {folder}.")
         yield writer
     finally:
         writer.close()

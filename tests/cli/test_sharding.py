@@ -143,9 +143,9 @@ def test_workers(kgradcam: Any, photos: Path) -> None:
     ("arguments", "reason"),
     [
         (["--out", "run", "--shards", "2"], "--shards N needs --plan"),
-        (["--out", "run", "--shard", "1/2"], "--shard K/N goes with --resume RUN"),
-        (["--resume", "run", "--plan"], "--plan goes with --out RUN"),
-        (["--resume", "run", "--shard", "1/2", "--workers", "2"], "--shard K/N goes with"),
+        (["--out", "run", "--shard", "1/2"], "--shard K/N needs --resume RUN"),
+        (["--resume", "run", "--plan"], "--plan needs --out RUN"),
+        (["--resume", "run", "--shard", "1/2", "--workers", "2"], "--shard K/N needs"),
     ],
 )
 def test_options_that_contradict_one_another(

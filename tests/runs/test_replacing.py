@@ -100,7 +100,7 @@ def test_a_fresh_start_after_a_kill_keeps_a_run_until_its_end(states: list[Path]
 
         with pytest.raises(KeyboardInterrupt):
             begin()
-        assert said == [f"Removed what an earlier process left of a run to {folder}."]
+        assert said == [f"Removed leftovers of an earlier run to {folder}."]
         assert seed_of(folder) in (1, 2)
         assert [path.name for path in state.iterdir()] == ["run"]
 
