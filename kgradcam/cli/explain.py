@@ -11,9 +11,8 @@ import typer
 
 from kgradcam import progress
 from kgradcam.cli import completion, options
-from kgradcam.cli.downloads import download_all
 from kgradcam.cli.groups import ModelOptions
-from kgradcam.cli.image_files import find_images, output_files
+from kgradcam.cli.image_files import Images, open_images, output_files
 from kgradcam.cli.output import note, print_json, print_table
 from kgradcam.cli.parsing import image_size as parse_size
 from kgradcam.cli.parsing import layer_paths
@@ -109,8 +108,6 @@ def explain(
     import numpy as np
     import tensorflow as tf
 
-    from kgradcam.data.images import SUFFIXES as IMAGE_SUFFIXES
-    from kgradcam.data.images import image_size as picture_extent
     from kgradcam.data.images import read_image
     from kgradcam.heatmaps.methods import METHODS
     from kgradcam.models.classifier import OWN, load_classifier
@@ -128,16 +125,8 @@ def explain(
     require_model(model)
     heat_colors(np.zeros(0), colormap)  # raises if it is mistyped
     downloads = context.with_resource(tempfile.TemporaryDirectory(prefix="kgradcam-"))
-    files_of, addresses, refused = download_all(images, Path(downloads))
-    given = find_images(files_of, IMAGE_SUFFIXES)
-    for path in given:  # before the model and its weights are loaded
-        try:
-            picture_extent(path)
-        except UserError as error:
-            refused.setdefault(path, str(error).replace(str(path), addresses.get(path, str(path))))
-    paths = [path for path in given if path not in refused]
-    if not paths:
-        _leave_out(refused, given, addresses)
+    opened = open_images(images, Path(downloads))  # before the model and its weights are loaded
+    paths = opened.readable
     inputs = (model, loading.weights, loading.names)
     files, sheet = output_files(out, paths, force, inputs, SUFFIXES)
     if overlay_only and len(paths) > 1:
@@ -172,7 +161,7 @@ def explain(
             try:
                 photograph = read_image(path, upright=True)
             except UserError as error:
-                refused[path] = str(error)
+                opened.refused[path] = str(error)
                 continue
             explained = explainer(path, photograph)
             rows.append(explained.row)
@@ -181,7 +170,7 @@ def explain(
                 save(draw(explained.row, colormap), files[i])
                 written.append(files[i])
             advance(1)
-    _leave_out(refused, given, addresses)
+    opened.note_refused()
     if sheet is not None and (len(rows) > 1 or not files):
         save(
             draw(rows[0], colormap)
@@ -197,10 +186,8 @@ def explain(
             {
                 "picture": str(written[-1]),
                 "pictures": [str(path) for path in written],
-                "findings": [_as_json(each, addresses) for each in findings],
-                "left_out": {
-                    addresses.get(path, str(path)): reason for path, reason in refused.items()
-                },
+                "findings": [_as_json(each, opened) for each in findings],
+                "left_out": {opened.name(path): why for path, why in opened.refused.items()},
             }
         )
         return
@@ -209,8 +196,14 @@ def explain(
     else:
         for each in findings:
             subject = f"{each.model} {each.method} " if compare else ""
-            image = addresses.get(each.image, str(each.image))
-            note(f"{image}: {subject}{each.class_name} {each.certainty}", quiet)
+            note(f"{opened.name(each.image)}: {subject}{each.class_name} {each.certainty}", quiet)
+    _note_doubts(findings, quiet)
+    for path in written:
+        typer.echo(path)
+
+
+def _note_doubts(findings: Sequence[Any], quiet: bool) -> None:
+    """Notes heatmaps that mark no place, and the conditions of all heatmaps."""
     for each in findings:
         if each.is_empty:
             note(
@@ -220,8 +213,6 @@ def explain(
             )
     for line in dict.fromkeys(each.conditions for each in findings):
         note(line, quiet)
-    for path in written:
-        typer.echo(path)
 
 
 def _require_models(names: Sequence[str]) -> None:
@@ -238,23 +229,13 @@ def _require_models(names: Sequence[str]) -> None:
             )
 
 
-def _leave_out(refused: dict[Path, str], given: Sequence[Path], addresses: dict[Path, str]) -> None:
-    """Names the images that cannot be read; raises if there are no others."""
-    if len(refused) == len(given):
-        first = next(iter(refused.values()))
-        several = f"None of the {len(given)} images can be read. " if len(given) > 1 else ""
-        raise UserError(several + first)
-    for path, reason in refused.items():
-        note(f"left out {addresses.get(path, path)}: {reason}")
-
-
 def _draw_row(row: Any, colormap: str) -> Any:
     from kgradcam.pictures.drawing import draw_explanations
 
     return draw_explanations([row], colormap)
 
 
-def _as_json(finding: Any, addresses: dict[Path, str]) -> dict[str, Any]:
+def _as_json(finding: Any, images: Images) -> dict[str, Any]:
     """A finding in plain values; JSON has no NaN."""
     values = asdict(finding)
     boxes, scores = values.pop("boxes").round(2).tolist(), values.pop("box_scores").tolist()
@@ -262,7 +243,7 @@ def _as_json(finding: Any, addresses: dict[Path, str]) -> dict[str, Any]:
     finite = {name: each if math.isfinite(each) else None for name, each in numbers.items()}
     return {
         **values,
-        "image": addresses.get(finding.image, str(finding.image)),
+        "image": images.name(finding.image),
         "boxes": [{"box": box, "score": score} for box, score in zip(boxes, scores, strict=True)],
         "probability": finite["probability"],
         "score": finite["score"],

@@ -2,14 +2,76 @@
 
 import glob
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from kgradcam.cli.output import require_absent
+from kgradcam.cli.downloads import download_all
+from kgradcam.cli.output import note, require_absent
 from kgradcam.errors import UserError
 from kgradcam.files import is_stream
 
 SHEET = "contact-sheet.png"
 EXPLAINED = Path("explained")
+
+
+@dataclass(frozen=True)
+class Images:
+    """The images of a command.
+
+    Attributes:
+        given: All files, in the order given.
+        addresses: The address that a file was downloaded from.
+        refused: The reason why a file cannot be read.
+    """
+
+    given: Sequence[Path]
+    addresses: dict[Path, str]
+    refused: dict[Path, str]
+
+    @property
+    def readable(self) -> list[Path]:
+        """The files that can be read as far as is known."""
+        return [path for path in self.given if path not in self.refused]
+
+    def name(self, path: Path) -> str:
+        """Returns the address or the path of a file."""
+        return self.addresses.get(path, str(path))
+
+    def require_any(self) -> None:
+        """Raises if no image can be read."""
+        if not self.readable:
+            first = next(iter(self.refused.values()))
+            count = len(self.given)
+            raise UserError((f"None of the {count} images can be read. " * (count > 1)) + first)
+
+    def note_refused(self) -> None:
+        """Names the images that are left out; raises if there are no others."""
+        self.require_any()
+        for path, reason in self.refused.items():
+            note(f"left out {self.name(path)}: {reason}")
+
+
+def open_images(arguments: Sequence[str], folder: Path) -> Images:
+    """Finds or downloads images, and reads their headers.
+
+    Args:
+        arguments: Addresses, and the arguments of `find_images`.
+        folder: The folder for downloads.
+
+    Raises:
+        UserError: No image can be read, or see `find_images`.
+    """
+    from kgradcam.data.images import SUFFIXES, image_size
+
+    files, addresses, refused = download_all(arguments, folder)
+    images = Images(find_images(files, SUFFIXES), addresses, refused)
+    for path in images.given:
+        try:
+            image_size(path)
+        except UserError as error:
+            refused.setdefault(path, str(error).replace(str(path), images.name(path)))
+    images.require_any()
+    return images
 
 
 def find_images(arguments: Sequence[str], suffixes: Sequence[str]) -> list[Path]:
