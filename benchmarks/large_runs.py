@@ -43,6 +43,8 @@ COMMANDS = {
     "evaluate --out": ["--out", "OUT", "--json"],
     "evaluate --bootstrap 100": ["--bootstrap", "100", "--json"],
     "tune": ["--thresholds", "0.3,0.35", "--radii", "0,20", "--out", "OUT.json"],
+    "check": ["--json"],
+    "wsol": ["--json"],
     "report": ["--out", "OUT.html"],
     "visualize": ["--out", "OUT.png"],
     **{

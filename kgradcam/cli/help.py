@@ -1,5 +1,6 @@
 """The help of a command: its options in sections by purpose, in two columns."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,6 +27,8 @@ _SECTIONS = {
     "Output": "out junit form sort prefix heatmaps resume force dry_run config as_json as_csv "
     "as_markdown as_latex quiet",
 }
+_PLACEHOLDERS = {"int": "N", "float": "NUMBER", "str": "TEXT", "list[str]": "TEXT", "path": "PATH"}
+_TYPE = re.compile(r" <(int|float|str|list\[str\]|path)( range)?>")
 _SECTION_OF = {name: section for section, names in _SECTIONS.items() for name in names.split()}
 
 
@@ -65,10 +68,15 @@ class Command(typer.core.TyperCommand):
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
             if record is not None:
-                name = "Arguments" if parameter.param_type_name == "argument" else "Options"
-                if name == "Options":
-                    name = _SECTION_OF.get(parameter.name or "", name)
-                sections[name].append(record)
+                usage, text = record
+                if parameter.param_type_name == "argument":
+                    sections["Arguments"].append((re.sub(" <.*>", "", usage), text))
+                    continue
+                usage = _TYPE.sub(lambda found: f" {_PLACEHOLDERS[found[1]]}", usage)
+                section = _SECTION_OF.get(parameter.name or "", "Options")
+                if section == "Heatmaps" and ctx.info_name == "train":
+                    section = "Options"  # --scale and --batch-size are those of training
+                sections[section].append((usage, text))
         for name, records in sections.items():
             if records:
                 with formatter.section(name):

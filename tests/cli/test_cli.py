@@ -11,8 +11,11 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from kgradcam import __version__
+from kgradcam.cli.commands import app
 
 
 @pytest.fixture
@@ -68,6 +71,14 @@ def test_explain_imports_and_optimizes_no_more_than_it_needs(
         check=False,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("name", sorted(typer.main.get_command(app).commands))
+def test_help_fits_80_columns_and_has_words_for_types(name: str) -> None:
+    result = CliRunner().invoke(app, [name, "--help"], terminal_width=80)
+    assert (result.exit_code, re.findall("<[a-z].*>", result.output)) == (0, [])
+    lines = [line for line in result.output.splitlines() if len(line) > 80]
+    assert all(line.startswith(f"  kgradcam {name} ") for line in lines)  # an example, to paste
 
 
 def test_help_names_every_command(kgradcam) -> None:
