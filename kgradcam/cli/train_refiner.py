@@ -67,6 +67,8 @@ def train_refiner(
             refiner = fit(examples, rung, network)
     refiner.save(out)
     note(f"{refiner.objects} boxes on {len(refiner.images)} images.", quiet)
+    if refiner.score is None and refiner.offset is None:
+        note("Cross-validation found no sure gain: boxes stay as they are. Annotate more.", quiet)
     if as_json:
         print_json({"refiner": str(out), "boxes": refiner.objects, "images": len(refiner.images)})
     else:

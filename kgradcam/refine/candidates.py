@@ -12,15 +12,14 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.find import find_boxes
-from kgradcam.boxes.levels import level_canvas
+from kgradcam.boxes.expected_iou import expected_iou
+from kgradcam.boxes.levels import boxes_at_levels, level_canvas
+from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.normalization import Heatmap
-from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.boxes.scores import Scores
+from kgradcam.boxes.scores import Scores, score_boxes
 
 _LOWEST_LEVEL = 0.05
-_EVERY_REGION = BoxOptions(score="density", iou_threshold=1.0, min_relative_score=0.0)
 MOST = 60
 """The number of candidates of a heatmap, at most: those of the highest score."""
 
@@ -34,8 +33,8 @@ class Candidates:
     """The candidates of one heatmap.
 
     Attributes:
-        boxes: float64 `[candidates, 4]`, xyxy in pixels, those of the highest heat first.
-        scores: float64 `[candidates]`, those of `find_boxes`.
+        boxes: float64 `[candidates, 4]`, xyxy in pixels, those of the highest score first.
+        scores: float64 `[candidates]`, those of `find_boxes` before suppression.
         features: float64 `[candidates, features]`, see `describe`.
         network: float64 `[candidates, features]`, see `Reduction.inputs`; `None` without a network.
     """
@@ -63,28 +62,31 @@ def find_candidates(
         >>> found.boxes.shape, found.features.shape
         ((16, 4), (16, 152))
     """
-    boxes, scores = find_boxes(heatmap, size, probability, _LOWEST_LEVEL, _EVERY_REGION)
-    boxes, scores = boxes[:MOST], scores[:MOST]
     canvas, scale = level_canvas(heatmap, size)
-    return Candidates(boxes, scores, describe(canvas, boxes / scale, scores, probability))
+    boxes, _ = boxes_at_levels(canvas, [_LOWEST_LEVEL])
+    scores = probability**0.1 * expected_iou(canvas, boxes)
+    best = np.argsort(-scores, kind="stable")[:MOST]
+    boxes, scores = move_sides(canvas, boxes)[best], scores[best]
+    return Candidates(boxes * scale, scores, describe(canvas, boxes, probability))
 
 
-def describe(
-    canvas: Heatmap, boxes: Boxes, scores: Scores, probability: float
-) -> npt.NDArray[np.float64]:
+def describe(canvas: Heatmap, boxes: Boxes, probability: float) -> npt.NDArray[np.float64]:
     """Returns the features of boxes of a heatmap.
 
     These are the mean heat of 7 x 7 cells that cover a box and half of its size on each side, and
-    its square; the distances of the box to the borders, its size and shape, its score, the
-    probability of the class; and the products of pairs of the latter.
+    its square; the distances of the box to the borders, its size and shape, its density (see
+    `BoxOptions.score`), the probability of the class; and the products of pairs of the latter.
 
     Args:
         canvas: float32 `[height, width]` in [0, 1].
         boxes: `[boxes, 4]`, xyxy in pixels of the canvas.
-        scores: `[boxes]`, the scores of `find_boxes`.
         probability: The model's probability of the class, in [0, 1].
     """
     height, width = canvas.shape
+    low = np.clip(boxes[:, :2].round(), 0, [width - 1, height - 1])
+    high = np.clip(boxes[:, 2:].round(), low + 1, [width, height])
+    pixels = np.concatenate([low, high], axis=1)
+    densities = score_boxes(canvas, pixels, probability, "density")
     cells = np.array([_cells(canvas, box) for box in boxes]).reshape(-1, _CELLS**2)
     sides = np.maximum(boxes[:, 2:] - boxes[:, :2], 1e-6)
     shares = sides / [width, height]
@@ -93,8 +95,8 @@ def describe(
         np.log(shares[:, 1] + 1e-3),
         np.log(shares.prod(axis=1) + 1e-4),
         np.log(sides[:, 0] / sides[:, 1]),
-        scores,
-        np.sqrt(scores),
+        densities,
+        np.sqrt(densities),
         np.full(len(boxes), probability),
         np.full(len(boxes), probability**0.2),
     ]

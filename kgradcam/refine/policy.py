@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -82,10 +82,11 @@ class Policy:
     curve: tuple[dict[str, float], ...] = ()
 
     def __call__(self, scene: Scene, candidates: Candidates) -> Candidates:
-        """Returns the boxes where the episodes from candidates end."""
+        """Returns the boxes where the episodes from candidates end, with the scores of these."""
         if not len(candidates.boxes):
             return candidates
-        return scene.describe(follow(self.choose, scene, candidates.boxes).boxes)
+        ends = scene.describe(follow(self.choose, scene, candidates.boxes).boxes)
+        return replace(ends, scores=candidates.scores)
 
     def choose(self, seen: Candidates, history: _Floats) -> Actions:
         """Returns the actions of boxes, given their features and their histories."""

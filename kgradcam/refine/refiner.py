@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from kgradcam.boxes.levels import level_canvas, suppress
+from kgradcam.boxes.levels import compete, level_canvas
 from kgradcam.boxes.options import BoxOptions
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores
@@ -29,11 +29,10 @@ from kgradcam.runs.tables import Detections, Image, join, sizes_by_id
 if TYPE_CHECKING:
     from kgradcam.refine.network import Network
 
-SCHEMA = 2
+SCHEMA = 3
 _LARGEST_MOVE = 0.5  # of the box's side
-_SUPPRESSION = BoxOptions()
 # Boxes that fit may overlap more: those of neighbours in a herd do.
-_SUPPRESSION_OF_MOVED = BoxOptions(iou_threshold=0.45)
+_COMPETITION = BoxOptions(iou_threshold=0.4)
 _BLOCK = 512
 
 
@@ -87,10 +86,7 @@ class Refiner:
             moves = np.clip(moves, [-1, -1, -0.45, -0.45], [0.45, 0.45, 1, 1])
             boxes = boxes + moves * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
             boxes = np.clip(boxes, 0, np.tile(size, 2))
-        moved = self.offset is not None or self.policy is not None
-        options = _SUPPRESSION_OF_MOVED if moved else _SUPPRESSION
-        kept = suppress(np.arange(len(boxes)), boxes, scores, None, options)
-        return boxes[kept], scores[kept]
+        return compete(boxes, scores, _COMPETITION)
 
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""

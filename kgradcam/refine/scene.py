@@ -6,7 +6,6 @@ import numpy as np
 
 from kgradcam.boxes.normalization import Heatmap
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.boxes.scores import score_boxes
 from kgradcam.refine.candidates import Candidates, describe
 from kgradcam.refine.pooling import Maps, Reduction
 
@@ -30,17 +29,13 @@ class Scene:
     maps: Maps = ()
 
     def describe(self, boxes: Boxes) -> Candidates:
-        """Returns boxes with their scores and features, as those of `find_candidates`.
+        """Returns boxes with the features that `find_candidates` would give them; scores are 0.
 
         Args:
             boxes: `[boxes, 4]`, xyxy in pixels, inside the image.
         """
         limits = np.array(self.canvas.shape[::-1])
         small = boxes * np.tile(limits / self.size, 2)
-        low = np.clip(small[:, :2].round(), 0, limits - 1)
-        high = np.clip(small[:, 2:].round(), low + 1, limits)
-        pixels = np.concatenate([low, high], axis=1)
-        scores = score_boxes(self.canvas, pixels, self.probability, "density")
-        features = describe(self.canvas, small, scores, self.probability)
+        features = describe(self.canvas, small, self.probability)
         network = self.network.inputs(self.maps, boxes, self.size) if self.network else None
-        return Candidates(boxes, scores, features, network)
+        return Candidates(boxes, np.zeros(len(boxes)), features, network)

@@ -28,7 +28,8 @@ POLICIES = ("imitation", "dqn")
 NETWORK_RUNGS = ("network", *POLICIES)
 """Those that need the results of `add_network`."""
 RUNGS = ("offsets", "score", "ridge", *NETWORK_RUNGS)
-_PENALTIES = tuple(10.0**power for power in range(-4, 3))
+_PENALTIES = (np.inf, 1e9, *(10.0**power for power in range(3, -4, -1)))
+"""Without end: nothing changes. 1e9: all candidates change by the same. Less: by their features."""
 _FOLDS = 5
 _IMAGES_OF_REDUCTION = 256
 """The number of images whose feature maps give the principal components."""
@@ -154,8 +155,10 @@ def fit(
 
     A linear function of the features of a candidate is added to its score, so that the sum predicts
     its highest IoU with an object; offsets predict where the sides of that object are. The penalty
-    is chosen by cross-validation on the images. The fewer boxes there are, the higher it is, and
-    the nearer the order of boxes stays to that of `find_boxes`.
+    is chosen by cross-validation on the images, with the one-standard-error rule (Hastie et al.,
+    The Elements of Statistical Learning, section 7.10). The fewer boxes there are, the higher it
+    is, and the nearer boxes and their order stay to those of `find_boxes`. Where nothing lowers
+    the error surely, they stay as they are: `score` or `offset` is `None`.
 
     A policy moves boxes instead of offsets. Where its episodes end, boxes have other features than
     candidates, so the score is learned from both. The values of actions do not rank boxes.
@@ -204,7 +207,8 @@ def fit(
     score = offset = None
     if rung != "offsets":
         before = np.concatenate([each.candidates.scores for each in examples])
-        score = _ridge(inputs, (ious - before)[:, np.newaxis], images)[:, 0]
+        weights = _ridge(inputs, (ious - before)[:, np.newaxis], images)
+        score = None if weights is None else weights[:, 0]
     if rung in ("ridge", "network"):
         offset = _ridge(inputs[near], offsets[near], images[near])
     if rung == "offsets":
@@ -221,26 +225,40 @@ def _targets(example: Annotated) -> tuple[_Floats, _Floats]:
     return ious.max(axis=1), (nearest - boxes) / np.tile(boxes[:, 2:] - boxes[:, :2], 2)
 
 
-def _ridge(inputs: _Floats, targets: _Floats, images: npt.NDArray[np.int64]) -> _Floats:
-    """Weights of the linear functions of least squared error, with a penalty on all of them."""
+def _ridge(inputs: _Floats, targets: _Floats, images: npt.NDArray[np.int64]) -> _Floats | None:
+    """Weights of the linear functions of least squared error, with a penalty on all but the bias.
+
+    Returns:
+        float64 `[inputs, targets]`, the bias first; `None` for all 0, by an infinite penalty.
+    """
     folds = [images % _FOLDS == fold for fold in range(_FOLDS)]
     # The products of a part of the rows are the sums of those of its folds.
     left = [inputs[fold].T @ inputs[fold] for fold in folds]
     right = [inputs[fold].T @ targets[fold] for fold in folds]
     all_left, all_right, count = sum(left), sum(right), len(inputs)
 
-    def error(penalty: float) -> float:
-        """The squared error on each fold by the weights of the others."""
-        total = 0.0
+    def errors(penalty: float) -> _Floats:
+        """The squared error on each image by the weights of the other folds."""
+        residuals = targets.copy()
         for fold, one_left, one_right in zip(folds, left, right, strict=True):
             rest = count - int(fold.sum())
-            if 0 < rest < count:
+            if 0 < rest < count and penalty < np.inf:
                 weights = _solve(all_left - one_left, all_right - one_right, penalty * rest)
-                total += float(((inputs[fold] @ weights - targets[fold]) ** 2).sum())
-        return total
+                residuals[fold] -= inputs[fold] @ weights
+        return np.bincount(images, (residuals**2).sum(axis=1)).astype(np.float64)
 
-    return _solve(all_left, all_right, min(_PENALTIES, key=error) * count)
+    found = {penalty: errors(penalty) for penalty in _PENALTIES}
+    lowest = min(found.values(), key=np.sum)
+    # The highest penalty whose error is within a standard error of the lowest. Errors of the same
+    # images are compared, so that images that are hard with any penalty do not hide a gain.
+    penalty = next(
+        penalty
+        for penalty, each in found.items()
+        if (each - lowest).sum() <= np.linalg.norm(each - lowest)
+    )
+    return None if penalty == np.inf else _solve(all_left, all_right, penalty * count)
 
 
 def _solve(left: _Floats, right: _Floats, penalty: float) -> _Floats:
-    return np.asarray(np.linalg.solve(left + penalty * np.eye(len(left)), right), np.float64)
+    penalties = np.diag([0.0, *[penalty] * (len(left) - 1)])
+    return np.asarray(np.linalg.solve(left + penalties, right), np.float64)

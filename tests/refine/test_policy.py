@@ -9,7 +9,7 @@ import pytest
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UserError
 from kgradcam.refine import Annotated, Candidates, Reduction, load_refiner, refine_run
-from kgradcam.refine.environment import ACTIONS, STOP
+from kgradcam.refine.environment import ACTIONS, HISTORY, STOP
 from kgradcam.refine.policy import Policy, follow
 from kgradcam.refine.policy_training import train_policy
 from kgradcam.refine.scene import Scene
@@ -92,7 +92,13 @@ def test_features_of_a_scene_are_those_of_candidates(run: Run) -> None:
 
     for each in collect(run):
         again = each.scene.describe(each.candidates.boxes)
-        np.testing.assert_allclose(again.scores, each.candidates.scores, rtol=1e-9)
+        count = again.features.shape[1]
+        stop = np.eye(len(ACTIONS), dtype=np.float32)[STOP]
+        weights = np.zeros((count + HISTORY * len(ACTIONS), len(ACTIONS)), np.float32)
+        policy = Policy(np.zeros(count), np.ones(count), ((weights, stop),))
+        ends = policy(each.scene, each.candidates)
+        np.testing.assert_array_equal(ends.scores, each.candidates.scores)
+        np.testing.assert_array_equal(ends.boxes, each.candidates.boxes)
         np.testing.assert_allclose(again.features, each.candidates.features, atol=1e-6)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UsageError, UserError
 from kgradcam.refine import (
@@ -17,6 +18,7 @@ from kgradcam.refine import (
     load_refiner,
     refine_run,
 )
+from kgradcam.refine.candidates import describe
 from kgradcam.runs.coco_files import read_detections
 from kgradcam.runs.run import Run
 
@@ -47,7 +49,10 @@ def examples(count: int = 40, seed: int = 0) -> list[Annotated]:
 def test_a_candidate_is_a_region_at_a_level() -> None:
     heatmap = np.maximum(blob([30, 24, 90, 72], 0.4), blob([40, 30, 60, 50], 1.0))
     found = find_candidates(heatmap, SIZE, 0.9)
-    assert {tuple(box) for box in found.boxes} == {(30, 24, 90, 72), (40, 30, 60, 50)}
+    regions = np.array([[30.0, 24, 90, 72], [40, 30, 60, 50]])
+    expected = move_sides(heatmap, regions)  # as large as the map, which is in [0, 1]
+    assert abs(expected - regions).max() > 0.1
+    assert {tuple(box) for box in found.boxes} == {tuple(box) for box in expected}
     assert len(found.features) == len(found.boxes)
     assert np.isfinite(found.features).all()
 
@@ -56,14 +61,12 @@ def test_cells_are_the_heat_in_and_around_a_box() -> None:
     """The box [32, 32, 64, 64]: cells cover [16, 80], 64/7 pixels each; the canvas ends at 64."""
     heatmap = np.zeros((64, 128), np.float32)
     heatmap[32:64, 32:64] = 1.0
-    found = find_candidates(heatmap, (128, 64), 0.9)
-    (row,) = np.unique(found.boxes, axis=0)
-    assert row.tolist() == [32, 32, 64, 64]
-    cells = found.features[0, :49].reshape(7, 7)
+    features = describe(heatmap, np.array([[32.0, 32, 64, 64]]), 0.9)
+    cells = features[0, :49].reshape(7, 7)
     assert cells[3, 3] == 1  # inside
     assert cells[0, 0] == 0  # around
     assert cells[6, 3] == -0.25  # below the image
-    np.testing.assert_allclose(found.features[0, 49:98], cells.ravel() ** 2)
+    np.testing.assert_allclose(features[0, 49:98], cells.ravel() ** 2)
 
 
 @pytest.mark.parametrize("rung", ["offsets", "ridge"])
@@ -106,7 +109,8 @@ def test_scores_are_the_iou_to_expect() -> None:
             wide, tall = [4, y, 54, y + 12], [70, y, 82, y + 36]
             heat = np.maximum(blob(wide, 0.9), blob(tall, 1.0))
             candidates = find_candidates(heat, SIZE, 0.9)
-            found.append(Annotated(f"{i}.jpg", candidates, np.array([wide], np.float64)))
+            of_wide = candidates.boxes[candidates.boxes[:, 0] < 60][:1]
+            found.append(Annotated(f"{i}.jpg", candidates, of_wide))
         return found
 
     refiner = fit(pairs(0), "score")
@@ -161,7 +165,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="two images or more. Received: 1"):
         fit(examples(1))
     path = tmp_path / "x.json"
-    for content in ("[]", "{}", '{"schema": 1}', '{"schema": 2, "mean": []}', "nothing"):
+    for content in ("[]", "{}", '{"schema": 1}', '{"schema": 3, "mean": []}', "nothing"):
         path.write_text(content)
         with pytest.raises(UserError, match=r"x\.json"):
             load_refiner(path)
@@ -178,3 +182,15 @@ def test_a_heatmap_without_contrast_has_no_boxes() -> None:
         boxes, scores = refiner(find_candidates(heatmap, SIZE, 0.5), SIZE)
         assert boxes.shape == (0, 4)
         assert scores.shape == (0,)
+
+
+def test_boxes_stay_where_cross_validation_finds_no_sure_gain() -> None:
+    """Objects are a quarter of a box to its left or to its right, which nothing predicts."""
+    sides = np.random.default_rng(1).permutation([-0.25, 0.25] * 6)
+    learned = []
+    for each, side in zip(examples(12), sides, strict=True):
+        box = each.candidates.boxes[:1]
+        shift = side * (box[:, 2:3] - box[:, :1]) * [1, 0, 1, 0]
+        learned.append(Annotated(each.image, each.candidates, box + shift))
+    refiner = fit(learned, "ridge")
+    assert refiner.offset is None
