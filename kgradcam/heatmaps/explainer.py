@@ -138,7 +138,7 @@ class Explainer(ABC):
             raise UserError(
                 "There must be a heatmap for each image and score. Received: heatmaps of the shape "
                 f"{tuple(heatmaps.shape)} and scores of the shape {tuple(scores.shape)}. reshape= "
-                "must keep the number of images."
+                "and score= must keep the number of images."
             )
         self._warn_of_saturation(probabilities.numpy())
         if not targets and self._computation.score.function is None:

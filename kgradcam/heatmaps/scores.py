@@ -169,8 +169,9 @@ def score_values(values: Any) -> Scored:
     Raises:
         UserError: The values have another shape.
     """
-    if values is None:
-        raise UserError("score must return [batch], or [batch, scores]. Received: None.")
+    if values is None or callable(values):
+        received = "None" if values is None else "a function; call it, as targets.regression()"
+        raise UserError(f"score must return [batch], or [batch, scores]. Received: {received}.")
     scores = tf.cast(values, tf.float32)
     if scores.shape.rank not in (1, 2):
         raise UserError(

@@ -8,6 +8,7 @@ one by its key or index.
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
@@ -62,7 +63,7 @@ def difference(
         weight: How strongly the others count. At 0 the score is that of the class.
         output: Which of several outputs.
     """
-    others = [against] if isinstance(against, int) else list(against)
+    others = np.atleast_1d(against).tolist()
     if not others or class_index in others:
         raise UserError(
             f"against must be other classes than class_index={class_index}. Received: {against!r}."
@@ -187,5 +188,9 @@ def _require(values: Any, rank: int, layout: str, **indices: int) -> None:
     if values.shape.rank != rank or values.shape[-1] is None:
         raise UserError(f"The output must be {layout}. Received: {values.shape}.")
     for name, index in indices.items():
+        if isinstance(index, str):
+            raise UserError(
+                f"{name} must be an index, as names.index({index!r}). Received: a name."
+            )
         if not 0 <= index < values.shape[-1]:
             raise UserError(f"{name} must be 0 to {values.shape[-1] - 1}. Received: {index}.")

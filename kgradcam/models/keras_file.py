@@ -24,6 +24,7 @@ from kgradcam.models.keras_objects import find_refused
 from kgradcam.models.weights_file import check_hdf5
 
 HDF5_SUFFIXES = (".h5", ".hdf5")
+_OF_HDF5 = " Keras reads no operations, such as x + y, from .h5 files: save a .keras file."
 _LONGEST_REASON = 300
 _WEIGHTS = "model.weights.h5"
 _MAX_BYTES = {"metadata.json": 2**16, "config.json": 2**26, _WEIGHTS: 2**33}
@@ -56,7 +57,10 @@ def read_model(path: Path, trusted: bool = False) -> Any:
     except UserError:
         raise
     except Exception as error:  # h5py, zipfile and Keras raise errors of many types
-        raise UserError(f"{path} cannot be loaded as a Keras model: {_reason(error)}") from error
+        advice = _OF_HDF5 if path.suffix in HDF5_SUFFIXES else ""
+        raise UserError(
+            f"{path} cannot be loaded as a Keras model: {_reason(error)}{advice}"
+        ) from error
 
 
 def _check(path: Path) -> None:
@@ -79,6 +83,7 @@ def _check(path: Path) -> None:
         raise UserError(
             f"{path} holds {refused}, which may run code. If you trust its author, give "
             "--trust-model; for a layer of your own give --import MODULE, which defines it."
+            f"{_OF_HDF5 if legacy else ''}"
         )
 
 

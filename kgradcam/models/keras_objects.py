@@ -144,10 +144,10 @@ def _refusal(description: dict[str, Any], legacy: bool) -> str | None:
     """Returns a description of the object if it is not admitted, else `None`."""
     name, module = str(description["class_name"]), str(description.get("module"))
     nodes = description.get("inbound_nodes")
+    if name in _VALUES:  # also in the calls of an .h5 file of Keras 3
+        return _value_refusal(description.get("config"))
     if legacy and "module" not in description:
         return _legacy_refusal(name, nodes)
-    if name in _VALUES:
-        return _value_refusal(description.get("config"))
     if name == "function":
         # Keras looks up functions by `config`.
         function = str(description.get("config"))
@@ -167,7 +167,7 @@ def _refusal(description: dict[str, Any], legacy: bool) -> str | None:
 
 def _legacy_refusal(name: str, nodes: Any) -> str | None:
     """As `_refusal`, for a class that is named without its module."""
-    if not (nodes is None or (isinstance(nodes, list) and all(nodes))):
+    if nodes is not None and not (isinstance(nodes, list) and all(map(_has_input, nodes))):
         return f"a call of {name} without an input"
     if name in _LEGACY_MODELS | _LEGACY_VALUES:
         return None
@@ -205,7 +205,12 @@ def _have_inputs(nodes: Any) -> bool:
     A call of constants alone would run while the model is loaded.
     """
     return isinstance(nodes, list) and all(
-        isinstance(node, dict)
-        and any(each["class_name"] == "__keras_tensor__" for each in _descriptions(node))
-        for node in nodes
+        isinstance(node, dict) and _has_input(node) for node in nodes
     )
+
+
+def _has_input(node: Any) -> bool:
+    """Whether a call takes a tensor; in Keras 2 it is a list of the layers before."""
+    if not isinstance(node, dict):
+        return bool(node)
+    return any(each["class_name"] == "__keras_tensor__" for each in _descriptions(node))

@@ -129,6 +129,8 @@ def test_one_detection() -> None:
         (on_means, targets.regression(4), r"index must be 0 to 3. Received: 4"),
         (on_means, targets.absence(-1), r"class_index must be 0 to 3. Received: -1"),
         (on_means, targets.difference(1, 9), r"class_index must be 0 to 3. Received: 9"),
+        (on_means, targets.difference("a", "b"), r"must be an index, as names.index\('a'\)"),
+        (on_means, targets.regression, r"Received: a function; call it, as targets.regression\(\)"),
         (on_means, targets.segmentation(0), r"must be \[batch, height, width, classes\]"),
         (on_means, targets.detection(0), r"must be \[batch, detections, classes\]"),
         (on_means, targets.similarity([1.0, 2.0]), r"embedding, \(4,\). Received: \(2,\)"),

@@ -1,6 +1,7 @@
 """Untrusted `.keras` files: objects of Keras are loaded, others are refused before Keras runs."""
 
 import io
+import json
 import os
 import stat
 import zipfile
@@ -196,3 +197,26 @@ def test_keras_applications_are_admitted(name: str, tmp_path: Path) -> None:
     model = getattr(keras.applications, name)(weights=None, classes=2)
     model.save(tmp_path / "own.keras")
     assert read_model(tmp_path / "own.keras").count_params() == model.count_params()
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_functional_models_in_hdf5_files_of_keras_3(tmp_path: Path) -> None:
+    """Their calls are written as in a `.keras` file, without the modules of classes."""
+    image = keras.Input((8, 6, 3))
+    inner = keras.Sequential([keras.Input((8, 6, 3)), keras.layers.Conv2D(3, 3, padding="same")])
+    joined = keras.layers.Concatenate()([image, keras.layers.Add()([image, inner(image)])])
+    model = keras.Model(image, keras.layers.Dense(2)(keras.layers.GlobalMaxPooling2D()(joined)))
+    model.save(tmp_path / "m.h5")
+    images = np.random.default_rng(0).uniform(size=(2, 8, 6, 3))
+    np.testing.assert_array_equal(read_model(tmp_path / "m.h5")(images), model(images))
+    with h5py.File(tmp_path / "m.h5", "r+") as file:
+        content = json.loads(file.attrs["model_config"])
+        content["config"]["layers"][2]["inbound_nodes"] = [{"args": [1.0], "kwargs": {}}]
+        file.attrs["model_config"] = json.dumps(content)
+    with pytest.raises(UserError, match="holds a call of .* without an input"):
+        read_model(tmp_path / "m.h5")
+    keras.Model(image, keras.layers.Dense(2)(keras.layers.Flatten()(image + image))).save(
+        tmp_path / "sum.h5"
+    )
+    with pytest.raises(UserError, match=r"cannot be loaded.* no operations, such as x \+ y"):
+        read_model(tmp_path / "sum.h5")
