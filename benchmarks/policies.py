@@ -192,7 +192,7 @@ def draw_strips(run: Run, refiner: Refiner, all_starts: list[Start], out: Path) 
     strips = []
     for _, start, boxes, actions in shown:
         example = images[names[start.image_id]]
-        (batch,) = dataset.batches([example], 1, start.scene.size[::-1])
+        (batch,) = dataset.batches([example], 1, start.scene.size)
         strips.append(strip(np.asarray(batch.images[0]), start, boxes, actions))
     cv2.imwrite(str(out / "episodes.png"), np.concatenate(strips)[..., ::-1])
 
