@@ -11,6 +11,7 @@ import pytest
 
 from kgradcam.boxes import levels
 from kgradcam.boxes.find import find_boxes
+from kgradcam.boxes.options import BoxOptions
 from kgradcam.data.examples import files_digest
 from kgradcam.data.images import image_size, read_image
 from kgradcam.data.sources import open_dataset
@@ -85,7 +86,10 @@ def test_limits_hold_before_anything_is_read(tmp_path: Path) -> None:
         read_json(path, 5)
 
 
-def test_a_checkerboard_has_a_bounded_number_of_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("score", "largest"), [("density", 1), ("expected-iou", 1.5)])
+def test_a_checkerboard_has_a_bounded_number_of_boxes(
+    monkeypatch: pytest.MonkeyPatch, score: str, largest: float
+) -> None:
     """8192 regions at each of 12 levels: without bounds 25 seconds."""
     calls = 0
     iou = levels.box_iou
@@ -98,9 +102,11 @@ def test_a_checkerboard_has_a_bounded_number_of_boxes(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(levels, "box_iou", counted)
     heatmap = (np.indices((128, 128)).sum(axis=0) % 2).astype(np.float32)
-    boxes, scores = find_boxes(heatmap, (128, 128))
+    boxes, scores = find_boxes(heatmap, (128, 128), options=BoxOptions(score=score))
     assert (boxes.shape, scores.shape, calls) == ((1000, 4), (1000,), 1000)
-    assert (boxes[:, 2:] - boxes[:, :2] == 1).all()
+    assert (boxes[:, 2:] - boxes[:, :2] <= largest).all()
+    if score == "density":
+        assert (boxes == boxes.round()).all()
 
 
 @pytest.mark.parametrize(

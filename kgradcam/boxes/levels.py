@@ -184,8 +184,8 @@ def compete(boxes: Boxes, scores: Scores, options: BoxOptions) -> tuple[Boxes, S
             break
         kept.append(boxes[[best]])
         found.append(scores[[best]])
-        iou = box_iou(boxes[[best]], boxes)[0]
+        boxes, scores = np.delete(boxes, best, axis=0), np.delete(scores, best)
+        iou = box_iou(kept[-1], boxes)[0]
         near = iou <= 2 * options.iou_threshold
-        near[best] = False
         boxes, scores = boxes[near], (scores * np.exp(-((iou / width) ** 2)))[near]
     return np.concatenate(kept), np.concatenate(found)
