@@ -10,14 +10,19 @@ from typing_extensions import override
 from kgradcam.cli.parsing import LARGEST_NUMBER
 
 _SECTIONS = {
-    "Input": "dataset split clip data_dir max_pixels limit seed strict layout images listed "
-    "labelled",
+    "Input": "dataset split validation_split test_split clip data_dir max_pixels limit seed strict "
+    "layout images listed labelled devkit year",
     "Model": "model weights preprocess scale_pixels imports names output trust_model image_size "
     "size",
+    # Options of train name these themselves, since some have the name of an option of detect.
+    "Network": "",
+    "Training": "",
+    "Random variations of images": "",
     "Classes": "classes class_map top against presence presence_threshold",
-    "Heatmaps": "method compare layer precision jit_compile fast scale score_scale refine "
+    "Heatmaps": "method compare layer every precision jit_compile fast scale score_scale refine "
     "heatmap_dtype batch_size",
-    "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision",
+    "Boxes": "boxes threshold radius score rows box_options max_boxes min_score min_precision "
+    "refiner rung",
     "Detections of other programs": "detections ground_truth",
     "Picture": "count picture_size draw_boxes overlay_only colormap",
     "Page": "host port",
@@ -73,9 +78,8 @@ class Command(typer.core.TyperCommand):
                     sections["Arguments"].append((re.sub(" <.*>", "", usage), text))
                     continue
                 usage = _TYPE.sub(lambda found: f" {_PLACEHOLDERS[found[1]]}", usage)
-                section = _SECTION_OF.get(parameter.name or "", "Options")
-                if section == "Heatmaps" and ctx.info_name == "train":
-                    section = "Options"  # --scale and --batch-size are those of training
+                own = getattr(parameter, "rich_help_panel", None)
+                section = own or _SECTION_OF.get(parameter.name or "", "Options")
                 sections[section].append((usage, text))
         for name, records in sections.items():
             if records:

@@ -248,6 +248,10 @@ def test_help_fits_80_columns_and_names_sections(command: str) -> None:
     assert "<bool>" not in "".join(lines)
     if command:
         assert {"Example:", "Options:"} <= set(lines)
+        unsorted = lines[lines.index("Options:") + 1 :]
+        assert [line for line in unsorted if line.startswith("  -")] == [
+            "  -h, --help  Show this message and exit."
+        ]
 
 
 @pytest.mark.parametrize(
