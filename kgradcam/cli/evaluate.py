@@ -60,6 +60,12 @@ def evaluate(
         boxes, ious, rules, baselines=baselines, bootstrap=bootstrap, seed=seed, quiet=quiet
     )
     results.print(result, quiet)
+    if not len(boxes.ground_truth.boxes):
+        note(
+            "Nothing is annotated with a box, so there is no AP. --ground-truth takes boxes that "
+            "people have corrected.",
+            quiet,
+        )
     if result.chosen_on_the_test:
         _, best_radius, best_threshold = result.best
         note(

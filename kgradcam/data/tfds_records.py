@@ -293,5 +293,5 @@ def _require_mirror(name: str) -> None:
         raise UserError(
             f"{name} is not in the data folder, and its mirror cannot be reached ({error}). With "
             "an unpacked VOCdevkit at hand: `kgradcam prepare --devkit VOCdevkit --year "
-            f"{name.rpartition('/')[2]}`; or give --dataset a folder in VOC layout, or demo."
+            f"{[*name.split('/'), '2007'][1]}`; or give --dataset a folder in VOC layout, or demo."
         ) from error

@@ -106,6 +106,8 @@ def test_the_commands_of_the_page(kgradcam: Any, photos: Path) -> None:
     assert files("runs/photos") == files("runs/whole")
     again = kgradcam(*shard.replace("$k", "1").split())
     assert (again.code, "is merged already" in again.err) == (0, True)
+    scored = kgradcam("evaluate", "runs/photos")
+    assert (scored.code, "Nothing is annotated with a box" in scored.err) == (0, True)
 
 
 @pytest.mark.slow
