@@ -19,6 +19,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from kgradcam.boxes.expected_iou import expected_iou
 from kgradcam.boxes.levels import level_canvas
 from kgradcam.boxes.overlap import Boxes, box_iou
 from kgradcam.metrics.average_precision import evaluate
@@ -95,7 +96,7 @@ class Fixed:
     def __call__(self, scene: Scene, candidates: Candidates) -> Candidates:
         episodes = follow(self.choose, scene, candidates.boxes)
         self.moves += episodes.steps.tolist()
-        return scene.describe(episodes.boxes)
+        return replace(scene.describe(episodes.boxes), scores=candidates.scores)
 
 
 def row(run: Run, refiner: Refiner, all_starts: list[Start], make: Any) -> dict[str, Any]:
@@ -110,6 +111,17 @@ def row(run: Run, refiner: Refiner, all_starts: list[Start], make: Any) -> dict[
     results = evaluate(run.ground_truth, join(tables), find_protocol("voc2010"), IOUS)
     found = {(each.class_name, each.iou): 100 * each.ap for each in results}
     return {"ap": found, "moves": np.mean(moves), "ms": spent}
+
+
+def default_scores(start: Start, ends: Candidates) -> Any:
+    """The scores of `find_candidates`, for boxes that are no candidates."""
+    scene = start.scene
+    limits = np.array(scene.canvas.shape[::-1])
+    small = ends.boxes * np.tile(limits / scene.size, 2)
+    low = np.clip(small[:, :2].round(), 0, limits - 1)
+    high = np.clip(small[:, 2:].round(), low + 1, limits)
+    pixels = np.concatenate([low, high], axis=1)
+    return scene.probability**0.1 * expected_iou(scene.canvas, pixels)
 
 
 def print_table(rows: dict[str, dict[str, Any]], classes: list[str], out: Path) -> None:
@@ -237,8 +249,8 @@ def main() -> None:
     rows = {label: row(run, refiner, all_starts, make) for label, make in policies.items()}
     found, before = [], time.process_time()
     for start in all_starts:
-        boxes = search(refiner.policy.choose, start.scene)
-        found.append(replace(start, candidates=start.scene.describe(boxes)))
+        ends = start.scene.describe(search(refiner.policy.choose, start.scene))
+        found.append(replace(start, candidates=replace(ends, scores=default_scores(start, ends))))
     spent = 1000 * (time.process_time() - before) / len(found)
     whole = row(run, refiner, found, policies["stop at once"])
     rows["the refiner's, from the whole image"] = {**whole, "ms": whole["ms"] + spent}

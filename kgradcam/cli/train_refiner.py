@@ -38,8 +38,8 @@ def train_refiner(
 ) -> None:
     """Learn from a few annotated boxes to refine others.
 
-    The model and the images of the run are opened again; the other rungs need neither. A refiner
-    also helps classes that it has never seen.
+    The rungs network, imitation and dqn open the model and the images of the run again; the others
+    need neither. A refiner also helps classes that it has never seen.
 
     Example:
         kgradcam train-refiner runs/train --boxes 50 --out refiner.json
