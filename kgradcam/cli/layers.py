@@ -35,8 +35,12 @@ def layers(
 
     import_modules(imports or ())
     classifier = load_classifier(model, weights, OWN, trusted=trust_model, output=output)
-    classifier = classifier.at_own_size()
     calls, default = list_layers(classifier.model)
+    sized = classifier.at_own_size()
+    # A map of 1 x 1 at the model's own size is none there, so the default is that of any size.
+    of_size = {call.path: call for call in list_layers(sized.model)[0]}
+    calls = [of_size.get(call.path, call) for call in calls]
+    default = of_size.get(default.path, default)
     if as_json:
         described = [
             {
@@ -59,7 +63,7 @@ def layers(
         ]
         for call in shown
     ]
-    size = "x".join(map(str, classifier.own_size or ()))
+    size = "x".join(map(str, sized.own_size or ()))
     title = f"Layers of {model}{size and f' for images of {size}'}"
     if len(shown) < len(calls):
         title += f", the last of each stride; --all: all {len(calls)}"

@@ -5,6 +5,7 @@ from .default_layer import list_layers as list_layers
 from .explainer import Explainer as Explainer
 from .explainer import Explanation as Explanation
 from .forward import ForwardPass as ForwardPass
+from .forward import for_each as for_each
 from .frozen import FrozenExplainer as FrozenExplainer
 from .gradcam import GradCAM as GradCAM
 from .graph_rewriting import CannotFreezeError as CannotFreezeError

@@ -110,8 +110,8 @@ def test_the_held_out_images_of_a_folder_without_lists(
     assert "2 images were held out: detect --split held-out --model mine." in err
     listed = json.loads((tmp_path / "mine/held-out.json").read_text("utf-8"))
     assert listed["split"] == "all"
-    held_out = ("detect", *data, "mine", "--split", "held-out", "--image-size", 32, "--quiet")
-    code, out, err = kgradcam(*held_out, "--out", "run", "--json")
+    held_out = ("detect", *data, "mine", "--split", "held-out", "--image-size", 32)
+    code, out, err = kgradcam(*held_out, "--out", "run", "--quiet", "--json")
     assert code == 0, err
     assert json.loads(out)["counts"]["images"] == 2
     truth = json.loads((tmp_path / "run/ground_truth.json").read_text("utf-8"))
@@ -131,7 +131,7 @@ def test_the_held_out_images_of_a_folder_without_lists(
     assert code == 1
     assert "my-pictures has none of the 1 images of mine/held-out.json, such as elsewh" in err
     (tmp_path / "mine/held-out.json").unlink()
-    code, _, err = kgradcam(*held_out, "--out", "other")
+    code, _, err = kgradcam(*held_out, "--out", "other", "--quiet")
     assert (code, err.count("\n")) == (1, 1)
     assert "Received: model='mine'" in err
 
