@@ -12,6 +12,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from kgradcam.boxes import box_iou
 from kgradcam.cli import downloads
 from kgradcam.pictures.blending import overlay
 from kgradcam.pictures.drawing import PREDICTION_COLOR, ExplanationRow, draw_overlays
@@ -64,7 +65,10 @@ def test_boxes_in_json_and_in_the_picture(kgradcam, bright: Path, tiny_model: Pa
     assert found["layer"] == "maps"
     assert not found["is_empty"]
     best = found["boxes"][0]
-    np.testing.assert_allclose(best["box"], [150, 100, 300, 200], atol=3)  # of a map at half size
+    box, bright_part = np.array([best["box"]]), np.array([[150.0, 100, 300, 200]])
+    # The box of the best score is inside the blurred rim of the heat, of a map at half size.
+    assert ((bright_part - box) * [1, 1, -1, -1] <= 3).all()
+    assert box_iou(box, bright_part)[0, 0] > 0.87
     assert 0 < best["score"] <= 1
     assert kgradcam(*options, "--out", "boxes.png", "--draw-boxes").code == 0
     shown = [np.asarray(PIL.Image.open(name).convert("RGB")) for name in ("plain.png", "boxes.png")]
