@@ -16,10 +16,12 @@ from kgradcam.boxes.expected_iou import expected_iou
 from kgradcam.boxes.levels import boxes_at_levels, level_canvas
 from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.normalization import Heatmap
+from kgradcam.boxes.options import DEFAULT_THRESHOLDS
 from kgradcam.boxes.overlap import Boxes
 from kgradcam.boxes.scores import Scores, score_boxes
 
-_LOWEST_LEVEL = 0.05
+_LOWEST_LEVEL = DEFAULT_THRESHOLDS["levels"][0]
+"""Colder regions gain little, and their scores mislead a refiner of ten boxes."""
 MOST = 60
 """The number of candidates of a heatmap, at most: those of the highest score."""
 

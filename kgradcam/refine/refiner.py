@@ -86,7 +86,9 @@ class Refiner:
             moves = np.clip(moves, [-1, -1, -0.45, -0.45], [0.45, 0.45, 1, 1])
             boxes = boxes + moves * np.tile(boxes[:, 2:] - boxes[:, :2], 2)
             boxes = np.clip(boxes, 0, np.tile(size, 2))
-        return compete(boxes, scores, _COMPETITION)
+        parts = (self.score, self.offset, self.policy)
+        learned = any(each is not None for each in parts)
+        return compete(boxes, scores, _COMPETITION if learned else BoxOptions())
 
     def save(self, path: Path) -> None:
         """Writes a JSON file, atomically."""

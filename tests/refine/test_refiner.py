@@ -1,11 +1,13 @@
 """Refiners: offsets and scores learned from boxes, on heatmaps where the right ones are known."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from kgradcam.boxes.find import find_boxes
 from kgradcam.boxes.moves import move_sides
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UsageError, UserError
@@ -194,3 +196,9 @@ def test_boxes_stay_where_cross_validation_finds_no_sure_gain() -> None:
         learned.append(Annotated(each.image, each.candidates, box + shift))
     refiner = fit(learned, "ridge")
     assert refiner.offset is None
+    unchanged = replace(refiner, score=None)
+    heatmap = np.maximum(blob([30, 24, 90, 72], 0.5), blob([40, 30, 60, 50], 1.0))
+    boxes, scores = unchanged(find_candidates(heatmap, SIZE, 0.9), SIZE)
+    expected = find_boxes(heatmap, SIZE, 0.9, 0.35)
+    np.testing.assert_allclose(boxes, expected[0])
+    np.testing.assert_allclose(scores, expected[1])
