@@ -170,13 +170,14 @@ def _classifier_of_preset(
     own_size = preset.size or _own_size(model, name, {})
     if image_size != OWN:
         model = _fit_input(model, name, image_size)
+    own = None if preprocess else preset.preprocess
     return Classifier(
         name=name,
         model=model,
-        preprocess=find_preprocessing(preprocess) if preprocess else preset.preprocess,
+        preprocess=own or find_preprocessing(preprocess or "none"),
         class_names=None if names is None else read_class_names(names, outputs),
         own_size=own_size,
-        pixels=describe_preprocessing(preprocess) if preprocess else "pixels as in its preset",
+        pixels="pixels as in its preset" if own else describe_preprocessing(preprocess),
     )
 
 

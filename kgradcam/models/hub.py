@@ -28,13 +28,14 @@ class Preset(NamedTuple):
 
     Attributes:
         model: From preprocessed images `[batch, height, width, channels]` to scores.
-        preprocess: Maps pixels in [0, 255], in any size, to the input of the model.
+        preprocess: Maps pixels in [0, 255], in any size, to the input of the model; `None` without
+            a preprocessor.
         size: Width and height that its preprocessor resizes images to; `None` if it does not.
         listed: Whether it is a preset of KerasHub's own list.
     """
 
     model: keras.Model
-    preprocess: Callable[[Any], Any]
+    preprocess: Callable[[Any], Any] | None
     size: tuple[int, int] | None
     listed: bool
 
@@ -104,7 +105,7 @@ def load_preset(name: str, trusted: bool = False) -> Preset:
         converter.image_size = None
     # A task is cloned by its own configuration, a plain model layer by layer.
     model = keras.Model(task.inputs[0], task.outputs[0], name=task.name)
-    return Preset(model, task.preprocessor or _as_it_is, size, listed)
+    return Preset(model, task.preprocessor, size, listed)
 
 
 def _hub() -> Any:
@@ -136,7 +137,3 @@ def _reason(name: str, listed: bool, error: Exception) -> str:
     if listed:
         return f"{name} is not in the cache of kagglehub, and cannot be downloaded: {line}"
     return f"{name} cannot be loaded as an image classifier of KerasHub: {line}"
-
-
-def _as_it_is(images: Any) -> Any:
-    return images

@@ -136,6 +136,9 @@ def test_a_preset_of_the_list_has_the_names_of_imagenet(
     assert classifier.class_names is not None
     assert classifier.class_names[281] == "tabby"
     np.testing.assert_array_equal(classifier.preprocess(IMAGES), IMAGES)  # it has no preprocessor
+    assert classifier.pixels == "pixels in 0..255 (if it was trained on 0..1: --scale-pixels)"
+    scaled = load_classifier("hub:resnet_50_imagenet", preprocess="0..1")
+    assert scaled.pixels == "pixels in 0..1"
 
 
 def test_folders_that_are_no_classifier(task: Any, folder: Path, tmp_path: Path) -> None:
