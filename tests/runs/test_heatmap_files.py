@@ -89,13 +89,14 @@ def test_uint16_halves_a_run_and_keeps_its_boxes_and_ap(tmp_path: Path) -> None:
     drawn = draw_boxes(
         rounded.heatmaps(), rounded.ground_truth.images, [0.25], [0], rounded.options
     )
-    np.testing.assert_array_equal(drawn[0, 0.25].boxes, other.boxes)
+    # COCO stores widths: the sum with the corner may differ in the last bit.
+    np.testing.assert_allclose(drawn[0, 0.25].boxes, other.boxes, rtol=1e-12)
     best = [
         {int(i): box for i, box in zip(each.image_ids[::-1], each.boxes[::-1], strict=True)}
         for each in (one, other)
     ]
     moved = [np.abs(best[0][i] - best[1][i]).max() for i in best[0]]
-    assert np.median(moved) == 0
+    assert np.median(moved) < 1e-3  # sides move by the heat beside them
     assert max(moved) < 8  # two cells of the 128-pixel canvas
     found = [
         [row.measures["ap"] for row in evaluate_run(run, None, [0.3, 0.5, 0.7], VOC2010).rows]
