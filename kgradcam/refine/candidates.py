@@ -62,7 +62,7 @@ def find_candidates(
         >>> heatmap[1:3, 2:5] = 1.0
         >>> found = find_candidates(heatmap, (80, 40), probability=0.9)
         >>> found.boxes.shape, found.features.shape
-        ((16, 4), (16, 152))
+        ((10, 4), (10, 152))
     """
     canvas, scale = level_canvas(heatmap, size)
     boxes, _ = boxes_at_levels(canvas, [_LOWEST_LEVEL])
