@@ -5,7 +5,7 @@ from .refiner import Refiner as Refiner
 from .refiner import load_refiner as load_refiner
 from .refiner import refine_run as refine_run
 from .run_refiner import RunRefiner as RunRefiner
-from .training import Annotated as Annotated
+from .scene import Annotated as Annotated
 from .training import add_network as add_network
 from .training import collect as collect
 from .training import fit as fit

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,9 +21,7 @@ from kgradcam.refine.environment import (
 )
 from kgradcam.refine.policy import EPOCHS, STEPS, Policy, action_values, standardize
 from kgradcam.refine.q_learning import QLearner
-
-if TYPE_CHECKING:
-    from kgradcam.refine.training import Annotated
+from kgradcam.refine.scene import Annotated
 
 DISCOUNT = 0.9
 _COMPONENTS = 256
@@ -43,7 +41,7 @@ _States = npt.NDArray[np.float32]
 
 
 def train_policy(
-    examples: Sequence["Annotated"],
+    examples: Sequence[Annotated],
     discount: float = DISCOUNT,
     seed: int = 0,
     advance: Advance = ignore,
@@ -79,7 +77,7 @@ def train_policy(
 class _View:
     """The examples, and the components of the features that the network learns from."""
 
-    examples: Sequence["Annotated"]
+    examples: Sequence[Annotated]
     mean: _Floats
     deviation: _Floats
     components: _Floats  # [features, components]
@@ -105,7 +103,7 @@ class _View:
         return ((weights.astype(np.float32), biases), *rest)
 
 
-def _view(examples: Sequence["Annotated"]) -> _View:
+def _view(examples: Sequence[Annotated]) -> _View:
     features = np.concatenate([all_features(each.candidates) for each in examples])
     mean, deviation = scales(features, examples[0].candidates.features.shape[1])
     inputs = (features - mean) / deviation
@@ -160,7 +158,7 @@ def _run_epoch(
 
 
 def _draw(
-    examples: Sequence["Annotated"], generator: np.random.Generator
+    examples: Sequence[Annotated], generator: np.random.Generator
 ) -> tuple[Actions, Boxes, Boxes]:
     """The index of its example, the start and the object of each episode of an epoch."""
     images, starts, objects = [], [], []

@@ -1,4 +1,4 @@
-"""A heatmap and the feature maps of its image, which describe any box of the image."""
+"""A heatmap and the feature maps of its image, which describe any box; and what is annotated."""
 
 from dataclasses import dataclass
 
@@ -39,3 +39,25 @@ class Scene:
         features = describe(self.canvas, small, self.probability)
         network = self.network.inputs(self.maps, boxes, self.size) if self.network else None
         return Candidates(boxes, np.zeros(len(boxes)), features, network)
+
+
+_UNSEEN = Scene(np.zeros((1, 1), np.float32), (1, 1), 0.0)
+
+
+@dataclass(frozen=True)
+class Annotated:
+    """The candidates of one heatmap, and the objects of its class.
+
+    Attributes:
+        image: The file name of the image.
+        candidates: The candidates.
+        objects: float64 `[objects, 4]`, xyxy in pixels.
+        image_id: The id of the image in its run.
+        scene: Describes boxes that are no candidates; policies need it.
+    """
+
+    image: str
+    candidates: Candidates
+    objects: Boxes
+    image_id: int = 0
+    scene: Scene = _UNSEEN

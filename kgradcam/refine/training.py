@@ -1,17 +1,17 @@
 """Trains a refiner by ridge regression on annotated boxes, in closed form."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain, islice
 
 import numpy as np
 import numpy.typing as npt
 
 from kgradcam.boxes.levels import level_canvas
-from kgradcam.boxes.overlap import Boxes, box_iou
+from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UsageError, UserError, require_known
 from kgradcam.progress import Advance, ignore
-from kgradcam.refine.candidates import Candidates, all_features, find_candidates, scales
+from kgradcam.refine.candidates import all_features, find_candidates, scales
 from kgradcam.refine.pooling import Reduction, fit_reduction
 from kgradcam.refine.refiner import (
     Refiner,
@@ -21,7 +21,7 @@ from kgradcam.refine.refiner import (
     with_bias,
     with_network,
 )
-from kgradcam.refine.scene import Scene
+from kgradcam.refine.scene import Annotated, Scene
 from kgradcam.runs.run import Run
 
 POLICIES = ("imitation", "dqn")
@@ -36,28 +36,7 @@ _IMAGES_OF_REDUCTION = 256
 _NEAR = 0.5
 """The IoU from which a candidate is near enough to an object to learn its sides from."""
 
-_UNSEEN = Scene(np.zeros((1, 1), np.float32), (1, 1), 0.0)
-
 _Floats = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Annotated:
-    """The candidates of one heatmap, and the objects of its class.
-
-    Attributes:
-        image: The file name of the image.
-        candidates: The candidates.
-        objects: float64 `[objects, 4]`, xyxy in pixels.
-        image_id: The id of the image in its run.
-        scene: Describes boxes that are no candidates; policies need it.
-    """
-
-    image: str
-    candidates: Candidates
-    objects: Boxes
-    image_id: int = 0
-    scene: Scene = _UNSEEN
 
 
 def collect(
