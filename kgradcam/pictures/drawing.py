@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 GROUND_TRUTH_COLOR = "#00e5ff"
 PREDICTION_COLOR = "#ff3dbe"
 _LABEL_INSET_INCHES = 0.04
-_PALEST = 0.25  # opacity of a box with a low score
+_PALEST = 0.25  # opacity of a box with a lower share of the best score
 
 
 @dataclass(frozen=True)
@@ -240,12 +240,14 @@ def _label_boxes(axes: "Axes", boxes: Boxes, scores: npt.NDArray[np.float64]) ->
     """Writes each score into a corner of its box.
 
     A label must lie inside the image and not overlap another one. Labels are placed in order of
-    falling score; one that fits in no corner is left out.
+    falling score; one that fits in no corner is left out. The palest boxes have no label, so that
+    many unlikely boxes do not hide the object.
     """
     taken: list[Bbox] = []
     # In pixels of the image, whose longer side is drawn `PICTURE_INCHES` long.
     inset = _LABEL_INSET_INCHES / PICTURE_INCHES * max(axes.get_xlim()[1], axes.get_ylim()[0])
-    for i in np.argsort(-scores, kind="stable"):
+    labelled = np.flatnonzero(scores >= _PALEST * scores.max(initial=0.0))
+    for i in labelled[np.argsort(-scores[labelled], kind="stable")]:
         label = axes.text(
             0,
             0,

@@ -119,13 +119,13 @@ def test_scores_stay_inside_and_apart() -> None:
     # Boxes on one another, and slim ones along each border.
     boxes = [[x, y, x + 14, y + 10] for x, y in ((5, 5), (5.2, 5.2), (5.4, 5.4), (6, 5), (5, 6))]
     boxes += [[0, 0, 40, 0.5], [39, 0, 40, 30], [10, 29.5, 30, 30], [0, 0, 0.5, 30]]
-    scores = np.linspace(0.9, 0.1, len(boxes))
+    scores = np.linspace(0.9, 0.5, len(boxes))
     crowded = dataclasses.replace(panel(), predictions=np.array(boxes), scores=scores)
     figure = draw_gallery([crowded], "title")
     labels = score_labels(figure)
     # Each box has four corners: of five that share them, the least confident goes without.
-    assert [text.get_text() for text in labels[:4]] == ["0.90", "0.80", "0.70", "0.60"]
-    assert "0.50" not in [text.get_text() for text in labels]
+    assert [text.get_text() for text in labels[:4]] == ["0.90", "0.85", "0.80", "0.75"]
+    assert "0.70" not in [text.get_text() for text in labels]
     assert len(labels) == 8  # one for each slim box
     extents = [text.get_bbox_patch().get_window_extent() for text in labels]
     frame = figure.axes[0].get_window_extent().padded(1)
@@ -146,10 +146,17 @@ def test_a_score_that_fits_only_outside_is_left_out(
     confident: list[float], slim: list[float]
 ) -> None:
     boxes = np.array([slim, confident], np.float64)
-    both = dataclasses.replace(panel(), predictions=boxes, scores=np.array([0.1, 0.9]))
+    both = dataclasses.replace(panel(), predictions=boxes, scores=np.array([0.5, 0.9]))
     assert [each.get_text() for each in score_labels(draw_gallery([both], ""))] == ["0.90"]
-    alone = dataclasses.replace(both, predictions=boxes[:1], scores=np.array([0.1]))
-    assert [each.get_text() for each in score_labels(draw_gallery([alone], ""))] == ["0.10"]
+    alone = dataclasses.replace(both, predictions=boxes[:1], scores=np.array([0.5]))
+    assert [each.get_text() for each in score_labels(draw_gallery([alone], ""))] == ["0.50"]
+
+
+def test_boxes_of_less_than_a_quarter_of_the_best_score_have_no_label() -> None:
+    boxes = np.array([[1.0, 1, 12, 12], [14, 1, 25, 12], [27, 1, 38, 12]])
+    three = dataclasses.replace(panel(), predictions=boxes, scores=np.array([0.8, 0.19, 0.21]))
+    labels = score_labels(draw_gallery([three], ""))
+    assert [each.get_text() for each in labels] == ["0.80", "0.21"]
 
 
 def test_scores_keep_their_distance_from_the_line_at_any_resolution() -> None:
