@@ -25,7 +25,7 @@ from kgradcam.boxes.overlap import box_iou
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.protocol import find_protocol
 from kgradcam.runs.run import Run
-from kgradcam.runs.tables import Detections, join
+from kgradcam.runs.tables import Detections, RowsByClass, join, sizes_by_id
 
 PENALTY = 0.01
 NEAR = 0.35  # the IoU from which a candidate belongs to an object
@@ -36,7 +36,7 @@ OPTIONS = BoxOptions()
 def collect(run: Run) -> list[dict]:
     """The candidates of each heatmap of a run: their numbers, and their IoU with an object."""
     truth = run.ground_truth
-    sizes = {image.id: (image.width, image.height) for image in truth.images}
+    sizes, rows_of = sizes_by_id(truth.images), RowsByClass(truth)
     found = []
     for record in run.heatmaps():
         size = sizes[record.image_id]
@@ -44,8 +44,7 @@ def collect(run: Run) -> list[dict]:
         boxes, _ = boxes_at_levels(canvas, DEFAULT_THRESHOLDS["levels"])
         if not len(boxes):
             continue
-        same = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
-        objects = truth.boxes[same] / scale
+        objects = truth.boxes[rows_of(record.image_id, record.category_id)] / scale
         overlaps = box_iou(boxes, objects)
         nearest = objects[overlaps.argmax(axis=1)] if len(objects) else boxes
         limits = np.tile(canvas.shape[::-1], 2)

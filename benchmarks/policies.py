@@ -25,15 +25,15 @@ from kgradcam.boxes.overlap import Boxes, box_iou
 from kgradcam.metrics.average_precision import evaluate
 from kgradcam.metrics.protocol import find_protocol
 from kgradcam.pictures.drawing import GROUND_TRUTH_COLOR, PREDICTION_COLOR
-from kgradcam.refine import Candidates, Refiner, find_candidates, load_refiner
+from kgradcam.refine import Candidates, Refiner, load_refiner
 from kgradcam.refine.environment import ACTIONS, STOP, expert, ious_after
 from kgradcam.refine.policy import STEPS, Choose, follow
-from kgradcam.refine.refiner import open_network, with_network
+from kgradcam.refine.refiner import open_network
 from kgradcam.refine.scene import Scene
 from kgradcam.refine.search import search
 from kgradcam.runs.run import Run
 from kgradcam.runs.run_dataset import open_run_dataset
-from kgradcam.runs.tables import Detections, join
+from kgradcam.runs.tables import Detections, RowsByClass, join, sizes_by_id
 
 IOUS = (0.3, 0.5, 0.7)
 STRIPS, WIDTH = 8, 150
@@ -58,7 +58,7 @@ class Start:
 
 def starts(run: Run, refiner: Refiner) -> Iterator[Start]:
     truth = run.ground_truth
-    sizes = {image.id: (image.width, image.height) for image in truth.images}
+    sizes, rows_of = sizes_by_id(truth.images), RowsByClass(truth)
     maps = dict(open_network(run).maps(sizes.keys()))
     for record in run.heatmaps():
         size, network = sizes[record.image_id], refiner.network
@@ -66,10 +66,8 @@ def starts(run: Run, refiner: Refiner) -> Iterator[Start]:
         scene = Scene(
             level_canvas(record.heatmap, size)[0], size, record.probability, network, reduced
         )
-        found = find_candidates(record.heatmap, size, record.probability)
-        found = with_network(found, network, reduced, size)
-        rows = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
-        yield Start(record.image_id, record.category_id, scene, found, truth.boxes[rows])
+        objects = truth.boxes[rows_of(record.image_id, record.category_id)]
+        yield Start(record.image_id, record.category_id, scene, scene.candidates(), objects)
 
 
 def of_expert(start: Start) -> Choose:

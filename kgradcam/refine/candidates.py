@@ -64,11 +64,16 @@ def find_candidates(
         >>> found.boxes.shape, found.features.shape
         ((10, 4), (10, 152))
     """
-    canvas, scale = level_canvas(heatmap, size)
+    return candidates_on(level_canvas(heatmap, size)[0], size, probability)
+
+
+def candidates_on(canvas: Heatmap, size: tuple[int, int], probability: float) -> Candidates:
+    """Returns the candidates of a map that `level_canvas` made; see `find_candidates`."""
     boxes, _ = boxes_at_levels(canvas, [_LOWEST_LEVEL])
     scores = probability**0.1 * expected_iou(canvas, boxes)
     best = np.argsort(-scores, kind="stable")[:MOST]
     boxes, scores = move_sides(canvas, boxes)[best], scores[best]
+    scale = np.tile(np.divide(size, canvas.shape[::-1]), 2)
     return Candidates(boxes * scale, scores, describe(canvas, boxes, probability))
 
 

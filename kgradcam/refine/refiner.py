@@ -2,8 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from kgradcam.boxes.scores import Scores
 from kgradcam.errors import UserError
 from kgradcam.files import read_json, write_atomically
 from kgradcam.progress import Advance, ignore
-from kgradcam.refine.candidates import Candidates, all_features, find_candidates
+from kgradcam.refine.candidates import Candidates, all_features
 from kgradcam.refine.policy import Policy, policy_of
 from kgradcam.refine.pooling import Reduction
 from kgradcam.refine.scene import Scene
@@ -225,16 +225,12 @@ def refine_heatmaps(
             maps = {i: refiner.network(each) for i, each in network.maps(wanted)}
         for record in block:
             size = sizes[record.image_id]
-            found = find_candidates(record.heatmap, size, record.probability)
-            if refiner.network:
-                found = with_network(found, refiner.network, maps[record.image_id], size)
+            canvas, _ = level_canvas(record.heatmap, size)
+            reduced = maps[record.image_id] if refiner.network else ()
+            scene = Scene(canvas, size, record.probability, refiner.network, reduced)
+            found = scene.candidates()
             if all_features(found).shape[1] != len(refiner.mean):
                 raise UserError("The refiner is of another version of kgradcam: train it again.")
-            scene = None
-            if refiner.policy:
-                canvas, _ = level_canvas(record.heatmap, size)
-                reduced = maps[record.image_id]
-                scene = Scene(canvas, size, record.probability, refiner.network, reduced)
             boxes, scores = refiner(found, size, scene)
             ids = np.ones(len(boxes), np.int64)
             row = (record.image_id * ids, record.category_id * ids, boxes, scores)
@@ -248,20 +244,6 @@ def open_network(run: Run) -> "Network":
     from kgradcam.refine.network import Network
 
     return Network.of_run(run)
-
-
-def with_network(
-    candidates: Candidates, network: Reduction, maps: Sequence[Any], size: tuple[int, int]
-) -> Candidates:
-    """Returns candidates with their features of the network.
-
-    Args:
-        candidates: See `find_candidates`.
-        network: Pools the features.
-        maps: The components of the feature maps of the image.
-        size: `(width, height)` of the image in pixels.
-    """
-    return replace(candidates, network=network.inputs(maps, candidates.boxes, size))
 
 
 def sized_heatmaps(run: Run) -> Iterator[tuple[Any, tuple[int, int]]]:

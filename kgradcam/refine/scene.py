@@ -1,12 +1,12 @@
 """A heatmap and the feature maps of its image, which describe any box; and what is annotated."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from kgradcam.boxes.normalization import Heatmap
 from kgradcam.boxes.overlap import Boxes
-from kgradcam.refine.candidates import Candidates, describe
+from kgradcam.refine.candidates import Candidates, candidates_on, describe
 from kgradcam.refine.pooling import Maps, Reduction
 
 
@@ -27,6 +27,13 @@ class Scene:
     probability: float
     network: Reduction | None = None
     maps: Maps = ()
+
+    def candidates(self) -> Candidates:
+        """Returns the candidates of `find_candidates`, with the features of the network if any."""
+        found = candidates_on(self.canvas, self.size, self.probability)
+        if self.network is None:
+            return found
+        return replace(found, network=self.network.inputs(self.maps, found.boxes, self.size))
 
     def describe(self, boxes: Boxes) -> Candidates:
         """Returns boxes with the features that `find_candidates` would give them; scores are 0.

@@ -11,7 +11,7 @@ from kgradcam.boxes.levels import level_canvas
 from kgradcam.boxes.overlap import box_iou
 from kgradcam.errors import UsageError, UserError, require_known
 from kgradcam.progress import Advance, ignore
-from kgradcam.refine.candidates import all_features, find_candidates, scales
+from kgradcam.refine.candidates import all_features, scales
 from kgradcam.refine.pooling import Reduction, fit_reduction
 from kgradcam.refine.refiner import (
     Refiner,
@@ -19,10 +19,10 @@ from kgradcam.refine.refiner import (
     open_network,
     sized_heatmaps,
     with_bias,
-    with_network,
 )
 from kgradcam.refine.scene import Annotated, Scene
 from kgradcam.runs.run import Run
+from kgradcam.runs.tables import RowsByClass
 
 POLICIES = ("imitation", "dqn")
 NETWORK_RUNGS = ("network", *POLICIES)
@@ -66,14 +66,14 @@ def collect(
             f"{', '.join(truth.categories)}."
         )
     names = {image.id: image.file_name for image in truth.images}
+    rows_of = RowsByClass(truth)
     found = []
     for record, size in sized_heatmaps(run):
-        rows = (truth.image_ids == record.image_id) & (truth.category_ids == record.category_id)
-        if rows.any() and (not classes or truth.categories[record.category_id - 1] in classes):
-            candidates = find_candidates(record.heatmap, size, record.probability)
+        rows = rows_of(record.image_id, record.category_id)
+        if len(rows) and (not classes or truth.categories[record.category_id - 1] in classes):
             scene = Scene(level_canvas(record.heatmap, size)[0], size, record.probability)
             name, objects = names[record.image_id], truth.boxes[rows]
-            found.append(Annotated(name, candidates, objects, record.image_id, scene))
+            found.append(Annotated(name, scene.candidates(), objects, record.image_id, scene))
         advance(1)
     if count is None:
         return found
@@ -118,7 +118,8 @@ def add_network(
     found = []
     for each in examples:
         scene = replace(each.scene, network=network, maps=reduced[each.image_id])
-        candidates = with_network(each.candidates, network, scene.maps, scene.size)
+        inputs = network.inputs(scene.maps, each.candidates.boxes, scene.size)
+        candidates = replace(each.candidates, network=inputs)
         found.append(replace(each, candidates=candidates, scene=scene))
     return found, network
 
